@@ -4,7 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-captioning demo-vqa test lint format lock benchmarks soak cases fuzz clean
+# The inner loop: lint, and the tests that start no engine. Under three minutes on two cores.
+CHECKED := tests/contract tests/results tests/workbench/audit tests/workbench/cli tests/workbench/memory_estimate \
+	tests/workbench/planning tests/workbench/reporting tests/workbench/subsets tests/workbench/suites \
+	tests/workbench/tui/view_models tests/engines/test_catalogs.py
+
+.PHONY: demo demo-captioning demo-vqa test check lint format lock benchmarks soak cases fuzz clean
 
 demo: $(STAMP)
 	$(BIN)/workbench run --preset demo
@@ -22,6 +27,9 @@ demo-vqa: $(STAMP)
 # files begin first.
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder tests/e2e/test_real_endings.py tests/engines/torchkit/runtime/test_ranks.py tests/e2e/test_soak.py tests/e2e tests/engines tests/workbench tests/attacks tests/contract tests/hardware tests/datasets_mm tests/results tests/benchmarks tests/test_gpu_warnings.py
+
+check: lint
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow and not gpu' $(CHECKED)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -65,7 +73,7 @@ cases: $(STAMP)
 $(STAMP): pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade --constraint requirements.lock pip
-	$(BIN)/python -m pip install --quiet --constraint requirements.lock --group dev --editable '.[demo,figures,qlora,captions,korean,open-clip,faiss,search,stacking,vqa]'
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --group dev --editable '.[all]'
 	touch $(STAMP)
 
 # Versions only, so that the file says nothing of where packages come from.

@@ -40,7 +40,7 @@ TRANSFORMERS: Final[dict[str, Family]] = {
     "clip": "clip", "metaclip_2": "metaclip2", "siglip": "siglip", "siglip2": "siglip",
 }  # fmt: skip
 """Families by the model_type of a folder in transformers' layout."""
-INSTALL_OPEN_CLIP: Final = "install the `open-clip` extra: pip install 'workbench-mm[open-clip]'"
+INSTALL_OPEN_CLIP: Final = "install the `retrieval` extra: pip install 'workbench-mm[retrieval]'"
 
 
 class ModelPart(BaseModel):

@@ -53,8 +53,7 @@ def packages(report: Report) -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)["project"]
     versions, missing = {}, []
-    optional = project["optional-dependencies"]["qlora"]
-    for requirement in (*project["dependencies"], *optional, "pytest", "pytest-timeout"):
+    for requirement in (*project["dependencies"], "pytest", "pytest-timeout"):
         name = re.split(r"[<>=\[ ]", requirement)[0]
         try:
             versions[name] = importlib.metadata.version(name)

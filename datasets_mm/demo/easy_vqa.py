@@ -100,7 +100,7 @@ def _package_data() -> Path:
     package = package_folder("easy_vqa")
     data = package / "data" if package else None
     if data is None or not (data / "train" / "questions.json").is_file():
-        raise SourceError("easy-vqa is not installed; run: pip install 'workbench-mm[vqa]'")
+        raise SourceError("easy-vqa is not installed; run: pip install 'workbench-mm[demo]'")
     return data
 
 

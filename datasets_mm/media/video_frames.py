@@ -5,7 +5,7 @@ other files), a cap on pixels and on size. Frames are chosen by their number in 
 packets are counted first, without decoding them, because headers lie about the number of frames. A
 frame that a seek returns is used only if it has the requested timestamp: in MPEG-TS, FLV and AVI
 seeks land elsewhere. Cover images are ignored, non-square pixels are stretched, transparency
-becomes white. PyAV is in the extra `captions`.
+becomes white. PyAV is in the extra `captioning`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def require_av() -> Any:
     except ModuleNotFoundError:
         raise SourceError(
             "videos are read by PyAV, which is not installed; run: "
-            "pip install 'workbench-mm[captions]'"
+            "pip install 'workbench-mm[captioning]'"
         ) from None
     return av
 

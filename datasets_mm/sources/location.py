@@ -21,8 +21,6 @@ from datasets_mm.sources.fingerprint import SourceError, missing_packages
 
 SHARD: Final = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$", re.IGNORECASE)
 PARQUET: Final = b"PAR1"
-EXTRAS: Final = {"easy_vqa": "vqa"}
-"""Adapter -> the extra that brings its packages, where that is not `demo`."""
 SHOWN: Final = 8
 """Names of a folder's content that an error lists."""
 
@@ -60,8 +58,7 @@ def locate(recipe: Recipe, data_root: Path | None, image_root: str = "") -> Loca
     first = recipe.sources[0]
     if missing := missing_packages(first):
         raise SourceError(
-            f"{', '.join(missing)} not installed; "
-            f"run: pip install 'workbench-mm[{EXTRAS.get(first.adapter, 'demo')}]'"
+            f"{', '.join(missing)} not installed; run: pip install 'workbench-mm[demo]'"
         )
     if not first.uri:
         return Location(first)

@@ -88,7 +88,8 @@ class _Evaluation(param_sections.Settings):
     eval_batch_size: int = Field(256, ge=1, description="Texts or images encoded at once")
     pseudo_recall: bool = Field(True, description="Also count passages that contain an answer")
     search: Literal["exact", "faiss-flat", "faiss-ivf"] = Field(
-        "exact", description="How the corpus is searched; faiss-ivf is approximate (extra `faiss`)"
+        "exact",
+        description="How the corpus is searched; faiss-ivf is approximate (extra retrieval)",
     )
     search_depth: int = Field(
         500, ge=10, le=10_000, description="Passages ranked for each query; metrics go no deeper"

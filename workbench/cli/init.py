@@ -139,7 +139,7 @@ def _find_subsets(data: str) -> tuple[dict[str, list[str]], str]:
     from workbench.planning import plan, plan_choices
 
     if data in ("", "demo"):
-        return plan_choices.list_training_subsets(None), ""
+        return plan_choices.list_training_subsets(None) or plan_choices.refuse_missing_demo(), ""
     if data in subset_catalog.names():
         form = subset_catalog.subset_form(data)
         names = [name for name in catalog.names() if form == catalog.load(name).FORM]
@@ -150,9 +150,7 @@ def _find_subsets(data: str) -> tuple[dict[str, list[str]], str]:
         suggestion = f"did you mean '{close[0]}'?" if close else "`workbench data list` shows those"
         raise plan.PlanError([f"--data {data}: neither a folder nor a subset; {suggestion}"])
     subsets = plan_choices.list_training_subsets(folder)
-    if not subsets:
-        raise plan_choices.explain_empty_folder(folder)
-    return subsets, str(folder)
+    return subsets or plan_choices.refuse_empty_folder(folder), str(folder)
 
 
 def _refuse_engine(engine: str, engines: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,9 +42,10 @@ def packages_finding(requirements: list[str]) -> Finding:
         return note(
             "packages", f"{DISTRIBUTION} is not installed", "install it with `make demo` or pip"
         )
-    complaints = [complaint for line in requirements if (complaint := _requirement_problem(line))]
+    complaints = {line: text for line in requirements if (text := _requirement_problem(line))}
     if complaints:
-        return problem("packages", "; ".join(complaints), "install them with `pip install -e .`")
+        remedy = f"run `pip install {shlex.join(complaints)}` in its environment"
+        return problem("packages", "; ".join(complaints.values()), remedy)
     return ok(
         "packages", ", ".join(f"{name} {_installed_version(name)}" for name in SHOWN_PACKAGES)
     )

@@ -12,14 +12,14 @@ from workbench.memory_estimate import environment, fit_check, policy
 from workbench.memory_estimate.gpus import GpuModel
 from workbench.memory_estimate.policy import GB
 
-EXTRAS: Final = {"vqa": "qlora", "captioning": "qlora"}
-"""Extra of the Python package that an engine's 4-bit models need."""
+EXTRAS: Final = ("captioning", "retrieval", "vqa")
+"""Engines with an extra of that name, for packages that some of their settings need."""
 
 
 def checklist_lines(specs: Sequence[RunSpec], command: Sequence[str]) -> list[str]:
     """Numbered steps: environment, variables, start command, signs of success, output files."""
     first = specs[0]
-    extra = f"[{EXTRAS[first.engine]}]" if first.engine in EXTRAS else ""
+    extra = f"[{first.engine}]" if first.engine in EXTRAS else ""
     steps = [
         f"environment: Python 3.11, `pip install '.{extra}'` in the repository at this commit; "
         "`workbench doctor` names what is lacking",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from datasets_mm import catalog as subsets
 from datasets_mm.recipes.recipe import PACKAGED, Recipe, RecipeError
@@ -62,11 +62,29 @@ def list_ready_models(engine: str, *, pretrained_first: bool) -> list[str]:
     return [entry.name for entry in ready]
 
 
-def explain_empty_folder(data_root: Path) -> PlanError:
-    """The error of a folder in which no subset is complete."""
+def refuse_missing_demo() -> NoReturn:
+    """Say how to get data where there are none.
+
+    Raises:
+        PlanError: always.
+    """
+    raise PlanError(
+        [
+            "the demo's data are not installed; run: pip install 'workbench-mm[demo]', or name a "
+            "folder with --data"
+        ]
+    )
+
+
+def refuse_empty_folder(data_root: Path) -> NoReturn:
+    """Say what was looked for in a folder in which no subset is complete.
+
+    Raises:
+        PlanError: always.
+    """
     problems = [
         f"{data_root}: no subset is complete there; it may hold M2KR (jsonl/m2kr/ or *_data/), a "
         "challenge (train.csv, test.csv) or AI-Hub's labels (train/labels/)",
         "data of your own need a recipe first: docs/howto.md",
     ]
-    return PlanError(problems)
+    raise PlanError(problems)

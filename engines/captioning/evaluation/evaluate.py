@@ -255,7 +255,7 @@ class Evaluator:
             scores = module.score(candidates, captions.references, captions.language)
         except ModuleNotFoundError as error:
             self._context.emit.notice(
-                "not-scored", f"{name}: {error}; install the `captions` extra"
+                "not-scored", f"{name}: {error}; install the `captioning` extra"
             )
             return []
         return scores if isinstance(scores, list) else [scores]

@@ -112,7 +112,7 @@ def _import_faiss() -> Any:
         import faiss
     except ImportError:
         raise EngineError(
-            "search = faiss-…: the package faiss-cpu is not here; install the extra `faiss`, or "
-            "use search = exact"
+            "search = faiss-…: the package faiss-cpu is not here; install the extra "
+            "`retrieval`, or use search = exact"
         ) from None
     return faiss

@@ -95,7 +95,7 @@ def _load_open_clip_tokenizer(folder: Path) -> TextTokenizer:
 
     package = package_folder("open_clip")
     if package is None:
-        raise EngineError("package `open_clip` is missing; install the `open-clip` extra")
+        raise EngineError("package `open_clip` is missing; install the `retrieval` extra")
     tokenizer = build_clip_tokenizer(package / VOCABULARY)
     description = f"{tokenizer.get_vocab_size()} entries, CLIP's"
     return TextTokenizer(tokenizer, 0, length, description)

@@ -37,10 +37,7 @@ def add_lora(  # noqa: PLR0913 - one parameter for each setting
         EngineError: peft is missing, or a name matches no layer.
     """
     if find_spec("peft") is None:
-        raise EngineError(
-            "lora_rank: package `peft` is missing; install the `qlora` extra: "
-            "pip install 'workbench-mm[qlora]'"
-        )
+        raise EngineError("lora_rank: package `peft` is missing; install it: pip install peft")
     from peft import LoraConfig, get_peft_model
 
     inside = rf"(?:.*\.)?{re.escape(within)}\." if within else ""

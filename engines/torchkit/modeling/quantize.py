@@ -25,8 +25,8 @@ def require_bitsandbytes() -> None:
     """Raise EngineError with the remedy where it is missing."""
     if find_spec("bitsandbytes") is None:
         raise EngineError(
-            "quantize = nf4: package `bitsandbytes` is missing; install the `qlora` extra: "
-            "pip install 'workbench-mm[qlora]'"
+            "quantize = nf4: package `bitsandbytes` is missing; install it: "
+            "pip install bitsandbytes"
         )
 
 

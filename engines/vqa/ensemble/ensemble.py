@@ -167,7 +167,7 @@ def fit_stacker(emit: Emitter, held_out: HeldOut) -> stacking.Stacker | None:
     try:
         return stacking.Stacker(shares, truth)
     except ModuleNotFoundError:
-        emit.notice("not-stacked", "scikit-learn is not installed: install the `stacking` extra")
+        emit.notice("not-stacked", "scikit-learn is not installed: install the `vqa` extra")
     except ValueError as error:
         emit.notice("not-stacked", str(error))
     return None

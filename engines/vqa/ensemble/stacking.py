@@ -1,7 +1,7 @@
 """Stacking (Wolpert 1992): a logistic regression that learns from out-of-fold probabilities.
 
 It is fitted on rows that the model behind them was not trained on; its own accuracy is measured on
-rows that it was not fitted on. Needs scikit-learn (extra `stacking`).
+rows that it was not fitted on. Needs scikit-learn (extra `vqa`).
 """
 
 from __future__ import annotations

@@ -356,7 +356,7 @@ def _videos() -> dict[str, bytes]:
 def test_any_damage_to_a_video_gives_frames_or_a_reason(
     name: str, place: float, damage: bytes, cut: bool
 ) -> None:
-    pytest.importorskip("av", reason="PyAV (extra `captions`) is not installed")
+    pytest.importorskip("av", reason="PyAV (extra `captioning`) is not installed")
     from datasets_mm.media import video_frames
     from datasets_mm.media.decode import UnusableError
 

@@ -22,7 +22,7 @@ from engines.vqa.data import questions
 from engines.vqa.data.questions import Questions
 
 pytestmark = pytest.mark.skipif(
-    package_folder("easy_vqa") is None, reason="the [vqa] extra is not installed"
+    package_folder("easy_vqa") is None, reason="the [demo] extra is not installed"
 )
 
 INKS = {
@@ -148,7 +148,7 @@ def test_without_the_package_the_remedy_is_its_extra(
     monkeypatch.setattr(location, "missing_packages", lambda source: list(source.packages))
     said = catalog.find_problem("easy_vqa_train", None)
     assert said is not None
-    assert said.endswith("easy-vqa==1.0 not installed; run: pip install 'workbench-mm[vqa]'")
+    assert said.endswith("easy-vqa==1.0 not installed; run: pip install 'workbench-mm[demo]'")
 
 
 # -- the challenge that is made of it -----------------------------------------------------------

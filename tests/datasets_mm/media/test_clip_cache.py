@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("av", reason="PyAV (extra `captions`) is not installed")
+pytest.importorskip("av", reason="PyAV (extra `captioning`) is not installed")
 
 from datasets_mm.media.clip_cache import ClipCache
 from datasets_mm.media.video_frames import evenly_spaced

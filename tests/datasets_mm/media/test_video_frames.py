@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("av", reason="PyAV (extra `captions`) is not installed")
+pytest.importorskip("av", reason="PyAV (extra `captioning`) is not installed")
 
 from datasets_mm import media_types
 from datasets_mm.media import video_frames

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from engines import catalog
 from workbench.cli import init, main, start
-from workbench.planning import plan, plan_schema, plan_template
+from workbench.planning import plan, plan_choices, plan_schema, plan_template
 
 
 @pytest.fixture(autouse=True)
@@ -110,3 +110,8 @@ def test_the_memory_check_is_that_of_a_run(folder: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(start, "check_memory", refuse)
     assert "does not fit" in run_init("--data", "emoji_train")[1]
     assert not (folder / "plan.toml").exists()
+
+
+def test_without_the_demos_data_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_choices, "list_training_subsets", lambda data_root: {})
+    assert "pip install 'workbench-mm[demo]'" in run_init()[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -113,6 +114,7 @@ def test_requirements(line: str, said: str) -> None:
     finding = software.packages_finding([line])
     assert finding.standing == ("problem" if said else "ok")
     assert finding.text.startswith(said)
+    assert not said or f"`pip install {shlex.quote(line)}`" in finding.remedy
 
 
 def test_our_requirements_are_met_here() -> None:

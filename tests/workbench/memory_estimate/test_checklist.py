@@ -25,7 +25,7 @@ def test_the_audits_variables_come_back_as_they_were_exported(audit):
     text = "\n".join(lines)
     for said in (
         "PER_DEVICE_BATCH=2 EFFECTIVE_BATCH_SIZE=16 LORA_R=32 LORA_ALPHA=64 LORA_DROPOUT=0.08",
-        "PRED_BATCH_SIZE=6 MAX_NEW_TOKENS=16", "pip install '.[qlora]'",
+        "PRED_BATCH_SIZE=6 MAX_NEW_TOKENS=16", "pip install '.[vqa]'",
         "`workbench run -p audit-vqa`", "`CUDA out of memory`", "results show RUN",
         "runs/RUN/checkpoints/adapter/",
     ):  # fmt: skip

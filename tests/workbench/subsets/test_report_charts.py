@@ -38,7 +38,7 @@ def test_counts_of_one_whole_become_bars() -> None:
 def test_a_report_draws_them_and_says_what_has_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("matplotlib", reason="the [figures] extra is not installed")
+    pytest.importorskip("matplotlib", reason="the [reports] extra is not installed")
     wanted: list[profile_process.ProfileRequest] = []
 
     def make(one: profile_process.ProfileRequest, _say: object) -> Profile:

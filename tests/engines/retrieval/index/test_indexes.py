@@ -206,7 +206,7 @@ CHILD = """
 
 @pytest.fixture(scope="module")
 def beside_faiss(tmp_path_factory):
-    pytest.importorskip("faiss", reason="the extra `faiss` is not installed")
+    pytest.importorskip("faiss", reason="the extra `retrieval` is not installed")
     folder = tmp_path_factory.mktemp("lists")
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(CHILD), str(folder)],
@@ -236,5 +236,5 @@ def test_a_query_whose_lists_hold_too_few_looks_into_more(beside_faiss):
 
 def test_faiss_that_is_not_there_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(EngineError, match="install the extra `faiss`"):
+    with pytest.raises(EngineError, match="install the extra `retrieval`"):
         FaissIndex(torch.ones(3, 2), "faiss-flat", 1)

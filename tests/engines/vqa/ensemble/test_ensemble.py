@@ -267,7 +267,7 @@ def test_without_scikit_learn_it_votes_and_says_so(
     found = house.run()
     assert ("accuracy[stacked]", TEST) not in found
     assert ("accuracy[majority]", TEST) in found
-    assert "install the `stacking` extra" in house.said(protocol.Notice)[0].text
+    assert "install the `vqa` extra" in house.said(protocol.Notice)[0].text
     with pytest.raises(EngineError, match="nothing could be fitted"):
         house.run(ensemble="stacked")
 
