@@ -102,6 +102,41 @@ def compare_seeds(a: Sequence[float], b: Sequence[float]) -> Significance:
     return Significance(difference, p, (reach + power) * error, count)
 
 
+def compare_ratios(a: Sequence[float], b: Sequence[float], *, paired: bool) -> Significance:
+    """Relative change b / a - 1 of positive costs, one value a process: Student's t of their logs.
+
+    Args:
+        a: Seconds or bytes of the reference, [n].
+        b: The same of what is compared with it, [m]; m = n where paired.
+        paired: a[i] and b[i] were measured one after the other, so that what slows the machine for
+            minutes slows both; else Welch's t.
+
+    Raises:
+        ValueError: fewer than two values a side, or one is not above 0.
+    """
+    if min(*a, *b, 1.0) <= 0:
+        raise ValueError("a cost of 0 has no ratio")
+    logs = [np.log(np.asarray(side, dtype=np.float64)) for side in (a, b)]
+    if not paired:
+        test = compare_seeds(*(side.tolist() for side in logs))
+        method = f"Welch's t of logs over {len(a)} and {len(b)} processes, 95%"
+    else:
+        from scipy import stats
+
+        gaps = logs[1] - logs[0]
+        if gaps.size < 2:
+            raise ValueError("one pair says nothing about noise")
+        delta, error = float(gaps.mean()), float(gaps.std(ddof=1)) / math.sqrt(gaps.size)
+        reach, power = (float(stats.t.ppf(q, gaps.size - 1)) for q in (1 - ALPHA / 2, POWER))
+        p = 2 * float(stats.t.sf(abs(delta) / error, gaps.size - 1)) if error else float(delta == 0)
+        limits = Difference(delta, delta - reach * error, delta + reach * error, "")
+        test = Significance(limits, p, (reach + power) * error, gaps.size)
+        method = f"Student's t of logs over {gaps.size} pairs of processes, 95%"
+    delta, low, high = (math.expm1(value or 0.0) for value in test.difference[:3])
+    change = Difference(delta, low, high, method)
+    return test._replace(difference=change, detectable=math.expm1(test.detectable or 0.0))
+
+
 def adjust_by_holm(ps: Sequence[float | None]) -> list[float | None]:
     """p of each of several tests, so that one false alarm among all has at most 5 % (Holm 1979)."""
     order = sorted((p, at) for at, p in enumerate(ps) if p is not None)

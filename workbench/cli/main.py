@@ -45,7 +45,7 @@ from workbench.cli.options import (
     TimeLimit,
     load_plan,
 )
-from workbench.cli.reports import compare, report, results
+from workbench.cli.reports import compare, gate, report, results
 from workbench.exit_codes import ExitCode
 
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -72,6 +72,7 @@ init.register(app)
 plan.register(app)
 audit.register(app)
 report.register(app)
+gate.register(app)
 
 
 def main() -> NoReturn:

@@ -1,0 +1,90 @@
+"""Checks of a gate as a table, as JUnit XML and as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+from xml.etree import ElementTree
+
+from results.comparison.gate import GateCheck, Verdict, summarize
+from results.text import formats
+from results.text.sanitize import clean
+from results.text.table import Table, TableCell, TableColumn, render_markdown, render_terminal
+
+_SECONDS: Final = ("epoch", "step", "wall")
+
+
+def render(checks: Sequence[GateCheck], threshold: float, *, markdown: bool) -> str:
+    """The verdict in a line, and a row for each check."""
+    title = f"Gate: {summarize(checks).value} (accepted: {threshold:.1%} worse)"
+    table = checks_table(checks)
+    if markdown:
+        return f"### {title}\n\n{render_markdown(table)}"
+    return f"{title}\n\n{render_terminal(table)}"
+
+
+def checks_table(checks: Sequence[GateCheck]) -> Table:
+    """A row a check: both values, the relative change to the worse with its interval, verdict."""
+    titles = ("check", "baseline", "candidate", "worse by", "p", "detectable", "verdict")
+    rows = tuple(
+        (
+            TableCell(check.name, "code"),
+            TableCell(_value(check, check.a), "value"),
+            TableCell(_value(check, check.b), "value"),
+            TableCell(_harm(check), "value"),
+            TableCell("" if check.p is None else f"{check.p:.3f}", "value"),
+            TableCell("" if check.detectable is None else f"{check.detectable:.1%}", "value"),
+            TableCell(check.verdict.value, "strong" if _is_alarm(check) else "value"),
+        )
+        for check in checks
+    )
+    remarks = [TableCell(f"{check.name}: {check.reason}") for check in checks if check.reason]
+    methods = dict.fromkeys(c.harm.method for c in checks if c.harm.low is not None)
+    remarks += [TableCell(method) for method in methods]
+    columns = tuple(TableColumn(title, title not in ("check", "verdict")) for title in titles)
+    return Table(columns, rows, tuple(remarks))
+
+
+def render_junit(checks: Sequence[GateCheck]) -> str:
+    """A test case for each check: a failure if it is worse, skipped if it is inconclusive."""
+    alarms = sum(map(_is_alarm, checks))
+    skipped = sum(check.verdict is Verdict.INCONCLUSIVE for check in checks)
+    suite = ElementTree.Element(
+        "testsuite", name="workbench gate", tests=str(len(checks)), failures=str(alarms),
+        errors="0", skipped=str(skipped),
+    )  # fmt: skip
+    for check in checks:
+        case = ElementTree.SubElement(suite, "testcase", classname="gate", name=clean(check.name))
+        sentence = clean(f"{_value(check, check.a)} → {_value(check, check.b)}, {_harm(check)}")
+        if _is_alarm(check):
+            ElementTree.SubElement(case, "failure", message=sentence)
+        elif check.verdict is Verdict.INCONCLUSIVE:
+            ElementTree.SubElement(case, "skipped", message=clean(check.reason))
+        ElementTree.SubElement(case, "system-out").text = sentence
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def to_row(check: GateCheck) -> dict[str, Any]:
+    """The check as plain values, for JSON; `harm` 0.05 is 5 % worse."""
+    return {
+        "check": check.name, "a": check.a, "b": check.b, "harm": check.harm.delta,
+        "low": check.harm.low, "high": check.harm.high, "p_holm": check.p, "n": check.n,
+        "detectable": check.detectable, "method": check.harm.method,
+        "verdict": check.verdict.value, "reason": check.reason,
+    }  # fmt: skip
+
+
+def _is_alarm(check: GateCheck) -> bool:
+    return check.verdict is Verdict.WORSE
+
+
+def _value(check: GateCheck, value: float) -> str:
+    if not check.is_cost:
+        return f"{value:.4f}"
+    return formats.step_time(value) if check.name in _SECONDS else formats.size(value)
+
+
+def _harm(check: GateCheck) -> str:
+    delta, low, high, _ = check.harm
+    limits = "" if low is None or high is None else f" [{low:+.1%}, {high:+.1%}]"
+    return f"{delta:+.1%}{limits}"

@@ -1,0 +1,1 @@
+"""`workbench gate`: is a candidate worse than a baseline, measured in turns on this machine."""
