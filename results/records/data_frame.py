@@ -37,7 +37,8 @@ _RUN_FIELDS: Final = ("suite", "run_id", "label", "seed", "engine", "task", "sub
 _TIMES: Final = {"started_wall": "started", "ended_wall": "ended"}
 _UNITS: Final = {
     "seconds": "s", "step_median": "s", "step_p95": "s", "_first_step": "s", "_peak": "bytes",
-    "bytes": "bytes", "samples_per_second": "samples/s", "samples_per_second_median": "samples/s",
+    "bytes": "bytes", "samples_per_second": "samples/s",
+    "samples_per_second_median": "samples/s",
 }  # fmt: skip
 """Unit by the end of a column's name."""
 
@@ -55,7 +56,9 @@ def build_frame(
     """A row for each record, in their order; `notes_of_run`: notes by (suite, run id)."""
     import pandas as pd
 
-    frame = set_types([_record_row(record) for record in records], _UNITS)
+    rows = [_record_row(record) for record in records]
+    phases = {name: "s" for row in rows for name in row if name.startswith("timing.phases.")}
+    frame = set_types(rows, _UNITS | phases)
     if frame.empty:
         return set_types([dict.fromkeys(KEY, "")])[:0]
     notes = pd.DataFrame(
@@ -67,7 +70,11 @@ def build_frame(
         ],
         columns=[*KEY, "note.state", "note.tags", "note.findings"],
     )  # fmt: skip
-    return frame.merge(notes.astype("string"), on=KEY, how="left") if len(notes) else frame
+    if not len(notes):
+        return frame
+    merged = frame.merge(notes.astype("string"), on=KEY, how="left")
+    merged.attrs.update(frame.attrs)
+    return merged
 
 
 def build_metric_frame(records: Iterable[RunRecord]) -> DataFrame:
@@ -123,7 +130,8 @@ def set_types(
         str(name): unit
         for name in frame.columns
         for ending, unit in (units or {}).items()
-        if str(name).endswith(ending) and pd.api.types.is_numeric_dtype(frame[name])
+        if str(name).removesuffix(".low").removesuffix(".high").endswith(ending)
+        and pd.api.types.is_numeric_dtype(frame[name])
     }
     return frame
 
@@ -154,7 +162,8 @@ def select_columns(frame: DataFrame, columns: Sequence[str]) -> DataFrame:
 def write_frame(frame: DataFrame, path: Path) -> None:
     """Write CSV, Parquet or JSON lines, by the ending; the file appears whole or not at all.
 
-    In CSV a text that a spreadsheet would take for a formula gets an apostrophe.
+    In CSV the heading of a column has its unit, `timing.step_median [s]`, since the file holds no
+    other word of it, and a text that a spreadsheet would take for a formula gets an apostrophe.
 
     Raises:
         ValueError: another ending.
@@ -166,7 +175,7 @@ def write_frame(frame: DataFrame, path: Path) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         if path.suffix == ".csv":
-            frame.map(_escape_formula).to_csv(draft, index=False)
+            frame.map(_escape_formula).rename(columns=_add_units(frame)).to_csv(draft, index=False)
         elif path.suffix == ".parquet":
             frame.to_parquet(draft, index=False)
         else:
@@ -231,6 +240,12 @@ def _as_text(value: Any) -> str:
     if pd.isna(value):
         return ""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _add_units(frame: DataFrame) -> dict[str, str]:
+    """Heading with the unit by column, of those that have one."""
+    units: Mapping[str, str] = frame.attrs.get("units", {})
+    return {name: f"{name} [{unit}]" for name, unit in units.items() if name in frame.columns}
 
 
 def _escape_formula(value: Any) -> Any:

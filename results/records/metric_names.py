@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 CHANCE: Final = "chance"
 """Variant: what guessing would reach."""
 SHOWN_CUTOFFS: Final = (1, 5, 10, 100)
 """The K of a metric that a table shows where there are more; the record has all."""
+
+TRAIN_SPLIT: Final = "train"
+"""Split of what was trained on."""
+HEADLINES: Final = {
+    "wit": "recall@10", "iglue": "recall@1", "llava": "recall@1", "kvqa": "recall@5",
+    "msmarco": "recall@5", "oven": "recall@5", "evqa": "pseudo_recall@5",
+    "okvqa": "pseudo_recall@5", "infoseek": "pseudo_recall@5",
+}  # fmt: skip
+"""The metric by which each set of M2KR is compared (LinWeizheDragon/FLMR: docs/MODEL_ZOO.md)."""
+USUAL_HEADLINES: Final = ("recall@1", "accuracy")
 
 _VARIANT: Final = re.compile(r"^(?P<base>.+?)\s*\[(?P<variant>[^\]]+)\]$")
 
@@ -31,3 +42,37 @@ def is_shown(name: str) -> bool:
     base, variant = split_name(name)
     cut = base.rpartition("@")[2]
     return not variant and (not cut.isdigit() or int(cut) in SHOWN_CUTOFFS)
+
+
+class NamedMetric(Protocol):
+    """A metric of a record, of its summary or of a message."""
+
+    @property
+    def name(self) -> str:
+        """`recall@1`."""
+
+    @property
+    def split(self) -> str:
+        """The subset it was measured on."""
+
+
+AnyMetric = TypeVar("AnyMetric", bound=NamedMetric)
+
+
+def headline_of(split: str) -> str:
+    """Metric by which the split's data set is compared; empty where none is defined."""
+    return next((name for prefix, name in HEADLINES.items() if split.startswith(prefix)), "")
+
+
+def headline_metric(metrics: Sequence[AnyMetric]) -> AnyMetric | None:
+    """The metric that stands for a run, everywhere: the first held-out split's own metric.
+
+    That of the split's data set, else recall@1 or accuracy, else the first; of training data only
+    where nothing else was measured. None: there is no metric.
+    """
+    held_out = [m for m in metrics if m.split != TRAIN_SPLIT and not split_name(m.name).variant]
+    split = held_out[0].split if held_out else ""
+    own_metrics = [m for m in held_out if m.split == split]
+    preferred = [m for m in own_metrics if m.name == headline_of(split)]
+    preferred += [m for m in held_out if m.name.lower() in USUAL_HEADLINES]
+    return next(iter(preferred or own_metrics or metrics), None)

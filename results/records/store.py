@@ -23,7 +23,8 @@ from results.records.migrations import NewerSchemaError, migrate
 from results.records.schema import SCHEMA, RunRecord
 
 __all__ = [
-    "BadLine", "LineReader", "NewerSchemaError", "append_line", "append_record", "read_records",
+    "BadLine", "LineReader", "NewerSchemaError", "ParsedLine", "append_line", "append_record",
+    "read_lines", "read_record", "read_records",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -43,6 +44,24 @@ class BadLine(NamedTuple):
 
     number: int
     reason: str
+
+
+class ParsedLine(NamedTuple, Generic[T]):
+    """A line, and the record in it or the reason why there is none."""
+
+    number: int
+    """From 1."""
+    offset: int
+    """Byte at which it begins."""
+    content: bytes
+    record: T | None = None
+    reason: str = ""
+    """Why it is unreadable; empty: it is not, or it is blank."""
+
+    @property
+    def torn(self) -> bool:
+        """It has no newline: its writer died, or is at work just now."""
+        return not self.content.endswith(b"\n")
 
 
 def append_record(path: Path, record: RunRecord) -> None:
@@ -108,6 +127,21 @@ def read_records(path: Path) -> LineReader[RunRecord]:
     return LineReader(path, _parse_record)
 
 
+def read_lines(path: Path, offset: int = 0, number: int = 0) -> Iterator[ParsedLine[RunRecord]]:
+    """Every line from byte `offset` on; `number`: of the line before it. A missing file has none.
+
+    Raises:
+        NewerSchemaError: a line is of a later version; a sentence.
+        OSError: the file cannot be read.
+    """
+    return _parse_lines(path, _parse_record, offset, number)
+
+
+def read_record(path: Path, offset: int) -> RunRecord | None:
+    """The record whose line begins at a byte; None: there is no readable one."""
+    return next((line.record for line in read_lines(path, offset)), None)
+
+
 class LineReader(Iterator[T], Generic[T]):
     """Iterator over the lines of a file that counts unreadable ones.
 
@@ -152,29 +186,40 @@ class LineReader(Iterator[T], Generic[T]):
         return f"{self.path}: {lines} unreadable and left out ({first})"
 
     def _walk(self, parse: Callable[[bytes], T]) -> Iterator[T]:
-        try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except FileNotFoundError:
-            return
-        with os.fdopen(_require_regular(fd, self.path), "rb") as file:
-            for number, line in enumerate(file, 1):
-                self.torn = not line.endswith(b"\n")
-                if not line.strip():
-                    continue
-                try:
-                    yield parse(line)
-                except NewerSchemaError as error:
-                    raise NewerSchemaError(
-                        f"{self.path} line {number} was written by a newer workbench ({error}): "
-                        "update the workbench, or use another log root"
-                    ) from None
-                except (ValueError, RecursionError) as error:
-                    self._note(BadLine(number, "torn" if self.torn else _describe_error(error)))
+        for line in _parse_lines(self.path, parse):
+            self.torn = line.torn
+            if line.record is not None:
+                yield line.record
+            elif line.reason:
+                self._note(BadLine(line.number, line.reason))
 
     def _note(self, line: BadLine) -> None:
         self.bad_count += 1
         if len(self.bad) < MAX_NAMED_LINES:
             self.bad.append(line)
+
+
+def _parse_lines(
+    path: Path, parse: Callable[[bytes], T], offset: int = 0, number: int = 0
+) -> Iterator[ParsedLine[T]]:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return
+    with os.fdopen(_require_regular(fd, path), "rb") as file:
+        file.seek(offset)
+        for at, content in enumerate(file, number + 1):
+            line: ParsedLine[T] = ParsedLine(at, offset, content)
+            offset += len(content)
+            try:
+                yield line._replace(record=parse(content)) if content.strip() else line
+            except NewerSchemaError as error:
+                raise NewerSchemaError(
+                    f"{path} line {at} was written by a newer workbench ({error}): "
+                    "update the workbench, or use another log root"
+                ) from None
+            except (ValueError, RecursionError) as error:
+                yield line._replace(reason="torn" if line.torn else _describe_error(error))
 
 
 def _parse_record(line: bytes) -> RunRecord:

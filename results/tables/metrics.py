@@ -7,21 +7,21 @@ reduced query, `recall@1[chance]` what guessing would reach.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
 
-from results.records.metric_names import CHANCE, SHOWN_CUTOFFS, MetricName, split_name
+from results.records.metric_names import (
+    CHANCE,
+    SHOWN_CUTOFFS,
+    TRAIN_SPLIT,
+    MetricName,
+    headline_metric,
+    headline_of,
+    split_name,
+)
 from results.records.schema import MetricRecord, RunRecord
 from results.tables import run_cells
 from results.text import formats
 from results.text.table import Table, TableCell, TableColumn
 from results.text.translations import cause, translate
-
-HEADLINES: Final = {
-    "wit": "recall@10", "iglue": "recall@1", "llava": "recall@1", "kvqa": "recall@5",
-    "msmarco": "recall@5", "oven": "recall@5", "evqa": "pseudo_recall@5",
-    "okvqa": "pseudo_recall@5", "infoseek": "pseudo_recall@5",
-}  # fmt: skip
-"""The metric by which each set of M2KR is compared (LinWeizheDragon/FLMR: docs/MODEL_ZOO.md)."""
 
 
 def splits(records: Sequence[RunRecord]) -> list[str]:
@@ -78,21 +78,11 @@ def metrics(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table
     return Table(columns, tuple(body), tuple(remarks))
 
 
-def headline_of(split: str) -> str:
-    """Metric by which the split's data set is compared; empty where none is defined."""
-    return next((name for prefix, name in HEADLINES.items() if split.startswith(prefix)), "")
-
-
 def headline_score(record: RunRecord) -> str:
-    """`recall@5 0.4321 on oven_val`: of the first split, its data set's metric or the first one."""
-    metrics = [m for m in record.metrics if m.split != "train" and not split_name(m.name).variant]
-    metrics_of_split = [m for m in metrics if m.split == metrics[0].split]
-    headline_metrics = [
-        m for m in metrics_of_split if m.name == headline_of(m.split)
-    ] or metrics_of_split
-    if not headline_metrics:
+    """`recall@5 0.4321 on oven_val`: the metric that stands for the run; empty: it has none."""
+    metric = headline_metric(record.metrics)
+    if metric is None or metric.split == TRAIN_SPLIT:
         return ""
-    metric = headline_metrics[0]
     return f"{metric.name} {formats.number(metric.value)} on {metric.split}"
 
 

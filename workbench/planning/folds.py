@@ -6,12 +6,9 @@ With the setting `fold` as well, one run of that fold is made and nothing is exp
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from engines.protocol import RunSpec, Task
-
-if TYPE_CHECKING:
-    from results.records.schema import Identity
 
 FOLDS: Final = "folds"
 FOLD: Final = "fold"
@@ -58,7 +55,19 @@ def expand_folds(
     return runs
 
 
-def fold_label(spec: RunSpec | Identity) -> str:
+class PlannedTask(Protocol):
+    """Task and settings of a run: a spec, the identity of a record, or its summary."""
+
+    @property
+    def task(self) -> str:
+        """`train`, `ensemble`, …"""
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """Settings."""
+
+
+def fold_label(spec: PlannedTask) -> str:
     """The label that distinguishes runs of one cell: `fold 2/3`, `ensemble`; empty: one run."""
     if spec.task == "ensemble":
         return "ensemble"

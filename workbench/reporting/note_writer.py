@@ -20,7 +20,7 @@ STATES: Final = ("waiting", "running", "done", "stopped")
 MAX_LENGTH: Final = 4000
 """Maximum length of a note, in characters."""
 MAX_STATE_LENGTH: Final = 40
-CLEARABLE: Final = ("state", "reason", *notes.SINGLE_KINDS)
+CLEARABLE: Final = ("state", "tombstone", "reason", *notes.SINGLE_KINDS)
 
 
 class NoteError(suite.SuiteError):

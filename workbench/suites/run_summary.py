@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
-from engines import protocol
 from engines.protocol import RunSpec
-from results.records import schema
+from results.records.metric_names import headline_metric
 from results.tables import run_outputs
 from results.text import formats
 from results.text.sanitize import clean_line
@@ -16,23 +15,11 @@ from workbench.planning import folds
 from workbench.suites import quantities as q
 from workbench.suites.state import RunState, RunView, SuiteState
 
-TRAIN_SPLIT: Final = "train"
-"""Split of the captions of training media (`engines.captioning`)."""
 NUMBER_TITLES: Final = {
     "step": "step", "loss": "loss", "r1": "r@1", "step_time": "step time", "time_left": "ETA",
     "rss": "RSS", "vram": "VRAM",
 }  # fmt: skip
 """Field of `RunNumbers` -> heading of its column in the headless table."""
-
-
-Measured = TypeVar("Measured", protocol.Metric, schema.MetricRecord)
-
-
-def headline_metric(metrics: Sequence[Measured]) -> Measured | None:
-    """The metric shown in a line: recall@1 or accuracy, else the first of held-out data."""
-    plain = [metric for metric in metrics if metric.name.lower() in ("recall@1", "accuracy")]
-    held_out = [metric for metric in metrics if metric.split != TRAIN_SPLIT]
-    return next(iter(plain or held_out or metrics), None)
 
 
 class RunNumbers(NamedTuple):

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 from engines import catalog, model_catalog, trained_weights
 from engines.protocol import RunSpec
 from engines.trained_weights import RUN, NoCheckpointError, TrainedWeights
+from results.records.metric_names import headline_metric
 from results.records.migrations import migrate
 from results.records.schema import MetricRecord, RunRecord
 from results.text.sanitize import clean_line
 from workbench.planning import trained_models
 from workbench.planning.trained_models import LoggedRun
-from workbench.suites import run_summary
 
 
 class TrainedRun(NamedTuple):
@@ -88,4 +88,4 @@ def _read_main_metric(folder: Path) -> MetricRecord | None:
         record = RunRecord.model_validate(migrate(stored))
     except (OSError, ValueError, KeyError, AttributeError, RecursionError):
         return None
-    return run_summary.headline_metric(record.metrics)
+    return headline_metric(record.metrics)

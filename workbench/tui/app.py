@@ -133,6 +133,13 @@ class WorkbenchApp(App[None]):
         """Suite of the Live screen; None: the first of `suites`."""
         self._stop_event = threading.Event()
 
+    @property
+    def views_file(self) -> Path:
+        """File of the saved views of the Results screen."""
+        from workbench import paths
+
+        return paths.config_root() / "views.json"
+
     def on_resize(self) -> None:
         """Repaint everything.
 

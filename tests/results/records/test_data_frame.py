@@ -70,6 +70,24 @@ def test_a_file_gives_the_same_rows_back(records, tmp_path, suffix):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
+def test_csv_has_numbers_with_their_unit_in_the_heading(make, tmp_path):
+    score = MetricRecord(name="recall@1", value=0.5, split="emoji_val", n=748, low=0.4, high=0.6)
+    timing = make.untimed(step_median=make.reading(value=0.0864, low=0.08, high=0.09),
+                          phases={"train": 61.5})  # fmt: skip
+    record = make.record("01-a", timing=timing, metrics=(score,), started_wall=1_795_000_000.0)
+    note = Note(suite=record.identity.suite, run_id="01-a", kind="tag", text="best")
+    frame = data_frame.build_frame([record], reduce_notes([note]))
+    data_frame.write_frame(frame, tmp_path / "x.csv")
+    (row,) = pd.read_csv(tmp_path / "x.csv").to_dict("records")
+    numbers = {
+        "timing.step_median [s]": 0.0864, "timing.step_median.low [s]": 0.08,
+        "timing.phases.train [s]": 61.5, "memory.rss_main_peak [bytes]": 3.15 * 2**30,
+        "recall@1@emoji_val": 0.5, "recall@1@emoji_val.high": 0.6, "params.lr": 2e-5, "seed": 42,
+    }  # fmt: skip
+    assert {name: row[name] for name in numbers} == numbers
+    assert (row["run_id"], row["started"][:4]) == ("01-a", "2026")
+
+
 def test_a_formula_is_text_in_a_spreadsheet(tmp_path):
     data_frame.write_frame(
         pd.DataFrame({"a": ["=1+1", "-0.5 is a number"], "b": [-1.5, 2]}), tmp_path / "x.csv"

@@ -4,13 +4,17 @@ import json
 
 import pytest
 
+from results.listing.run_filter import ListedRun
+from results.listing.summary import summarize_record
+from results.listing.views import ResultView
 from results.records import epoch_time, query
 from results.records.schema import Environment, ForecastRecord, Reading, RunRecord
 from results.report import sections
 from results.tables import run_cost
 from results.text.table import render_markdown
 from workbench.reporting import suite_view
-from workbench.tui.view_models import record_detail, result_rows
+from workbench.tui.view_models import record_detail
+from workbench.tui.view_models.results import rows
 
 
 def timed(make, device="cpu", **known):
@@ -37,8 +41,10 @@ def test_list_screen_and_report_have_the_same_two_times(make, tmp_path, capsys):
     listed = capsys.readouterr().out
     assert "1:00.63 wall-clock" in listed
     assert "0:37.50 training of 1 epoch" in listed
-    row = result_rows.make_row(record)
-    shown = dict(zip([c.title for c in result_rows.COLUMNS], row.cells, strict=True))
+    batch = rows.RunBatch((ListedRun(summarize_record(record)),))
+    table = rows.make_table(batch, ResultView(columns=("epoch", "wall")))
+    (_, *cells), *_ = rows.TableRows(table, [], "")
+    shown = dict(zip([c.grid.title for c in table.columns], cells, strict=True))
     assert (shown["wall-clock"], shown["training of 1 epoch"]) == ("1:00.63", "0:37.50")
     times = next(g for g in record_detail.build_groups(record) if g.title == "Time").lines
     lines = {line.name: line.value for line in times}

@@ -9,10 +9,12 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from engines import catalog
+from results.listing import run_filter, summary
 from workbench.planning import expand, folds, plan
 from workbench.suites import record, state
 from workbench.suites import run_summary as lines_of
-from workbench.tui.view_models import live_rows, result_rows
+from workbench.tui.view_models import live_rows
+from workbench.tui.view_models.results import rows
 
 BASE = {"engine": "folded", "subsets": "s", "models": "m", "settings": {"folds": 3}}
 
@@ -57,17 +59,16 @@ def test_front_ends_tell_the_runs_apart(tmp_path: Path) -> None:
     views = [state.RunView(run, run.run_id) for run in runs]
     lines = [lines_of.progress_line(view, 1, 4) for view in views]
     assert lines[1] == "[1/4] s m fold 2/3 · queued"
-    rows, keys = live_rows.queue_rows(state.SuiteState("s", runs=tuple(views)))
+    queue, keys = live_rows.queue_rows(state.SuiteState("s", runs=tuple(views)))
     assert len(set(keys)) == 4
-    assert [row[1].text for row in rows] == [f"{word} s" for word in said]
+    assert [row[1].text for row in queue] == [f"{word} s" for word in said]
     assert "ensemble · seed 42" in live_rows.format_title(views[3])
-    found = [
-        result_rows.make_row(record.build_record(run, state.RunState(), run.run_id)) for run in runs
+    summaries = [
+        summary.summarize_record(record.build_record(run, state.RunState(), run.run_id))
+        for run in runs
     ]
-    at = [column.key for column in result_rows.COLUMNS].index("subset")
-    assert [cells[at] for cells in result_rows.distinguishing_cells(found)] == [
-        f"{word} s" for word in said
-    ]
+    labels = rows.distinguishing_labels([run_filter.ListedRun(s) for s in summaries])
+    assert [labels[s.key] for s in summaries] == said
 
 
 def test_every_cell_has_its_own_ensemble(tmp_path: Path) -> None:

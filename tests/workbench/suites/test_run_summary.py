@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engines import protocol
+from results.records.metric_names import headline_metric
 from workbench.suites import run_summary
 from workbench.suites.state import RunState, RunView, SuiteState
 
@@ -13,10 +14,10 @@ def test_one_metric_stands_for_a_run() -> None:
 
     loss, trained = metric("loss", "val"), metric("loss", "train")
     accuracy = metric("accuracy", "test")
-    assert run_summary.headline_metric([trained, loss, accuracy]) == accuracy
-    assert run_summary.headline_metric([trained, loss]) == loss
-    assert run_summary.headline_metric([trained]) == trained
-    assert run_summary.headline_metric([]) is None
+    assert headline_metric([trained, loss, accuracy]) == accuracy
+    assert headline_metric([trained, loss]) == loss
+    assert headline_metric([trained]) == trained
+    assert headline_metric([]) is None
 
 
 def test_runs_that_look_alike_are_told_apart() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from workbench.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from results.records.notes import Kind
+    from results.records.schema import RunRecord
 
 NoteTarget = Annotated[
     str,
@@ -162,9 +164,13 @@ def export_records(
         list[str] | None,
         typer.Option("--column", help="Only this column; may be given several times."),
     ] = None,
+    runs: Annotated[
+        list[str] | None,
+        typer.Option("--run", metavar="SUITE/RUN", help="Only this run; -: those named on stdin."),
+    ] = None,
     log_root: LogRoot = None,
 ) -> None:
-    """Write all records with their notes as a table for pandas or a spreadsheet: one row a run."""
+    """Write records with their notes as a table for pandas or a spreadsheet: one row a run."""
     from results.records import data_frame, notes
     from results.text.sanitize import clean_line
     from workbench import paths
@@ -172,7 +178,8 @@ def export_records(
 
     root = paths.log_root(log_root)
     standings = notes.reduce_notes(notes.read_notes(root / "notes.jsonl"))
-    frame = data_frame.build_frame(suite_view.read_records(root), standings)
+    records = _choose_records(suite_view.read_records(root), runs or [])
+    frame = data_frame.build_frame(records, standings)
     try:
         patterns = dict(_parse_pattern(text) for text in filters or ())
         frame = data_frame.select_rows(frame, patterns)
@@ -189,3 +196,22 @@ def _parse_pattern(text: str) -> tuple[str, str]:
     if not (column and equals):
         raise ValueError(f"'{text}' is not COLUMN=PATTERN, as subset=emoji_*")
     return column, pattern
+
+
+def _choose_records(records: list[RunRecord], names: list[str]) -> list[RunRecord]:
+    """The records of these `suite/run`, in the order of the names; `-` stands for lines of stdin.
+
+    Raises:
+        SuiteError: there is no such run.
+    """
+    from workbench.suites.suite import SuiteError
+
+    if not names:
+        return records
+    by_name = {f"{r.identity.suite}/{r.identity.run_id}": r for r in records}
+    wanted: list[str] = []
+    for name in names:
+        wanted += sys.stdin.read().split() if name == "-" else [name]
+    if missing := [name for name in wanted if name not in by_name]:
+        raise SuiteError(f"no run '{missing[0]}'; `workbench results list` has them")
+    return [by_name[name] for name in wanted]

@@ -49,9 +49,10 @@ class RecordScreen(ModalScreen[None]):
         Binding("escape,enter,q", "leave", "Back"),
     ]
 
-    def __init__(self, path: Path, key: tuple[str, str]) -> None:
+    def __init__(self, path: Path, key: tuple[str, str], offset: int = -1) -> None:
+        """`offset`: byte of `path` at which the record's line may begin."""
         super().__init__()
-        self._path, self._key = path, key
+        self._path, self._key, self._offset = path, key, offset
 
     def compose(self) -> ComposeResult:
         """Title and text."""
@@ -69,10 +70,10 @@ class RecordScreen(ModalScreen[None]):
     def _read(self) -> None:
         from results.records.migrations import NewerSchemaError
         from workbench.reporting import note_writer
-        from workbench.tui.view_models import result_rows
+        from workbench.tui.view_models.results import rows
 
         try:
-            record = result_rows.find_record(self._path, self._key)
+            record = rows.find_record(self._path, self._key, self._offset)
             noted = note_writer.read_standing(self._path.parent, self._key)
             self.post_message(RecordFound(record, noted=noted))
         except (OSError, NewerSchemaError) as error:

@@ -1,10 +1,10 @@
-"""Results screen: the last record of every run in a table, with sorting, filter and export."""
+"""Results screen: the last record of every run, filtered, grouped, with columns of choice."""
 
 from __future__ import annotations
 
-import asyncio
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
 from textual import on, work
@@ -12,184 +12,212 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.message import Message
-from textual.screen import Screen
 from textual.widgets import Footer, Input, Static
 
-from workbench.tui.screens.dialogs import ChoiceDialog
+from results.listing.views import ResultView
+from workbench.tui.screens import result_dialogs
 from workbench.tui.screens.record import RecordScreen
-from workbench.tui.system import cli_commands
-from workbench.tui.view_models import export, result_rows
-from workbench.tui.view_models.cells import GridColumn
+from workbench.tui.screens.result_actions import RunActions
+from workbench.tui.view_models.results import rows
 from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.top_bar import Heading, TopBar
 
 if TYPE_CHECKING:
-    from workbench.tui.app import WorkbenchApp
+    from results.listing.run_filter import ListedRun
 
 REREAD_SECONDS = 3.0
-"""Interval of checking the file (one stat call) for new records."""
-EXPORTS = (("md", "Markdown table"), ("csv", "CSV"))
+"""Interval of checking the files (two stat calls) for new records and notes."""
+FILTER_HINT = 'since:7d  end:ok  score>.3  model:clip  lr<1e-4  -label:old  "two words"'
 
 
-class RecordsRead(Message):
-    """A batch of records was read, or the file cannot be read (`failure`)."""
+class RunsRead(Message):
+    """A batch of runs was read, or the file cannot be read (`failure`)."""
 
-    def __init__(self, batch: result_rows.RecordBatch, failure: str = "") -> None:
+    def __init__(self, batch: rows.RunBatch, failure: str = "") -> None:
         super().__init__()
         self.batch, self.failure = batch, failure
 
 
-class ResultsScreen(Screen[None]):
-    """Table of records; opens one, exports them, writes reports and notes."""
+class ResultsScreen(RunActions):
+    """Table of runs; opens one, exports them, writes reports and notes."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "Filter", key_display="/"),
-        Binding("greater_than_sign,full_stop", "sort(1)", "Sort", key_display="< >"),
+        Binding("c", "columns", "Columns"),
+        Binding("m", "metric", "Metric"),
+        Binding("g", "group", "Group"),
+        Binding("v", "view", "Views"),
+        Binding("greater_than_sign,full_stop", "sort(1)", show=False),
         Binding("less_than_sign,comma", "sort(-1)", show=False),
-        Binding("r", "reverse", "Reverse"),
-        Binding("x", "export", "Export"),
-        Binding("w", "report", "Report"),
-        Binding("n", "note", "Note"),
+        Binding("r", "reverse", show=False),
         Binding("escape", "clear", show=False),
     ]
 
     def __init__(self) -> None:
         super().__init__()
-        self._batch = result_rows.RecordBatch()
-        self._shown: list[result_rows.ResultRow] = []
-        self._column: int | None = None
-        self._descending = True
+        self.view = ResultView()
+        self._batch = rows.RunBatch()
+        self._table = rows.make_table(self._batch, self.view)
+        self._folded: frozenset[str] = frozenset()
         self._cursor_placed = False
         """Whether the cursor was moved by hand; otherwise it stays on the newest record."""
-        self._mark: tuple[int, int] | None = None
-        """Size and modification time (ns) of the file at the last reading."""
+        self._marks: tuple[tuple[int, int], ...] = ()
+        """Size and modification time (ns) of the files at the last reading."""
 
     @property
-    def bench(self) -> WorkbenchApp:
-        """The app, by its own type."""
-        return cast("WorkbenchApp", self.app)
+    def grid(self) -> Grid:
+        """The table."""
+        return self.query_one("#records", Grid)
 
     @property
-    def path(self) -> Path:
-        """results.jsonl of the log root."""
-        return self.bench.log_root / "results.jsonl"
+    def current(self) -> ListedRun | None:
+        """See `RunActions`."""
+        cursor, entries = self.grid.cursor, self._table.entries
+        entry = entries[cursor] if 0 <= cursor < len(entries) else None
+        return None if isinstance(entry, rows.GroupEntry) else entry
+
+    def exported_table(self) -> rows.ResultTable:
+        """The marked runs, else the shown ones."""
+        if not self.marked:
+            return self._table
+        marked = [run for run in self._batch.runs if run.summary.key in self.marked]
+        return self._table._replace(entries=list[rows.Entry](marked))
+
+    def read_again(self) -> None:
+        """See `RunActions`."""
+        self._check_files()
 
     def compose(self) -> ComposeResult:
         """Heading, filter, table, trouble line."""
         yield TopBar("results")
         yield Heading("Results", id="results-heading")
         with Vertical(id="results-body"):
-            yield Input(placeholder="words that a row must hold", compact=True, id="filter")
-            yield Grid(result_rows.COLUMNS, notice="Reading records …", id="records")
+            yield Input(placeholder=FILTER_HINT, compact=True, id="filter")
+            yield Grid((rows.MARK,), notice="Reading records …", id="records")
         yield Static("", id="results-trouble")
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
         """Read the records."""
-        self.query_one("#records", Grid).focus()
-        self._check_file()
-        self.set_interval(REREAD_SECONDS, self._check_file)
+        self.grid.focus()
+        self._check_files()
+        self.set_interval(REREAD_SECONDS, self._check_files)
 
     def on_screen_resume(self) -> None:
         """Update the top bar and the records."""
         self.bench.show_busy_suites()
-        self._check_file()
+        self._check_files()
 
     # -- reading ---------------------------------------------------------------------------
 
-    def _check_file(self) -> None:
-        try:
-            status = self.path.stat()
-            mark = (status.st_size, status.st_mtime_ns)
-        except OSError:
-            mark = (-1, 0)
-        if mark != self._mark:
-            self._mark = mark
+    def _check_files(self) -> None:
+        marks = tuple(_stat_mark(self.path.with_name(n)) for n in ("results.jsonl", "notes.jsonl"))
+        if marks != self._marks:
+            self._marks = marks
             self._read()
 
     @work(thread=True, exclusive=True, group="records")
     def _read(self) -> None:
         from results.records.migrations import NewerSchemaError
+        from workbench.reporting.run_listing import index_cache
 
         try:
-            for batch in result_rows.read_batches(self.path):
-                self.post_message(RecordsRead(batch))
+            cache = index_cache(self.path, self.bench.cache_root)
+            for batch in rows.read_batches(self.path, cache):
+                self.post_message(RunsRead(batch))
         except (NewerSchemaError, OSError) as error:
-            self.post_message(RecordsRead(result_rows.RecordBatch(complete=True), str(error)))
+            self.post_message(RunsRead(rows.RunBatch(complete=True), str(error)))
 
-    @on(RecordsRead)
-    def _show_records(self, event: RecordsRead) -> None:
-        from results.text.sanitize import clean_line
-
-        grid, trouble = self.query_one("#records", Grid), event.failure or event.batch.trouble
-        self.set_class(bool(trouble), "trouble")
-        self.query_one("#results-trouble", Static).update(Text(clean_line(trouble)))
+    @on(RunsRead)
+    def _show_records(self, event: RunsRead) -> None:
         if event.failure:
             self._batch = event.batch
-            grid.show_notice("The records cannot be read; see below.", failed=True)
+            self._show_trouble(event.failure)
+            self.grid.show_notice("The records cannot be read; see below.", failed=True)
             return
-        if not event.batch.complete and len(self._batch.rows) > len(event.batch.rows):
-            return  # a second reading begins; the complete rows of the first one stay
+        if not event.batch.complete and len(self._batch.runs) > len(event.batch.runs):
+            return  # a second reading begins; the complete runs of the first one stay
         self._batch = event.batch
         self._paint()
 
+    def _show_trouble(self, sentence: str) -> None:
+        from results.text.sanitize import clean_line
+
+        self.set_class(bool(sentence), "trouble")
+        self.query_one("#results-trouble", Static).update(Text(clean_line(sentence)))
+
     # -- showing ---------------------------------------------------------------------------
 
-    def _paint(self) -> None:
-        words = self.query_one("#filter", Input).value
-        grid, heading = self.query_one("#records", Grid), self.query_one(Heading)
-        self._shown = result_rows.select_rows(
-            self._batch.rows, words, self._column, descending=self._descending
-        )
-        total, shown = len(self._batch.rows), len(self._shown)
-        if self._shown:
-            keys = ["/".join(r.key) for r in self._shown]
-            grid.show(result_rows.distinguishing_cells(self._shown), keys)
-            if not self._cursor_placed:
-                grid.cursor = 0
-        elif total:
-            grid.show_notice("No record holds all these words. Esc clears the filter.")
-        else:
-            grid.show_notice("No records yet. They appear here as runs end.")
-        sorted_by = "newest first" if self._column is None else self._sort_label()
-        count = f"{shown:,} of {total:,}" if shown != total else f"{total:,}"
-        more = "" if self._batch.complete else " · reading the rest …"
-        unit = "run" if total == 1 else "runs"
-        heading.remark = f"{count} {unit} · {sorted_by}{more}"
-
-    def _sort_label(self) -> str:
-        column = result_rows.COLUMNS[self._column or 0]
-        return f"by {column.title}, {'falling' if self._descending else 'rising'}"
-
-    def _sort_by(self, column: int | None) -> None:
-        self._column = column
-        key = "" if column is None else result_rows.COLUMNS[column].key
-        self.query_one("#records", Grid).mark_sorted(key, "▾" if self._descending else "▴")
+    def show_view(self, view: ResultView) -> None:
+        """Show the runs in another view."""
+        self.view = view
+        box = self.query_one("#filter", Input)
+        if box.value != view.filter:
+            with self.prevent(Input.Changed):
+                box.value = view.filter
+        self.set_class(bool(view.filter) or box.has_focus, "filtering")
         self._paint()
 
-    def _visible(self) -> list[int]:
-        grid = self.query_one("#records", Grid)
-        return [index for index, _, _ in grid.layout_columns(grid.size.width - 2)]
+    def _paint(self) -> None:
+        self._table = table = rows.make_table(self._batch, self.view, self._folded)
+        grid = self.grid
+        grid.mark_sorted(self.view.sort, "▾" if self.view.descending else "▴")
+        grid.set_columns((rows.MARK, *(column.grid for column in table.columns)))
+        if table.entries:
+            keys = [rows.entry_key(entry) for entry in table.entries]
+            grid.show(rows.TableRows(table, self.marked, self.view.group), keys)
+            if not self._cursor_placed:
+                grid.cursor = 0
+        elif self._batch.runs:
+            grid.show_notice("No run fits this filter. Esc clears it; ? has its language.")
+        elif self._batch.complete:
+            grid.show_notice(
+                "No records yet. They appear here as runs end: 1, then F5 starts some."
+            )
+        self._show_trouble(table.problem or self._batch.trouble)
+        self.query_one(Heading).remark = self._describe()
+
+    def _describe(self) -> str:
+        """`18 of 500 runs · newest first · 7 not started (end:never) · recall@1 on emoji_val`."""
+        table, total = self._table, len(self._batch.runs)
+        count = f"{table.shown:,} of {total:,}" if table.shown != total else f"{total:,}"
+        parts = [f"{count} run" + ("" if total == 1 else "s"), self._sort_label()]
+        if table.never_started:
+            parts.append(f"{table.never_started:,} not started (end:never)")
+        if self.marked:
+            parts.append(f"{len(self.marked)} marked")
+        if metric := self._table.scale.metric:
+            name, _, split = metric.rpartition("@")
+            parts.append(f"{name} on {split}")
+        return " · ".join(parts) + ("" if self._batch.complete else " · reading the rest …")
+
+    def _sort_label(self) -> str:
+        if not self.view.sort:
+            return "newest first"
+        titles = {column.grid.key: column.grid.title for column in self._table.columns}
+        title = {"interval": "score"}.get(self.view.sort) or titles.get(self.view.sort)
+        return f"by {title or self.view.sort}, {'falling' if self.view.descending else 'rising'}"
 
     # -- actions --------------------------------------------------------------------------
 
     def action_sort(self, by: int) -> None:
         """Sort by the next or the previous visible column."""
-        order: list[int | None] = [None, *self._visible()]
-        at = order.index(self._column) if self._column in order else 0
-        self._sort_by(order[(at + by) % len(order)])
+        layout = self.grid.layout_columns(self.grid.size.width - 2)
+        order = ["", *(column.key for _, column, _ in layout if column.key != "mark")]
+        at = order.index(self.view.sort) if self.view.sort in order else 0
+        self.show_view(replace(self.view, sort=order[(at + by) % len(order)]))
 
     def action_reverse(self) -> None:
         """Reverse the order."""
-        self._descending = not self._descending
-        self._sort_by(self._column if self._column is not None else 0)
+        turned = replace(self.view, descending=not self.view.descending)
+        self.show_view(replace(turned, sort=turned.sort or "when"))
 
     @on(Grid.HeaderChosen)
     def _header(self, event: Grid.HeaderChosen) -> None:
-        index = next(i for i, c in enumerate(result_rows.COLUMNS) if c.key == event.key)
-        if index == self._column:
-            self._descending = not self._descending
-        self._sort_by(index)
+        if event.key == self.view.sort:
+            self.action_reverse()
+        elif event.key != "mark":
+            self.show_view(replace(self.view, sort=event.key))
 
     def action_filter(self) -> None:
         """Open the filter."""
@@ -197,83 +225,82 @@ class ResultsScreen(Screen[None]):
         self.query_one("#filter", Input).focus()
 
     def action_clear(self) -> None:
-        """Close and clear the filter."""
+        """Close and clear the filter; a second time, the marks."""
+        if not self.view.filter and self.grid.has_focus:
+            self.marked.clear()
+        self.grid.focus()
+        self.show_view(replace(self.view, filter=""))
         self.remove_class("filtering")
-        self.query_one("#filter", Input).value = ""
-        self.query_one("#records", Grid).focus()
 
     @on(Input.Changed, "#filter")
-    def _typed(self) -> None:
-        self._paint()
+    def _typed(self, event: Input.Changed) -> None:
+        self.show_view(replace(self.view, filter=event.value))
 
     @on(Input.Submitted, "#filter")
     def _entered(self) -> None:
-        self.query_one("#records", Grid).focus()
+        self.grid.focus()
+
+    def action_columns(self) -> None:
+        """Choose the columns."""
+
+        def on_choice(keys: tuple[str, ...] | None) -> None:
+            if keys is not None:
+                self.show_view(replace(self.view, columns=keys))
+
+        shown = [column.grid.key for column in self._table.columns]
+        self.app.push_screen(
+            result_dialogs.ColumnsDialog(shown, list(self._batch.names)), on_choice
+        )
+
+    def action_metric(self) -> None:
+        """Choose metric and split of the score."""
+        result_dialogs.choose_metric(
+            self.bench, self._batch, self.view.metric,
+            lambda key: self.show_view(replace(self.view, metric=key)),
+        )  # fmt: skip
+
+    def action_group(self) -> None:
+        """Group by the next thing: suite, label, subset, model, nothing."""
+        self._folded = frozenset()
+        self.show_view(self.view.turn_group())
+
+    def action_view(self) -> None:
+        """Choose or save a view."""
+        result_dialogs.choose_view(self.bench, self.bench.views_file, self.view, self.show_view)
 
     @on(Grid.Moved, "#records")
     def _moved(self, event: Grid.Moved) -> None:
         if event.by_hand:
             self._cursor_placed = event.row > 0
 
-    @on(Grid.Chosen)
+    @on(Grid.Chosen, "#records")
     def _open(self, event: Grid.Chosen) -> None:
-        self.app.push_screen(RecordScreen(self.path, self._shown[event.row].key))
-
-    def action_export(self) -> None:
-        """Export the shown rows."""
-        rows = list(self._shown)
-        if not rows:
-            self.notify("There is nothing to export.")
-            return
-
-        def on_choice(kind: str | None) -> None:
-            if kind is not None:
-                self._export(rows, kind)
-
-        columns = (GridColumn("name", "", 30, grow=10),)
-        names = [(name,) for _, name in EXPORTS]
-        title = f"Export {len(rows):,} rows"
-        self.app.push_screen(
-            ChoiceDialog(title, columns, names, [key for key, _ in EXPORTS]), on_choice
-        )
-
-    @work(group="export")
-    async def _export(self, rows: list[result_rows.ResultRow], kind: str) -> None:
-        folder = self.bench.log_root / "exports"
-        try:
-            path = await asyncio.to_thread(export.write_export, rows, folder, kind)
-        except OSError as error:
-            self.notify(f"{folder}: {error.strerror}", title="Not written", severity="error")
-            return
-        self.notify(str(path), title=f"{len(rows):,} rows written")
-
-    def action_note(self) -> None:
-        """Add a note on the suite under the cursor."""
-        from workbench.tui.screens import suite_notes
-
-        cursor = self.query_one("#records", Grid).cursor
-        if not 0 <= cursor < len(self._shown):
-            self.notify("There is no run whose suite could take a note.")
-            return
-        suite_notes.add_suite_note(self.app, self.bench.log_root, self._shown[cursor].key[0])
-
-    @work(exclusive=True, group="report")
-    async def action_report(self) -> None:
-        """Write the report of the suite under the cursor."""
-        from results.text.sanitize import clean
-
-        cursor = self.query_one("#records", Grid).cursor
-        if not 0 <= cursor < len(self._shown):
-            self.notify("There is no run whose suite could be reported.")
-            return
-        suite = self._shown[cursor].key[0]
-        out = self.bench.log_root / suite / "report"
-        self.notify(f"Writing the report of {suite} …")
-        outcome = await cli_commands.run_workbench(
-            cli_commands.report_arguments(suite, self.bench.log_root, out)
-        )
-        if outcome.code == 0:
-            self.notify(str(out), title="Report written")
+        entry = self._table.entries[event.row]
+        if isinstance(entry, rows.GroupEntry):
+            self._folded ^= {entry.name}
+            self._paint()
         else:
-            reason = clean(outcome.error).strip() or f"it ended with code {outcome.code}"
-            self.notify(reason, title="No report", severity="error", timeout=15)
+            run = entry.summary
+            self.app.push_screen(RecordScreen(self.path, run.key, run.offset))
+
+    @on(Grid.Toggled, "#records")
+    def _toggled(self) -> None:
+        if (run := self.current) is None:
+            return
+        key = run.summary.key
+        if key in self.marked:
+            self.marked.remove(key)
+        elif len(self.marked) == len(rows.LETTERS):
+            self.notify(f"{len(rows.LETTERS)} runs are marked; Space on one of them frees it.")
+            return
+        else:
+            self.marked.append(key)
+        self._paint()
+
+
+def _stat_mark(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return -1, 0
+    return status.st_size, status.st_mtime_ns

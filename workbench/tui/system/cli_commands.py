@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from results.text.sanitize import clean
 from workbench.output_language import chosen_language
 
 TIMEOUT_SECONDS: Final = 60.0
@@ -28,6 +29,13 @@ class CommandResult:
     code: int
     output: str
     error: str
+
+    @property
+    def problem(self) -> str:
+        """Why it failed, as it told; empty: it did not."""
+        if self.code == 0:
+            return ""
+        return clean(self.error).strip() or f"it ended with code {self.code}"
 
 
 def run_arguments(plan_file: Path, log_root: Path) -> list[str]:
@@ -52,24 +60,32 @@ def report_arguments(suite: str, log_root: Path, out: Path) -> list[str]:
     return ["report", suite, *places, *([] if lang == "en" else ["--lang", lang])]
 
 
+def export_arguments(file: Path, log_root: Path) -> list[str]:
+    """Arguments of `workbench` that export the runs named on stdin, one a line."""
+    return ["results", "export", str(file), "--run", "-", "--log-root", _shorter_path(log_root)]
+
+
 def command_line(arguments: Sequence[str]) -> str:
     """The command as a shell line."""
     return shlex.join(["workbench", *arguments])
 
 
-async def run_workbench(arguments: Sequence[str]) -> CommandResult:
-    """Run `workbench` with these arguments; code -1 after `TIMEOUT_SECONDS`."""
+async def run_workbench(arguments: Sequence[str], text: str = "") -> CommandResult:
+    """Run `workbench` with these arguments and `text` on stdin; code -1 after `TIMEOUT_SECONDS`."""
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "workbench", *arguments, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
-    )
+        sys.executable, "-m", "workbench", *arguments,
+        stdin=PIPE if text else DEVNULL, stdout=PIPE, stderr=PIPE,
+    )  # fmt: skip
     try:
-        output, error = await asyncio.wait_for(child.communicate(), TIMEOUT_SECONDS)
+        output, error = await asyncio.wait_for(
+            child.communicate(text.encode() if text else None), TIMEOUT_SECONDS
+        )
     except TimeoutError:
         child.kill()
         await child.wait()
         return CommandResult(-1, "", f"no answer within {TIMEOUT_SECONDS:g} s")
-    text, talk = output.decode("utf-8", "replace"), error.decode("utf-8", "replace")
-    return CommandResult(child.returncode or 0, text, talk)
+    data, talk = output.decode("utf-8", "replace"), error.decode("utf-8", "replace")
+    return CommandResult(child.returncode or 0, data, talk)
 
 
 def _shorter_path(path: Path) -> str:

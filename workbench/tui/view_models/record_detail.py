@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from results.records.metric_names import headline_metric, is_shown
 from results.text.sanitize import clean_line
 from workbench.suites import quantities as q
 
 if TYPE_CHECKING:
-    from results.records.schema import Reading, RunRecord, StageRecord
+    from results.records.schema import MetricRecord, Reading, RunRecord, StageRecord
 
 TIMES: Final[tuple[tuple[str, str, q.Formatter], ...]] = (
     ("wall-clock, whole process", "end_to_end_seconds", q.wall),
@@ -62,12 +63,13 @@ def build_groups(record: RunRecord) -> tuple[DetailGroup, ...]:
     groups = (
         DetailGroup("Run", _identity(record)),
         DetailGroup("End", _end(record)),
-        DetailGroup("Metrics", _metrics(record)),
+        DetailGroup("Scores", _headlines(record)),
+        DetailGroup("Time", _times(record)),
+        DetailGroup("Memory", _peaks(record)),
         DetailGroup("Training", _training(record)),
         DetailGroup("Forecast", _forecast(record)),
-        DetailGroup("Time", _times(record)),
+        *_metric_groups(record),
         DetailGroup("Phases", _mapping(record.timing.phases, q.duration)),
-        DetailGroup("Memory", _peaks(record)),
         DetailGroup("Memory, forecast", _fit(record)),
         DetailGroup("Settings", _mapping(record.identity.params)),
         DetailGroup("Facts", _mapping(record.facts)),
@@ -108,16 +110,40 @@ def _end(record: RunRecord) -> tuple[DetailLine, ...]:
     return tuple(lines)
 
 
-def _metrics(record: RunRecord) -> tuple[DetailLine, ...]:
-    lines = []
-    for metric in record.metrics:
-        interval = ""
-        if metric.low is not None and metric.high is not None:
-            interval = f"{q.score(metric.low)} to {q.score(metric.high)}, "
-        remark = f"{interval}n {metric.n:,}, {clean_line(metric.split)}"
-        method = f", {clean_line(metric.method)}" if metric.method else ""
-        lines.append(DetailLine(clean_line(metric.name), q.score(metric.value), remark + method))
-    return tuple(lines)
+def _headlines(record: RunRecord) -> tuple[DetailLine, ...]:
+    """The metric that stands for each split; all of them follow by split."""
+    splits = dict.fromkeys(metric.split for metric in record.metrics)
+    by_split = ([m for m in record.metrics if m.split == split] for split in splits)
+    heads = (headline_metric(metrics) for metrics in by_split)
+    return tuple(
+        DetailLine(clean_line(m.split), q.score(m.value), ", ".join(_remarks(m, m.name)))
+        for m in heads
+        if m is not None
+    )
+
+
+def _metric_groups(record: RunRecord) -> tuple[DetailGroup, ...]:
+    """All metrics by split, those of short tables first; below each method what it is of."""
+    groups: dict[tuple[str, str, int], list[MetricRecord]] = {}
+    for metric in sorted(record.metrics, key=lambda m: not is_shown(m.name)):
+        groups.setdefault((metric.split, metric.method, metric.n), []).append(metric)
+    order = {split: at for at, split in enumerate(dict.fromkeys(m.split for m in record.metrics))}
+    return tuple(
+        DetailGroup(
+            clean_line(f"Metrics of {split}, n {n:,}" + (f"; {method}" if method else ""), 200),
+            tuple(
+                DetailLine(clean_line(m.name), q.score(m.value), ", ".join(_remarks(m)))
+                for m in metrics
+            ),
+        )
+        for (split, method, n), metrics in sorted(groups.items(), key=lambda g: order[g[0][0]])
+    )
+
+
+def _remarks(metric: MetricRecord, *first: str) -> Iterator[str]:
+    yield from map(clean_line, first)
+    if metric.low is not None and metric.high is not None:
+        yield f"{q.score(metric.low)} to {q.score(metric.high)}"
 
 
 def _training(record: RunRecord) -> tuple[DetailLine, ...]:

@@ -166,9 +166,9 @@ class Grid(ScrollView, can_focus=True):
         used = -GAP
         fitting: list[int] = []
         for index in kept:
-            used += self.columns[index].width + GAP
+            used += self._width(self.columns[index]) + GAP
             if used > room and fitting:
-                used -= self.columns[index].width + GAP
+                used -= self._width(self.columns[index]) + GAP
                 break
             fitting.append(index)
         spare = max(0, room - used)
@@ -177,8 +177,13 @@ class Grid(ScrollView, can_focus=True):
         for index in sorted(fitting):
             column = self.columns[index]
             more = min(column.grow, spare * column.grow // total_growth) if total_growth else 0
-            widths.append((index, column, column.width + more))
+            widths.append((index, column, self._width(column) + more))
         return widths
+
+    def _width(self, column: GridColumn) -> int:
+        """Width of a column; the one that the rows are sorted by has room for its arrow."""
+        is_marked = column.key == self.marked
+        return max(column.width, cell_len(column.title) + 2) if is_marked else column.width
 
     def render_line(self, y: int) -> Strip:
         """One line on screen: the header, a row, the notice or nothing."""
@@ -213,6 +218,10 @@ class Grid(ScrollView, can_focus=True):
         base = self.rich_style + over
         segments = [Segment(" ", base)]
         cells = self.rows[row]
+        if len(cells) == 1 and len(self.columns) > 1:  # a heading between the rows
+            text, tone = cells[0] if isinstance(cells[0], GridCell) else (cells[0], "")
+            style = self.get_component_rich_style(f"grid--{tone}") + over if tone else base
+            return Strip([Segment(" ", base), Segment(_fit(text, width - 1), style)], width)
         for number, (index, column, room) in enumerate(self.layout_columns(width - 2)):
             value = cells[index] if index < len(cells) else ""
             text, tone = value if isinstance(value, GridCell) else (value, "")

@@ -30,6 +30,17 @@ async def test_results_sort_filter_and_detail(app: WorkbenchApp, log_root: Path)
         await until(pilot, lambda: len(grid.rows) == 60)
         await pilot.press("greater_than_sign")
         assert "by " in screen_text(pilot)
+        await pilot.press("slash", *"modle:x")
+        await until(pilot, lambda: "did you mean model" in screen_text(pilot))
+        assert len(grid.rows) == 60  # a filter that is none hides nothing
+        await pilot.press("escape", "slash", *"model:clip score>.4", "enter")
+        await until(pilot, lambda: 0 < len(grid.rows) < 20)
+        assert all("clip" in str(row) for row in grid.rows)
+        await pilot.press("escape", "g")
+        await until(pilot, lambda: "▾ suite weekly-1a2b" in screen_text(pilot))
+        await pilot.press("home", "enter")
+        await until(pilot, lambda: "▸ suite weekly-1a2b" in screen_text(pilot))
+        await pilot.press("g", "g", "g", "g", "home")
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(app.screen, RecordScreen))
         await until(pilot, lambda: "cause" in screen_text(pilot))
@@ -52,22 +63,81 @@ async def test_new_records_appear_by_themselves(
         await until(pilot, lambda: "1 run · newest" in screen_text(pilot))
 
 
-async def test_what_is_shown_is_exported(app: WorkbenchApp, log_root: Path) -> None:
+async def test_what_is_shown_is_exported(
+    app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sample_suites.write_records(log_root, 20)
+    commands: list[tuple[list[str], str]] = []
+
+    async def pretend(arguments: list[str], text: str = "") -> cli_commands.CommandResult:
+        commands.append((arguments, text))
+        return cli_commands.CommandResult(0, "", "")
+
+    monkeypatch.setattr(cli_commands, "run_workbench", pretend)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("3")
         await until(pilot, lambda: "20 runs" in screen_text(pilot))
         await pilot.press("slash", *"oven", "enter")
-        shown = len(app.screen.query_one("#records", Grid).rows)
-        for choice, ending, head in (("home", "md", 2), ("end", "csv", 1)):
-            await pilot.press("x")
-            await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
-            await pilot.press(choice, "enter")
-            files = (log_root / "exports").glob
-            await until(pilot, lambda at=f"*.{ending}", files=files: list(files(at)))
-            (file,) = files(f"*.{ending}")
-            await until(pilot, file.read_text)
-            assert len(file.read_text().splitlines()) == shown + head
+        grid = app.screen.query_one("#records", Grid)
+        await until(pilot, lambda: 0 < len(grid.rows) < 20)
+        shown = list(grid.keys)
+        await pilot.press("x")
+        await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
+        await pilot.press("enter")
+        await until(pilot, lambda: commands)
+        arguments, text = commands[0]
+        assert arguments[:2] == ["results", "export"]
+        assert arguments[2].endswith(".csv")
+        assert text.split() == shown
+        await pilot.press("space", "down", "space")  # marked ones come first, in the shown order
+        await pilot.press("x")
+        await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
+        await pilot.press("end", "enter")
+        await until(pilot, lambda: list((log_root / "exports").glob("*.md")))
+        (file,) = (log_root / "exports").glob("*.md")
+        await until(pilot, file.read_text)
+        lines = file.read_text().splitlines()
+        assert [key in line for key, line in zip(shown, lines[2:], strict=False)] == [True, True]
+        assert len(lines) == 2 + 2
+
+
+async def test_a_run_goes_into_the_trash_and_comes_back(app: WorkbenchApp, log_root: Path) -> None:
+    sample_suites.write_records(log_root, 3)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("3")
+        await until(pilot, lambda: "3 runs" in screen_text(pilot))
+        grid = app.screen.query_one("#records", Grid)
+        key = grid.key
+        await pilot.press("t")
+        await until(pilot, lambda: len(grid.rows) == 2)
+        await pilot.press("slash", *"in:trash", "enter")
+        await until(pilot, lambda: grid.keys == [key])
+        await pilot.press("u", "escape")
+        await until(pilot, lambda: len(grid.rows) == 3)
+
+
+async def test_columns_metric_and_views_are_chosen(
+    app: WorkbenchApp, log_root: Path, tmp_path: Path
+) -> None:
+    sample_suites.write_records(log_root, 5)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.press("3")
+        await until(pilot, lambda: "5 runs" in screen_text(pilot))
+        await pilot.press("c", "space")  # the first column is left out
+        await pilot.press("end", "space", "enter")
+        screen = app.screen
+        assert isinstance(screen, ResultsScreen)
+        await until(pilot, lambda: screen.view.columns)
+        assert "when" not in screen.view.columns
+        assert screen.view.columns[-1] == "recall@1@okvqa_test"
+        await pilot.press("m", "down", "enter")
+        await until(pilot, lambda: screen.view.metric == "recall@1@okvqa_test")
+        await pilot.press("v", "enter", *"mine", "enter")
+        await until(pilot, (tmp_path / "config" / "views.json").is_file)
+        await pilot.press("c", "d")
+        await until(pilot, lambda: not screen.view.columns)
+        await pilot.press("v", "home", "enter")
+        await until(pilot, lambda: screen.view.columns)
 
 
 async def test_a_newer_schema_is_refused_in_a_sentence(app: WorkbenchApp, log_root: Path) -> None:
@@ -84,7 +154,7 @@ async def test_report_is_written_by_the_command(
     sample_suites.write_records(log_root, 5)
     ran: list[list[str]] = []
 
-    async def pretend(arguments: list[str]) -> cli_commands.CommandResult:
+    async def pretend(arguments: list[str], text: str = "") -> cli_commands.CommandResult:
         ran.append(arguments)
         return cli_commands.CommandResult(1, "", "workbench: no suite of that name\n")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from results.listing.run_filter import ListedRun
+from results.listing.summary import summarize_record
+from results.listing.views import ResultView
 from results.records.schema import (
     Environment,
     Exit,
@@ -14,8 +17,9 @@ from results.records.schema import (
     TimingRecord,
 )
 from workbench.planning import plan
-from workbench.tui.view_models import form_fields, record_detail, result_rows
+from workbench.tui.view_models import form_fields, record_detail
 from workbench.tui.view_models.plan_draft import draft_from_table
+from workbench.tui.view_models.results import rows
 
 NOTHING = Reading(reason="not measured")
 
@@ -46,21 +50,23 @@ RECORD = RunRecord(
 )  # fmt: skip
 
 
-def texts(record: RunRecord) -> dict[str, str]:
-    cells = result_rows.make_row(record).cells
-    shown = (c if isinstance(c, str) else c.text for c in cells)
-    return dict(zip((c.key for c in result_rows.COLUMNS), shown, strict=True))
+def texts(record: RunRecord, words: str = "") -> dict[str, str]:
+    batch = rows.RunBatch((ListedRun(summarize_record(record)),))
+    view = ResultView(filter=words, columns=("end", "epoch", "wall"))
+    (_, *cells), *_ = rows.TableRows(rows.make_table(batch, view), [], "")
+    return dict(
+        zip(view.columns, (c if isinstance(c, str) else c.text for c in cells), strict=True)
+    )
 
 
 def test_a_forecast_is_marked_in_the_results():
-    shown = texts(RECORD)
-    assert shown["cause"] == "forecast"
-    assert (shown["epoch"], shown["whole"]) == ("~7:36.00", "~8:01.00")
-    assert "forecast" in result_rows.make_row(RECORD).haystack
+    shown = texts(RECORD, "forecast end:forecast")
+    assert shown["end"] == "forecast"
+    assert (shown["epoch"], shown["wall"]) == ("~7:36.00", "~8:01.00")
     measured = RECORD.model_copy(
         update={"forecast": None, "identity": RECORD.identity.model_copy(update={"probe_steps": 0})}
     )
-    assert texts(measured)["cause"] == "completed"
+    assert texts(measured, "-forecast")["end"] == "completed"
 
 
 def test_the_detail_tells_all_of_it():

@@ -39,3 +39,19 @@ def test_a_stage_is_a_line_with_its_length() -> None:
     lines = {line.name: line for group in groups for line in group.lines}
     line = lines["stage 1 (align)"]
     assert (line.value, line.remark) == ("1:01.50", "1 of 2 epochs, 3 steps")
+
+
+def test_scores_come_first_and_a_method_is_told_once() -> None:
+    built = sample_suites.record("s", 1, random.Random(1))
+    (metric,) = built.metrics
+    names = ("recall@20", "recall@1", "mrr@10", "recall@1[text only]")
+    metrics = [metric.model_copy(update={"name": n, "split": s}) for s in ("a", "b") for n in names]
+    groups = record_detail.build_groups(built.model_copy(update={"metrics": tuple(metrics)}))
+    titles = [group.title for group in groups]
+    assert titles[:5] == ["Run", "End", "Scores", "Time", "Memory"]
+    assert [line.name for line in groups[2].lines] == ["a", "b"]
+    assert groups[2].lines[0].remark.startswith("recall@1, 0.3990 to 0.4260")
+    split = next(g for g in groups if g.title.startswith("Metrics of a"))
+    assert split.title == "Metrics of a, n 5,046; bootstrap over queries"
+    assert [line.name for line in split.lines] == ["recall@1", "mrr@10", "recall@20", names[3]]
+    assert not any("bootstrap" in line.remark for line in split.lines)

@@ -167,3 +167,15 @@ async def test_wide_characters_are_measured_in_cells() -> None:
         strip = app.query_one(Grid).render_line(1)
         assert strip.cell_length == 30 == cell_len(strip.text)
         assert "…" in strip.text
+
+
+async def test_the_arrow_leaves_the_title_whole_and_a_heading_spans_the_row() -> None:
+    app = GridApp()
+    async with app.run_test(size=(30, 6)) as pilot:
+        grid = app.query_one(Grid)
+        grid.show([(GridCell("▾ a heading over all columns", "strong"),), ("a", "1", "x")])
+        for key in ("name", "value"):
+            grid.mark_sorted(key, "▾")
+            await pilot.pause()
+            assert f"{key} ▾" in screen_text(pilot)
+        assert "▾ a heading over all columns" in screen_text(pilot)

@@ -1,0 +1,1 @@
+"""Lists of runs from results.jsonl: summaries of records, their index, and the filter language."""

@@ -1,0 +1,1 @@
+"""Rows, columns, views and exports of the Results screen."""
