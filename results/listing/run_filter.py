@@ -193,13 +193,13 @@ def _word_condition(word: str) -> Condition:
 
 
 def _text_condition(field: str, operator: str, value: str, term: str) -> Condition:
-    read, wanted = TEXT_FIELDS[field], value.lower().split(",")
+    read, values = TEXT_FIELDS[field], value.lower().split(",")
     if operator in ("=", "!="):
         is_equal = operator == "="
-        return lambda run: any(text.lower() in wanted for text in read(run)) is is_equal
+        return lambda run: any(text.lower() in values for text in read(run)) is is_equal
     if operator != ":":
         raise FilterError(f"'{term}': {field} is a text; write {field}:{value} or {field}={value}")
-    patterns = [p if any(c in p for c in "*?[") else f"*{p}*" for p in wanted]
+    patterns = [p if any(c in p for c in "*?[") else f"*{p}*" for p in values]
     match = re.compile("|".join(map(fnmatch.translate, patterns)), re.IGNORECASE).match
     return lambda run: any(match(text) for text in read(run))
 
@@ -242,8 +242,8 @@ def _value_condition(field: str, operator: str, value: str, metric: str) -> Cond
         compare = _COMPARISONS[operator]
         return lambda run: (number := _as_number(read(run))) is not None and compare(number, limit)
     is_equal = operator != "!="
-    wanted = [_plain_value(part, unit) for part in value.split(",")]
-    return lambda run: (_plain_value(read(run), "") in wanted) is is_equal
+    values = [_plain_value(part, unit) for part in value.split(",")]
+    return lambda run: (_plain_value(read(run), "") in values) is is_equal
 
 
 _COMPARISONS: Final[Mapping[str, Callable[[float, float], bool]]] = {

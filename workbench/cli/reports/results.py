@@ -209,9 +209,9 @@ def _choose_records(records: list[RunRecord], names: list[str]) -> list[RunRecor
     if not names:
         return records
     by_name = {f"{r.identity.suite}/{r.identity.run_id}": r for r in records}
-    wanted: list[str] = []
+    chosen: list[str] = []
     for name in names:
-        wanted += sys.stdin.read().split() if name == "-" else [name]
-    if missing := [name for name in wanted if name not in by_name]:
+        chosen += sys.stdin.read().split() if name == "-" else [name]
+    if missing := [name for name in chosen if name not in by_name]:
         raise SuiteError(f"no run '{missing[0]}'; `workbench results list` has them")
-    return [by_name[name] for name in wanted]
+    return [by_name[name] for name in chosen]

@@ -114,9 +114,9 @@ class RunActions(Screen[None]):
         if (run := self.current) is not None and self._set_trashed(
             run.summary.key, "" if run.is_trashed else "from the screen"
         ):
-            where = "taken out of" if run.is_trashed else "put into"
+            motion = "taken out of" if run.is_trashed else "put into"
             self.notify(
-                "u takes it back; in:trash lists what is in it.", title=f"{where} the trash"
+                "u takes it back; in:trash lists what is in it.", title=f"{motion} the trash"
             )
             self._trashed.append(run.summary.key)
 
@@ -127,11 +127,11 @@ class RunActions(Screen[None]):
         elif self._set_trashed(self._trashed[-1], ""):
             self._trashed.pop()
 
-    def _set_trashed(self, key: RunKey, why: str) -> bool:
+    def _set_trashed(self, key: RunKey, reason: str) -> bool:
         from workbench.reporting import note_writer
 
         try:
-            note_writer.add_note(self.bench.log_root, key, "tombstone", why)
+            note_writer.add_note(self.bench.log_root, key, "tombstone", reason)
         except (OSError, note_writer.NoteError) as error:
             self.notify(str(error), title="Not noted", severity="error")
             return False

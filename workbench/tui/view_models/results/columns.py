@@ -83,15 +83,15 @@ def draw_interval(metric: MetricSummary, scale: MetricScale, cells: int = INTERV
     if scale.metric != metric.key or not math.isfinite(metric.value):
         return ""
 
-    def place(value: float) -> int:
+    def find_cell(value: float) -> int:
         share = (value - scale.low) / (scale.high - scale.low)
         return max(0, min(cells - 1, round(share * (cells - 1))))
 
     text = [" "] * cells
     if metric.low is not None and metric.high is not None:
-        start, end = place(metric.low), place(metric.high)
+        start, end = find_cell(metric.low), find_cell(metric.high)
         text[start : end + 1] = "─" * (end - start + 1)
-    text[place(metric.value)] = "█"
+    text[find_cell(metric.value)] = "█"
     return "".join(text)
 
 
