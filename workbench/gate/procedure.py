@@ -10,12 +10,12 @@ from typing import NamedTuple
 from results.comparison import gate
 from results.comparison.gate import GateCheck, Verdict
 from results.comparison.groups import COSTS
+from results.records.metric_names import headline_metric
 from results.records.schema import RunRecord
 from workbench import paths
 from workbench.gate import measure, noise
 from workbench.gate.measure import GatePairs, GateSide
 from workbench.reporting import run_groups
-from workbench.suites.run_summary import headline_metric
 from workbench.suites.suite import SuiteError
 
 FOLDER = "gate"
