@@ -346,6 +346,8 @@ class Gpu(BaseModel):
     utilisation: float | None = None
     power: float | None = None
     """Watts."""
+    energy: float | None = None
+    """Joules since the driver was loaded."""
     power_limit: float | None = None
     """Watts that the driver enforces."""
     temperature: float | None = None

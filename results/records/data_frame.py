@@ -38,7 +38,8 @@ _TIMES: Final = {"started_wall": "started", "ended_wall": "ended"}
 _UNITS: Final = {
     "seconds": "s", "step_median": "s", "step_p95": "s", "_first_step": "s", "_peak": "bytes",
     "bytes": "bytes", "samples_per_second": "samples/s",
-    "samples_per_second_median": "samples/s",
+    "samples_per_second_median": "samples/s", "energy.run": "J", "energy.per_sample": "J",
+    "energy.power": "W",
 }  # fmt: skip
 """Unit by the end of a column's name."""
 

@@ -225,6 +225,17 @@ class MemoryUse(StoredModel):
     vram_device_peak: Reading
 
 
+class EnergyUse(StoredModel):
+    """Energy of the run's GPUs (not of the host), by NVML's counter."""
+
+    run: Reading = Reading(reason=NOT_MEASURED_THEN)
+    """Joules from the first sample to the last."""
+    per_sample: Reading = Reading(reason=NOT_MEASURED_THEN)
+    """Joules of a training sample, over the timed steps."""
+    power: Reading = Reading(reason=NOT_MEASURED_THEN)
+    """Mean watts over the timed steps."""
+
+
 class MemoryEstimateRecord(StoredModel):
     """Memory estimate made before the run, and the measured peak. Bytes.
 
@@ -298,6 +309,7 @@ class RunRecord(StoredModel):
     environment: Environment
     timing: TimingRecord
     memory: MemoryUse
+    energy: EnergyUse = EnergyUse()
     metrics: tuple[MetricRecord, ...] = ()
     evaluations: tuple[EvaluationRecord, ...] = ()
     """One for each split, in the order in which they were evaluated."""

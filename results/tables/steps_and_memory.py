@@ -5,7 +5,7 @@ A column that is unknown in every row becomes one remark.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from results.records.schema import Reading, RunRecord
@@ -36,20 +36,31 @@ def step_table(records: Sequence[RunRecord], lang: str = "en") -> Table:
     records = [r for r in records if r.identity.task != "evaluate"]
     fields = run_cells.distinguishing_fields(records)
     name_columns = run_cells.name_columns(fields, lang)
-    titles = (
+    titles = [
         "timed steps", "median step", "p95 step", "data wait", "samples/s", "samples/s median",
         "agreement", "first step",
-    )  # fmt: skip
+    ]  # fmt: skip
+    with_energy = any(r.energy.per_sample.value is not None for r in records)
+    titles += ["energy a sample", "mean power"] if with_energy else []
     columns = (
         *name_columns,
         *(TableColumn(translate(title, lang), right=True) for title in titles),
     )
-    body = tuple((*run_cells.name_cells(r, fields, lang), *_step_cells(r, lang)) for r in records)
+    body = tuple(
+        (
+            *run_cells.name_cells(r, fields, lang),
+            *_step_cells(r, lang),
+            *(_energy_cells(r, lang) if with_energy else ()),
+        )
+        for r in records
+    )
     methods = [m for r in records if (m := r.timing.step_median.method)]
     remarks = [
         TableCell(translate("remark.steps", lang), "value"),
         *run_cells.interval_remarks(methods, lang),
     ]
+    if with_energy:
+        remarks.append(TableCell(translate("remark.energy", lang), "value"))
     return run_cells.drop_unknown_columns(Table(columns, body, tuple(remarks)), len(name_columns))
 
 
@@ -65,6 +76,12 @@ def _step_cells(record: RunRecord, lang: str) -> tuple[TableCell, ...]:
         _agreement_cell(timing.samples_per_second, timing.samples_per_second_median, lang),
         run_cells.reading_cell(timing.time_to_first_step, formats.duration),
     )
+
+
+def _energy_cells(record: RunRecord, lang: str) -> tuple[TableCell, ...]:
+    """Joules of a training sample and mean watts; those of a stand-in NVML library are unknown."""
+    readings = ((record.energy.per_sample, formats.joules), (record.energy.power, formats.watts))
+    return tuple(_nvml_cell(record, reading, form, lang) for reading, form in readings)
 
 
 def _timed_steps_cell(record: RunRecord) -> TableCell:
@@ -124,12 +141,17 @@ def memory_table(records: Sequence[RunRecord], lang: str = "en") -> Table:
 
 def _peak_cell(record: RunRecord, name: str, lang: str) -> TableCell:
     reading: Reading = getattr(record.memory, name)
-    from_nvml = name in ("vram_process_peak", "vram_device_peak")
-    if from_nvml and record.environment.nvml_stub and reading.value is not None:
-        return TableCell(
-            translate("stub said", lang).format(formats.size(reading.value)), "unknown"
-        )
+    if name in ("vram_process_peak", "vram_device_peak"):
+        return _nvml_cell(record, reading, formats.size, lang)
     return run_cells.reading_cell(reading, formats.size)
+
+
+def _nvml_cell(
+    record: RunRecord, reading: Reading, form: Callable[[float], str], lang: str
+) -> TableCell:
+    if record.environment.nvml_stub and reading.value is not None:
+        return TableCell(translate("stub said", lang).format(form(reading.value)), "unknown")
+    return run_cells.reading_cell(reading, form)
 
 
 def phase_table(records: Sequence[RunRecord], lang: str = "en") -> Table:

@@ -70,6 +70,16 @@ def step_time_interval(seconds: float, low: float | None, high: float | None) ->
     return f"{step_time(seconds)} [{low * scale:.{digits}f}, {high * scale:.{digits}f}]"
 
 
+def joules(value: float) -> str:
+    """`0.42 J`, `12.3 J`, `1,234 J`."""
+    return f"{number(value, 3)} J"
+
+
+def watts(value: float) -> str:
+    """`250 W`."""
+    return f"{value:.0f} W"
+
+
 def size(bytes_: float) -> str:
     """`3.15 GiB`, below one GiB `612 MiB`."""
     if not math.isfinite(bytes_):

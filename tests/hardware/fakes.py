@@ -239,6 +239,9 @@ class FakeNvml:
     def nvmlDeviceGetPowerUsage(self, handle: Gpu) -> int:
         return 60_000
 
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: Gpu) -> int:
+        return 3_600_000
+
     def nvmlDeviceGetEnforcedPowerLimit(self, handle: Gpu) -> int:
         return 70_000
 

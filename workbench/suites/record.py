@@ -11,6 +11,7 @@ from results.records.schema import Reading
 from workbench.processes import gpu_selection
 from workbench.processes.gpu_selection import NOT_COUNTED
 from workbench.suites import oom_retry
+from workbench.suites.energy import build_energy
 from workbench.suites.state import RunState
 
 DISAGREEMENT = 0.05
@@ -25,6 +26,7 @@ def build_record(spec: protocol.RunSpec, run: RunState, folder: str) -> schema.R
         environment=_environment(run),
         timing=_timing(run),
         memory=_memory(run),
+        energy=build_energy(run.energy, run.notice_counts),
         metrics=tuple(
             schema.MetricRecord.model_validate(m.model_dump(exclude={"kind", "t"}))
             for m in run.metrics

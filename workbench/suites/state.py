@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from engines import protocol
+from workbench.suites.energy import EnergyCounter
 
 MAX_POINTS: Final = 512
 """Maximum number of points of a curve; beyond it every second one is dropped."""
@@ -99,6 +100,7 @@ class RunState:
     """`loss`, `lr`, `step_seconds`, `r@1`, … over steps; `rss_tree`, `vram`, `cpu`, … over t."""
     sample: protocol.Sample | None = None
     peaks: Mapping[str, float] = field(default_factory=dict)
+    energy: EnergyCounter = field(default_factory=EnergyCounter)
     metrics: tuple[protocol.Metric, ...] = ()
     evaluations: tuple[protocol.Evaluation, ...] = ()
     timing: protocol.Timing | None = None
@@ -323,7 +325,9 @@ def _sample_changes(state: RunState, msg: protocol.Sample) -> dict[str, Any]:
         peaks[name] = max(peaks.get(name, value), value)
         if name != "rss_main_peak":
             curves[name] = curves.get(name, Curve()).add(msg.t, value)
-    return {"sample": msg, "curves": curves, "peaks": peaks}
+    is_timed = state.timed_steps > 0 and state.phase == "train"
+    energy = state.energy.add(msg, state.samples, is_timed=is_timed)
+    return {"sample": msg, "curves": curves, "peaks": peaks, "energy": energy}
 
 
 def is_unfinished(run: RunState) -> bool:

@@ -228,10 +228,10 @@ def build_gpu(raw: Mapping[str, Any], pids: set[int], *, reserved: bool = False)
     if held is None:
         reasons["process"] = reason
     names = (
-        "index", "used", "total", "utilisation", "power", "power_limit", "temperature", "clock",
-        "memory_clock", "throttle",
+        "index", "used", "total", "utilisation", "power", "energy", "power_limit", "temperature",
+        "clock", "memory_clock", "throttle",
     )  # fmt: skip
-    figures = {name: raw[name] for name in names}
+    figures = {name: raw.get(name) for name in names}
     if "interface" in raw:
         figures["interface"] = raw["interface"]
     return Gpu.model_validate({**figures, "process": held, "reasons": reasons})

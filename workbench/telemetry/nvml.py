@@ -191,6 +191,17 @@ class Nvml:
                 figures["reasons"][name] = reason
         return figures
 
+    def energy(self, index: int) -> Json:
+        """Fast tier: joules of a card since its driver was loaded; a MIG slice has no counter."""
+        if self.locations[index].slice is not None:
+            return {"energy": None, "reasons": {"energy": SLICE_HAS_NONE.format("energy")}}
+        card, reason = self._card(index)
+        joules = None
+        if card:
+            ask = lambda: self._nvml.nvmlDeviceGetTotalEnergyConsumption(card) / 1000  # noqa: E731
+            joules, reason = self._ask(ask)
+        return {"energy": joules, "reasons": {} if joules is not None else {"energy": reason}}
+
     def _throttle(self, card: Any) -> list[str]:
         """Throttle reasons, by the function's name since driver 535 or the one before it."""
         nvml = self._nvml

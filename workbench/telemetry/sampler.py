@@ -49,15 +49,17 @@ class Tiers:
         }
 
     def _gpu(self, index: int) -> Json:
-        memory, activity = self.nvml.memory(index), self.activity[index]
+        memory, energy = self.nvml.memory(index), self.nvml.energy(index)
+        activity = self.activity[index]
         processes, reason = self.processes[index]
         return {
             "index": index,
             **memory,
+            **energy,
             **activity,
             "processes": processes,
             "processes_reason": reason,
-            "reasons": {**memory["reasons"], **activity["reasons"]},
+            "reasons": {**memory["reasons"], **energy["reasons"], **activity["reasons"]},
         }
 
 

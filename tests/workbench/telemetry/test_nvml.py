@@ -29,6 +29,8 @@ def test_a_healthy_gpu(stub: Stub) -> None:
     assert (gpu["utilisation"], gpu["power"], gpu["temperature"]) == (55.0, 250.0, 40.0)
     assert (gpu["clock"], gpu["memory_clock"], gpu["power_limit"]) == (1410.0, 1410.0, 300.0)
     assert gpu["throttle"] == []
+    first, second = gpu["energy"], stub.gpu()["energy"]
+    assert 0 < second - first < 250 * 60, "250 W"
     assert gpu["processes"] == [[4242, GIB]]
     assert gpu["reasons"] == {}
 
@@ -120,6 +122,7 @@ def test_each_missing_value_is_null_with_its_reason(stub: Stub) -> None:
         "total": "Insufficient Permissions",
         "utilisation": "Not Supported",
         "power": "Not Supported",
+        "energy": "Not Supported",
         "power_limit": "Not Supported",
     }
     assert gpu["temperature"] == 40.0, "the others go on"
