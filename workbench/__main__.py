@@ -27,7 +27,7 @@ def main() -> NoReturn:
     refuse_control_characters(sys.argv[1:])
     refuse_missing_folder()
     refuse_unset_variables()
-    if len(sys.argv) > 1:
+    if len(sys.argv) > 1 or "_WORKBENCH_COMPLETE" in os.environ:  # a shell asks for completions
         from workbench.cli import main
 
         main.main()

@@ -12,7 +12,7 @@ import difflib
 import fnmatch
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -89,6 +89,19 @@ ENDS: Final[Mapping[str, Callable[[RecordSummary], bool]]] = {
 }
 """Words for `end:` besides the causes."""
 FIELDS: Final = (*TEXT_FIELDS, *NUMBER_FIELDS, *TIMES, "score", "in")
+
+
+class AnyName(Collection[str]):
+    """Every name: for a filter that is checked without runs, whose settings are not known."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
 
 
 class RunFilter(NamedTuple):

@@ -11,9 +11,7 @@ from collections.abc import Iterable, Sequence
 from results.records.metric_names import (
     CHANCE,
     SHOWN_CUTOFFS,
-    TRAIN_SPLIT,
     MetricName,
-    headline_metric,
     headline_of,
     split_name,
 )
@@ -76,14 +74,6 @@ def metrics(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table
         cutoffs = ", ".join(map(str, hidden))
         remarks.append(TableCell(translate("remark.cutoffs", lang).format(cutoffs), "value"))
     return Table(columns, tuple(body), tuple(remarks))
-
-
-def headline_score(record: RunRecord) -> str:
-    """`recall@5 0.4321 on oven_val`: the metric that stands for the run; empty: it has none."""
-    metric = headline_metric(record.metrics)
-    if metric is None or metric.split == TRAIN_SPLIT:
-        return ""
-    return f"{metric.name} {formats.number(metric.value)} on {metric.split}"
 
 
 def _visible_names(names: Sequence[str], headline: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from workbench.cli import completion
 from workbench.cli.options import FOLDER, AsJson, AsMarkdown, Language
 from workbench.exit_codes import ExitCode
 from workbench.output_language import set_language, translate, translate_table
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
 
 TARGET = "a subset by name, a file of JSON lines, or Parquet in M2KR's layout"
 
-Target = Annotated[str, typer.Argument(metavar="SUBSET|FILE", help=f"What: {TARGET}.")]
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="SUBSET|FILE", help=f"What: {TARGET}.", autocompletion=completion.complete_subsets
+    ),
+]
 DataRoot = Annotated[
     Path | None,
     typer.Option(help="Folder of the real data, to build a subset that is not.", **FOLDER),
@@ -55,7 +61,9 @@ def list_(as_json: AsJson = False) -> None:
 
 
 def build(
-    names: Annotated[list[str], typer.Argument(metavar="SUBSET…")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="SUBSET…", autocompletion=completion.complete_subsets)
+    ],
     data_root: Annotated[
         Path | None,
         typer.Option(help="Folder of the real data; default: the local hub cache.", **FOLDER),

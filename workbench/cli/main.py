@@ -45,7 +45,7 @@ from workbench.cli.options import (
     TimeLimit,
     load_plan,
 )
-from workbench.cli.reports import compare, gate, report, results
+from workbench.cli.reports import compare, gate, listing, report, results
 from workbench.exit_codes import ExitCode
 
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -54,17 +54,20 @@ app = typer.Typer(
     help="A terminal workbench for multimodal models: what an epoch costs, whether it fits, "
     "how good it gets. Without a command it opens the screen.",
     context_settings={"help_option_names": ["-h", "--help"]},
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 results_app = typer.Typer(
     help="Look at the records that runs left, and note what was found.", no_args_is_help=True
 )
+views_app = typer.Typer(help="Saved views of Results: list, save, remove.")
 data_app = typer.Typer(help="List, build, describe and check subsets.", no_args_is_help=True)
 app.add_typer(results_app, name="results")
 app.add_typer(data_app, name="data")
+app.add_typer(views_app, name="views")
 data.register(data_app)
+listing.register(results_app)
+listing.register_views(views_app)
 results.register(results_app)
 compare.register(results_app)
 search.register(app)

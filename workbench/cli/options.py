@@ -9,6 +9,8 @@ from typing import Annotated, Any, Final
 import typer
 import typer.core
 
+from workbench.cli import completion
+
 
 def parse_folder(text: str) -> Path:
     """A folder as typed.
@@ -66,26 +68,48 @@ Language = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")]
 SuiteName = Annotated[
     str | None,
-    typer.Argument(metavar="[SUITE]", help="A suite's name or a part of it; default: the newest."),
+    typer.Argument(
+        metavar="[SUITE]",
+        help="A suite's name or a part of it; default: the newest.",
+        autocompletion=completion.complete_suites,
+    ),
 ]
 PlanFile = Annotated[Path | None, typer.Argument(metavar="[PLAN.toml]")]
 Preset = Annotated[
-    str | None, typer.Option("--preset", "-p", help="A preset; see `workbench presets`.")
-]
+    str | None,
+    typer.Option(
+        "--preset", "-p", help="A preset; see `workbench presets`.",
+        autocompletion=completion.complete_presets,
+    ),
+]  # fmt: skip
 Engines = Annotated[
-    list[str] | None, typer.Option("--engine", "-e", help="Engine; may be repeated.")
-]
+    list[str] | None,
+    typer.Option(
+        "--engine", "-e", help="Engine; may be repeated.",
+        autocompletion=completion.complete_engines,
+    ),
+]  # fmt: skip
 Subsets = Annotated[
     list[str] | None,
-    typer.Option("--subset", "-d", help="Subset, see `workbench data list`; may be repeated."),
-]
+    typer.Option(
+        "--subset", "-d", help="Subset, see `workbench data list`; may be repeated.",
+        autocompletion=completion.complete_subsets,
+    ),
+]  # fmt: skip
 Models = Annotated[
     list[str] | None,
-    typer.Option("--model", "-m", help="Model, see `workbench models`; may be repeated."),
-]
+    typer.Option(
+        "--model", "-m", help="Model, see `workbench models`; may be repeated.",
+        autocompletion=completion.complete_models,
+    ),
+]  # fmt: skip
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the engine.")
-]
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="A setting of the engine.",
+        autocompletion=completion.complete_settings,
+    ),
+]  # fmt: skip
 Seeds = Annotated[
     list[int] | None, typer.Option("--seed", help="Seed (42); every run is made once with each.")
 ]

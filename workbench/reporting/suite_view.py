@@ -237,37 +237,6 @@ def format_summary(folder: Path) -> str:
     return report.render_summary(view, str(folder.parent))
 
 
-def list_records(log_root: Path, suite_name: str | None, *, as_json: bool) -> None:
-    """One line per run, oldest first."""
-    from results.records import epoch_time
-    from results.tables import metrics
-
-    records = [
-        r for r in read_records(log_root) if not suite_name or suite_name in r.identity.suite
-    ]
-    for record in records:
-        if as_json:
-            print(escape_json(record.model_dump_json()))
-            continue
-        wall, rss = cost_forecasts.wall_reading(record), record.memory.rss_main_peak.value
-        process = cost_forecasts.format_seconds(wall) if wall.value is not None else "n/a"
-        guess = "" if cost_forecasts.is_measured(record) else "  forecast"
-        cells = [
-            f"{record.identity.suite:<32}",
-            f"{record.identity.run_id:<44}",
-            f"seed {record.identity.seed:<5}",
-            f"{record.exit.cause:<11}",
-            f"{formats.count(record.steps):>8} steps",
-            f"{process:>10} wall-clock",
-            f"{epoch_time.format_training(record) or 'n/a':>10} training of 1 epoch",
-            f"{formats.size(rss) if rss is not None else 'n/a':>9} max RSS{guess}",
-            metrics.headline_score(record),
-        ]
-        print(clean_line("  ".join(cells).rstrip()))
-    if not records and not as_json:
-        print(f"workbench: no records in {clean(str(log_root))}", file=sys.stderr)
-
-
 def show_record(log_root: Path, run_id: str, *, as_json: bool) -> None:
     """Print one record, and the post-mortem of a run that did not complete.
 

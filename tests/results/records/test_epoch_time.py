@@ -12,7 +12,7 @@ from results.records.schema import Environment, ForecastRecord, Reading, RunReco
 from results.report import sections
 from results.tables import run_cost
 from results.text.table import render_markdown
-from workbench.reporting import suite_view
+from workbench.reporting import run_listing
 from workbench.tui.view_models import record_detail
 from workbench.tui.view_models.results import rows
 
@@ -31,14 +31,14 @@ def test_waiting_for_data_is_subtracted_and_both_are_shown(make):
     assert epoch_time.cell_text(record) == "0:37.50 (100; + 0:02.50)"
 
 
-def test_list_screen_and_report_have_the_same_two_times(make, tmp_path, capsys):
+def test_list_screen_and_report_have_the_same_two_times(make, tmp_path):
     record = timed(make, epoch_stall_seconds=Reading(value=2.5))
     table = render_markdown(run_cost.cost_table([record]))
     assert "| **1:00.63** |" in table
     assert "| 0:37.50 (100; + 0:02.50) |" in table
     (tmp_path / "results.jsonl").write_text(record.model_dump_json() + "\n")
-    suite_view.list_records(tmp_path, None, as_json=False)
-    listed = capsys.readouterr().out
+    (run,), _ = run_listing.read_runs(tmp_path, tmp_path / "cache")
+    listed = run_listing.describe_run(run)
     assert "1:00.63 wall-clock" in listed
     assert "0:37.50 training of 1 epoch" in listed
     batch = rows.RunBatch((ListedRun(summarize_record(record)),))

@@ -10,7 +10,7 @@ from engines import protocol as p
 from results.records import store
 from workbench.exit_codes import ExitCode
 from workbench.headless import follow
-from workbench.reporting import suite_view
+from workbench.reporting import run_listing
 from workbench.suites import record
 from workbench.suites.state import RunView, SuiteState, is_full_window, reduce_entries
 
@@ -135,7 +135,7 @@ def test_epochs_and_timed_steps_are_those_that_were_done() -> None:
     assert before.epochs == 0
 
 
-def test_a_line_of_the_list_has_seed_and_score(tmp_path: Path, capsys) -> None:
+def test_a_line_of_the_list_has_seed_and_score(tmp_path: Path) -> None:
     metrics = [
         p.Metric(name=name, value=value, split=split, n=9)
         for name, value, split in (
@@ -150,8 +150,8 @@ def test_a_line_of_the_list_has_seed_and_score(tmp_path: Path, capsys) -> None:
     other = none.model_copy(update={"identity": none.identity.model_copy(update={"run_id": "2"})})
     for one in (made, other):
         store.append_record(tmp_path / "results.jsonl", one)
-    suite_view.list_records(tmp_path, None, as_json=False)
-    first, second = capsys.readouterr().out.splitlines()
+    runs, _ = run_listing.read_runs(tmp_path, tmp_path / "cache")
+    first, second = map(run_listing.describe_run, runs)
     assert "seed 42" in first
     assert first.endswith("recall@5 0.5000 on oven_val")
     assert second.endswith("max RSS")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from workbench.cli import completion
 from workbench.cli.options import AsJson, AsMarkdown, Language, LogRoot
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ RunNames = Annotated[
     typer.Argument(
         metavar="RUN RUN...",
         help="Ids, suite/id, or labels; runs of a label that differ by their seed are one side.",
+        autocompletion=completion.complete_runs,
     ),
 ]
 EveryMetric = Annotated[
@@ -69,8 +71,20 @@ def compare_runs(
 
 
 def explain_runs(
-    a: Annotated[str, typer.Argument(metavar="RUN", help="The reference: id, suite/id, label.")],
-    b: Annotated[str, typer.Argument(metavar="RUN", help="What is compared with it.")],
+    a: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help="The reference: id, suite/id, label.",
+            autocompletion=completion.complete_runs,
+        ),
+    ],
+    b: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="What is compared with it.", autocompletion=completion.complete_runs
+        ),
+    ],
     log_root: LogRoot = None,
     lang: Language = "en",
     as_json: AsJson = False,

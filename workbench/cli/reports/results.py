@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from workbench.cli import completion
 from workbench.cli.options import AsJson, LogRoot
 from workbench.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from results.records.notes import Kind
+    from results.records.notes import Kind, RunNotes
     from results.records.schema import RunRecord
 
 NoteTarget = Annotated[
     str,
-    typer.Argument(metavar="RUN|SUITE", help="A run's id or label, a suite's name, or a part."),
+    typer.Argument(
+        metavar="RUN|SUITE",
+        help="A run's id or label, a suite's name, or a part.",
+        autocompletion=completion.complete_runs,
+    ),
 ]
 Finding = Annotated[
     str | None, typer.Option(help="What was found; each one is kept, none replaces another.")
@@ -51,27 +57,17 @@ TakenBack = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `workbench results`."""
-    app.command("list")(list_)
     app.command("show")(show)
     app.command("note")(note)
     app.command("export")(export_records)
     app.command("import")(import_records)
 
 
-def list_(
-    log_root: LogRoot = None,
-    suite_name: Annotated[str | None, typer.Option("--suite")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """All runs, one line each; the last attempt of each."""
-    from workbench import paths
-    from workbench.reporting import suite_view
-
-    suite_view.list_records(paths.log_root(log_root), suite_name, as_json=as_json)
-
-
 def show(
-    run_id: Annotated[str, typer.Argument(help="A run's id or a part of it.")],
+    run_id: Annotated[
+        str,
+        typer.Argument(help="A run's id or a part of it.", autocompletion=completion.complete_runs),
+    ],
     log_root: LogRoot = None,
     as_json: AsJson = False,
 ) -> None:
@@ -164,6 +160,9 @@ def export_records(
         list[str] | None,
         typer.Option("--column", help="Only this column; may be given several times."),
     ] = None,
+    run_filter: Annotated[
+        str, typer.Option("--filter", help="Only runs that fit: 'since:7d end:ok'; as in `list`.")
+    ] = "",
     runs: Annotated[
         list[str] | None,
         typer.Option("--run", metavar="SUITE/RUN", help="Only this run; -: those named on stdin."),
@@ -179,8 +178,9 @@ def export_records(
     root = paths.log_root(log_root)
     standings = notes.reduce_notes(notes.read_notes(root / "notes.jsonl"))
     records = _choose_records(suite_view.read_records(root), runs or [])
-    frame = data_frame.build_frame(records, standings)
     try:
+        records = _filter_records(records, run_filter, standings)
+        frame = data_frame.build_frame(records, standings)
         patterns = dict(_parse_pattern(text) for text in filters or ())
         frame = data_frame.select_rows(frame, patterns)
         frame = data_frame.select_columns(frame, columns) if columns else frame
@@ -196,6 +196,25 @@ def _parse_pattern(text: str) -> tuple[str, str]:
     if not (column and equals):
         raise ValueError(f"'{text}' is not COLUMN=PATTERN, as subset=emoji_*")
     return column, pattern
+
+
+def _filter_records(
+    records: list[RunRecord], text: str, notes_of_run: Mapping[tuple[str, str], RunNotes]
+) -> list[RunRecord]:
+    """The records that fit a filter; all of them without one.
+
+    Raises:
+        FilterError: the filter is none.
+    """
+    if not text:
+        return records
+    from results.listing import run_filter
+    from results.listing.summary import summarize_record
+
+    summaries = [summarize_record(record, at) for at, record in enumerate(records)]
+    chosen = run_filter.parse_filter(text, run_filter.collect_names(summaries))
+    runs = [run_filter.ListedRun(s, notes_of_run.get(s.key)) for s in summaries]
+    return [records[run.summary.offset] for run in run_filter.select_runs(runs, chosen)]
 
 
 def _choose_records(records: list[RunRecord], names: list[str]) -> list[RunRecord]:
