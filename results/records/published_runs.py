@@ -110,16 +110,19 @@ def read_published(name_or_path: str) -> list[RunRecord]:
     return [_record(results, experiment) for experiment in results.experiments]
 
 
+def unmeasured_parts(reason: str) -> tuple[TimingRecord, MemoryUse]:
+    """Timing and memory of a record that nobody measured here."""
+    unknown = Reading(reason=reason)
+    fields = TimingRecord.model_fields.items()
+    times = {name: unknown for name, field in fields if field.annotation is Reading}
+    return TimingRecord(**times), MemoryUse(**dict.fromkeys(MemoryUse.model_fields, unknown))
+
+
 def _record(results: PublishedResults, experiment: PublishedExperiment) -> RunRecord:
-    unknown = Reading(reason=UNKNOWN)
-    times: dict[str, Any] = {
-        name: unknown
-        for name, field in TimingRecord.model_fields.items()
-        if field.annotation is Reading
-    }
+    timing, memory = unmeasured_parts(UNKNOWN)
     if experiment.seconds is not None:
         reading = Reading(value=experiment.seconds, method=f"published: {results.source}")
-        times["end_to_end_seconds"] = reading
+        timing = timing.model_copy(update={"end_to_end_seconds": reading})
     epochs = _epochs(experiment)
     return RunRecord(
         identity=Identity(
@@ -128,8 +131,8 @@ def _record(results: PublishedResults, experiment: PublishedExperiment) -> RunRe
             params=experiment.params, label=experiment.label,
         ),
         environment=Environment(device=results.device),
-        timing=TimingRecord(**times),
-        memory=MemoryUse(**dict.fromkeys(MemoryUse.model_fields, unknown)),
+        timing=timing,
+        memory=memory,
         metrics=_metrics(results, experiment),
         epochs=float(len(epochs)) or None,
         training_epochs=tuple(epochs),

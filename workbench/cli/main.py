@@ -45,7 +45,7 @@ from workbench.cli.options import (
     TimeLimit,
     load_plan,
 )
-from workbench.cli.reports import compare, gate, listing, report, results
+from workbench.cli.reports import compare, gate, imports, listing, report, results
 from workbench.exit_codes import ExitCode
 
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -69,6 +69,7 @@ data.register(data_app)
 listing.register(results_app)
 listing.register_views(views_app)
 results.register(results_app)
+imports.register(results_app)
 compare.register(results_app)
 search.register(app)
 init.register(app)

@@ -60,7 +60,6 @@ def register(app: typer.Typer) -> None:
     app.command("show")(show)
     app.command("note")(note)
     app.command("export")(export_records)
-    app.command("import")(import_records)
 
 
 def show(
@@ -76,35 +75,6 @@ def show(
     from workbench.reporting import suite_view
 
     suite_view.show_record(paths.log_root(log_root), run_id, as_json=as_json)
-
-
-def import_records(
-    source: Annotated[
-        str, typer.Argument(metavar="NAME|FILE", help="siglip-study, or a TOML file.")
-    ],
-    log_root: LogRoot = None,
-) -> None:
-    """Add results that others have published to the records; what is there already stays."""
-    from results.records import published_runs, store
-    from results.text.sanitize import clean_line
-    from workbench import paths
-    from workbench.reporting.suite_view import read_records
-
-    root = paths.log_root(log_root)
-    try:
-        records = published_runs.read_published(source)
-        record_ids = {(r.identity.suite, r.identity.run_id) for r in read_records(root)}
-        root.mkdir(parents=True, exist_ok=True)
-        for record in records:
-            identity = record.identity
-            new = (identity.suite, identity.run_id) not in record_ids
-            if new:
-                store.append_record(root / "results.jsonl", record)
-            state = "imported" if new else "is there already"
-            typer.echo(clean_line(f"{identity.suite}/{identity.run_id}: {state}"))
-    except (published_runs.PublishedError, OSError) as error:
-        typer.echo(f"workbench: {clean_line(str(error), 2000)}", err=True)
-        raise typer.Exit(ExitCode.USAGE) from None
 
 
 def note(  # noqa: PLR0913, PLR0917 - one parameter for each option

@@ -1,0 +1,250 @@
+"""Runs that another program logged, as records: files of HF Trainer, W&B, and tables of epochs.
+
+Read are `trainer_state.json` of HF Trainer (or a folder with it), a CSV exported from W&B (columns
+`RUN - METRIC`, one record a run), and a CSV with a column `step` or `epoch`; a `final_metrics.json`
+beside it has the final metrics. What a file does not say is a reading without a value. Nothing of
+such a record was measured here, and no metric has an interval.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Final, NamedTuple
+
+from results.records.published_runs import PublishedError, unmeasured_parts
+from results.records.schema import (
+    Environment,
+    EpochRecord,
+    Exit,
+    Identity,
+    MetricRecord,
+    Reading,
+    RunRecord,
+)
+
+UNKNOWN: Final = "the imported file does not say"
+STATE_FILE: Final = "trainer_state.json"
+FINAL_FILE: Final = "final_metrics.json"
+MAX_BYTES: Final = 512 << 20
+LOSSES: Final = ("loss", "train_loss", "train/loss", "training_loss", "train/train_loss")
+VALIDATION: Final = re.compile(r"(?:eval|val|valid|validation|test)[_/](.+)")
+POSITIONS: Final = ("step", "_step", "global_step", "train/global_step", "epoch", "train/epoch")
+RATES: Final = re.compile(
+    r".*(?:runtime|per_second|learning_rate|grad_norm|total_flos|_timestamp)$"
+)
+LOWER_IS_BETTER: Final = re.compile(
+    r"(?:.*[_/])?(?:loss|perplexity|wer|cer|error|rank)$", re.IGNORECASE
+)
+
+
+class ImportedRun(NamedTuple):
+    """What the person who imports says of the run."""
+
+    engine: str
+    subset: str
+    model: str
+    label: str = ""
+    split: str = ""
+    """Split of validation metrics; empty: the subset's name and `validation`."""
+    n: int = 0
+    """Items that the metrics are means over; 0: not known."""
+
+
+def read_runs(path: Path, facts: ImportedRun) -> list[RunRecord]:
+    """The records of a file, one for each run in it.
+
+    Raises:
+        PublishedError: the file cannot be read, or is none of the forms.
+    """
+    if path.is_dir():
+        path = _find_in_folder(path)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise PublishedError(
+                f"{path}: larger than {MAX_BYTES >> 20} MiB; give a log of one run"
+            )
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PublishedError(f"{path}: cannot be read ({error}); check the path") from None
+    if path.suffix == ".json":
+        return [_from_trainer_state(path, text, facts)]
+    if path.suffix in (".csv", ".tsv"):
+        return list(_from_table(path, text, facts))
+    raise PublishedError(
+        f"{path}: not a form that can be imported; give {STATE_FILE}, a CSV with a column step or "
+        "epoch, or a TOML file of published results"
+    )
+
+
+def _find_in_folder(folder: Path) -> Path:
+    """The state of the newest checkpoint, or the one CSV."""
+    states = sorted(folder.rglob(STATE_FILE), key=lambda p: (len(p.parts) != len(folder.parts) + 1,
+                                                             -p.stat().st_mtime))  # fmt: skip
+    tables = sorted(folder.glob("*.csv"))
+    if states:
+        return states[0]
+    if len(tables) != 1:
+        reason = f"{len(tables)} CSV files" if tables else f"neither {STATE_FILE} nor a CSV"
+        raise PublishedError(f"{folder}: has {reason}; name the file")
+    return tables[0]
+
+
+def _from_trainer_state(path: Path, text: str, facts: ImportedRun) -> RunRecord:
+    try:
+        state = json.loads(text)
+        rows = [row for row in state["log_history"] if isinstance(row, dict)]
+    except (ValueError, KeyError, TypeError):
+        raise PublishedError(f"{path}: no log_history; is it {STATE_FILE} of HF Trainer?") from None
+    ending = next((row for row in reversed(rows) if "train_runtime" in row), {})
+    steps = int(_number(state.get("global_step")) or 0)
+    record = _build_record(path, facts, rows, steps)
+    times = {"end_to_end_seconds": _reading(ending.get("train_runtime"), "train_runtime"),
+             "samples_per_second": _reading(ending.get("train_samples_per_second"),
+                                            "train_samples_per_second")}  # fmt: skip
+    batch = _number(state.get("train_batch_size"))
+    named = {name: f"{value:,.0f}" for name in ("total_flos", "num_input_tokens_seen")
+             if (value := _number(state.get(name)))}  # fmt: skip
+    return record.model_copy(update={
+        "timing": record.timing.model_copy(update=times),
+        "planned_steps": int(_number(state.get("max_steps")) or steps),
+        "epochs": _number(state.get("epoch")) or record.epochs,
+        "train": record.train | ({"batch": batch} if batch else {}),
+        "facts": record.facts | named,
+    })  # fmt: skip
+
+
+def _from_table(path: Path, text: str, facts: ImportedRun) -> Iterator[RunRecord]:
+    dialect = csv.excel_tab if path.suffix == ".tsv" else csv.excel
+    try:
+        rows = list(csv.DictReader(text.splitlines(), dialect=dialect, strict=True))
+    except csv.Error as error:
+        raise PublishedError(f"{path}: no table ({error})") from None
+    names = [name for name in (rows[0] if rows else {}) if name]
+    position = next((name for name in names if name.lower() in POSITIONS), None)
+    if position is None:
+        raise PublishedError(f"{path}: has no column step or epoch; its columns: "
+                             f"{', '.join(names[:8]) or 'none'}")  # fmt: skip
+    runs: dict[str, dict[str, str]] = {}
+    for name in names:
+        run, dash, metric = name.partition(" - ")
+        if not re.search(r"__(?:MIN|MAX)$", name):
+            runs.setdefault(run if dash else "", {})[name] = metric if dash else name
+    several = len([run for run in runs if run]) > 1
+    for run, columns in runs.items():
+        if run or list(runs) == [""]:
+            chosen = columns | runs.get("", {})
+            log = [{chosen[name]: row[name] for name in chosen if row.get(name)} for row in rows]
+            label = run if several or not facts.label else facts.label
+            yield _table_record(path, facts._replace(label=label), log, position)
+
+
+def _table_record(
+    path: Path, facts: ImportedRun, log: list[dict[str, str]], position: str
+) -> RunRecord:
+    by_epoch = "epoch" in position.lower()
+    rows = [{("epoch" if by_epoch else "step") if name == position else name: value
+             for name, value in row.items()} for row in log]  # fmt: skip
+    steps = max((int(_number(row.get("step")) or 0) for row in rows), default=0)
+    return _build_record(path, facts, rows, steps)
+
+
+def _build_record(
+    path: Path, facts: ImportedRun, rows: list[dict[str, Any]], steps: int
+) -> RunRecord:
+    """A record of logged rows, oldest first."""
+    epochs = tuple(_epochs(rows))
+    losses = _losses(row for row in rows if "train_runtime" not in row)
+    final = _final_metrics(path) or _last_validation(rows)
+    split = facts.split or f"{facts.subset} validation"
+    metrics = tuple(
+        MetricRecord(name=name, value=value, split=split, n=facts.n, method="imported: no interval",
+                     higher_is_better=not LOWER_IS_BETTER.fullmatch(name))
+        for name, value in final.items()
+    )  # fmt: skip
+    if not epochs and not metrics and not losses:
+        raise PublishedError(f"{path}: has no loss and no metric; nothing to import")
+    name = facts.label or path.resolve().parent.name
+    source = f"imported: {path.name} of {path.resolve().parent.name}"
+    timing, memory = unmeasured_parts(UNKNOWN)
+    return RunRecord(
+        identity=Identity(
+            suite=f"imported-{_slug(name)}", run_id=f"imported-{_slug(name)}", engine=facts.engine,
+            task="train", subset=facts.subset, model=facts.model, label=facts.label,
+        ),
+        environment=Environment(),
+        timing=timing, memory=memory, metrics=metrics, steps=steps, planned_steps=steps,
+        epochs=float(epochs[-1].epoch) if epochs else None, training_epochs=epochs,
+        train={"loss": losses[-1]} if losses else {},
+        exit=Exit(cause="completed", detail=f"{source}; not measured here", step=steps),
+        notices=(f"{source}; nothing of this record was measured here",),
+    )  # fmt: skip
+
+
+def _epochs(rows: Iterable[Mapping[str, Any]]) -> Iterator[EpochRecord]:
+    """Mean loss and last validation of each whole or begun epoch."""
+    by_epoch: dict[int, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        epoch = _number(row.get("epoch", row.get("train/epoch")))
+        if epoch is not None and epoch >= 0 and "train_runtime" not in row:
+            by_epoch.setdefault(max(1, math.ceil(epoch)), []).append(row)
+    for epoch, logged in sorted(by_epoch.items()):
+        losses = _losses(logged)
+        yield EpochRecord(epoch=epoch, loss=fmean(losses) if losses else None,
+                          validation=_last_validation(logged))  # fmt: skip
+
+
+def _losses(rows: Iterable[Mapping[str, Any]]) -> list[float]:
+    values = (_number(row.get(name)) for row in rows for name in LOSSES)
+    return [value for value in values if value is not None]
+
+
+def _last_validation(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """The last value of each validation metric, without its prefix."""
+    values: dict[str, float] = {}
+    for row in rows:
+        for name, text in row.items():
+            match, value = VALIDATION.fullmatch(name.lower()), _number(text)
+            if match and value is not None and not RATES.fullmatch(name.lower()):
+                values[match[1]] = value
+    return values
+
+
+def _final_metrics(path: Path) -> dict[str, float]:
+    """Numbers of the `final_metrics.json` beside a table; empty: there is none."""
+    final = path.with_name(FINAL_FILE)
+    if path.suffix == ".json" or not final.is_file():
+        return {}
+    try:
+        table = json.loads(final.read_text("utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise PublishedError(f"{final}: cannot be read ({error})") from None
+    pairs = table.items() if isinstance(table, dict) else ()
+    return {str(name): value for name, text in pairs if (value := _number(text)) is not None}
+
+
+def _reading(value: Any, method: str) -> Reading:
+    number = _number(value)
+    if number is None:
+        return Reading(reason=UNKNOWN)
+    return Reading(value=number, method=f"imported: {method} of HF Trainer")
+
+
+def _number(value: Any) -> float | None:
+    """A finite number; None: it is none."""
+    if isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.")[:60] or "run"

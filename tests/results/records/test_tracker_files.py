@@ -1,0 +1,105 @@
+"""Runs that another program logged: HF Trainer, W&B, tables of epochs."""
+
+import json
+
+import pytest
+
+from results.records.published_runs import PublishedError
+from results.records.tracker_files import ImportedRun, read_runs
+
+FACTS = ImportedRun("captioning", "okvqa_train", "qwen3-8b-clip-l14", "E5")
+
+STATE = {
+    "global_step": 6, "max_steps": 6, "epoch": 2.0, "train_batch_size": 16, "total_flos": 1.5e15,
+    "best_metric": 0.4,
+    "log_history": [
+        {"epoch": 0.5, "step": 2, "loss": 2.0, "learning_rate": 1e-4, "grad_norm": 1.0},
+        {"epoch": 1.0, "step": 3, "loss": 1.0, "learning_rate": 1e-4},
+        {"epoch": 1.0, "step": 3, "eval_loss": 0.5, "eval_bleu": 0.2, "eval_runtime": 3.0,
+         "eval_samples_per_second": 9.0},
+        {"epoch": 2.0, "step": 6, "loss": float("nan"), "learning_rate": 0.0},
+        {"epoch": 2.0, "step": 6, "eval_loss": 0.4, "eval_bleu": 0.3},
+        {"epoch": 2.0, "step": 6, "train_runtime": 61.5, "train_samples_per_second": 1.6,
+         "train_loss": 1.2},
+    ],
+}  # fmt: skip
+
+
+def write(folder, name, content):
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
+    return path
+
+
+def metrics_of(record):
+    return {metric.name: metric.value for metric in record.metrics}
+
+
+def test_a_trainers_state(tmp_path):
+    write(tmp_path / "out" / "checkpoint-3", "trainer_state.json", STATE | {"global_step": 3})
+    write(tmp_path / "out", "trainer_state.json", STATE)
+    (record,) = read_runs(tmp_path / "out", FACTS)
+    assert record.identity.suite == "imported-e5"
+    assert (record.steps, record.planned_steps, record.epochs) == (6, 6, 2.0)
+    assert record.timing.end_to_end_seconds.value == 61.5
+    assert record.timing.step_median.reason == "the imported file does not say"
+    assert record.train == {"loss": 1.0, "batch": 16.0}
+    assert [(e.epoch, e.loss, e.validation) for e in record.training_epochs] == [
+        (1, 1.5, {"loss": 0.5, "bleu": 0.2}), (2, None, {"loss": 0.4, "bleu": 0.3})
+    ]  # fmt: skip
+    assert metrics_of(record) == {"loss": 0.4, "bleu": 0.3}
+    assert [m.higher_is_better for m in record.metrics] == [False, True]
+    assert all(m.low is None for m in record.metrics)
+    assert "nothing of this record was measured here" in record.notices[0]
+
+
+def test_a_table_of_epochs_and_its_final_metrics(tmp_path):
+    write(tmp_path / "E3", "training_log.csv",
+          "\ufeffepoch,train_loss,val_loss,val_siglip\n1,2.0,1.9,0.1\n2,1.5,1.6,0.3\n")  # fmt: skip
+    write(tmp_path / "E3", "final_metrics.json", {"siglip": 0.31, "meteor": 0.05, "notes": "x"})
+    (record,) = read_runs(tmp_path / "E3", FACTS._replace(label=""))
+    assert record.identity.run_id == "imported-e3"
+    assert metrics_of(record) == {"siglip": 0.31, "meteor": 0.05}
+    assert [e.validation["siglip"] for e in record.training_epochs] == [0.1, 0.3]
+    (tmp_path / "E3" / "final_metrics.json").unlink()
+    (record,) = read_runs(tmp_path / "E3", FACTS)
+    assert metrics_of(record) == {"loss": 1.6, "siglip": 0.3}
+
+
+def test_a_table_of_wandb_has_a_record_a_run(tmp_path):
+    header = (
+        '"Step","runA - train/loss","runA - train/loss__MIN","runA - eval/acc","runB - eval/acc"'
+    )
+    rows = '"10","2.0","1.0","","0.5"\n"20","1.5","1","0.7","NaN"\n'
+    path = write(tmp_path, "wandb.csv", f"{header}\n{rows}")
+    a, b = read_runs(path, FACTS)
+    assert [r.identity.label for r in (a, b)] == ["runA", "runB"]
+    assert (a.train, a.steps, metrics_of(a)) == ({"loss": 1.5}, 20, {"acc": 0.7})
+    assert (b.train, metrics_of(b)) == ({}, {"acc": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("trainer_state.json", "{", "no log_history"),
+        ("trainer_state.json", {"log_history": []}, "has no loss and no metric"),
+        ("a.csv", "time,loss\n1,2\n", "has no column step or epoch; its columns: time, loss"),
+        ("a.csv", "", "has no column step or epoch"),
+        ("a.csv", "step,other\n1,x\n", "has no loss and no metric"),
+        ("a.txt", "x", "not a form that can be imported"),
+    ],
+)
+def test_what_is_no_log_is_one_sentence(tmp_path, name, content, reason):
+    path = write(tmp_path, name, content)
+    with pytest.raises(PublishedError, match=reason):
+        read_runs(path, FACTS)
+
+
+def test_a_folder_with_nothing_or_too_much(tmp_path):
+    with pytest.raises(PublishedError, match=r"neither trainer_state.json nor a CSV"):
+        read_runs(tmp_path, FACTS)
+    for name in ("a.csv", "b.csv"):
+        write(tmp_path, name, "step,loss\n1,2\n")
+    with pytest.raises(PublishedError, match="2 CSV files; name the file"):
+        read_runs(tmp_path, FACTS)

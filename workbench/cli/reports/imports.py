@@ -1,0 +1,84 @@
+"""`workbench results import`: results of others, and runs that another program logged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from workbench.cli.options import Label, LogRoot
+from workbench.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from results.records import tracker_files
+    from results.records.schema import RunRecord
+
+EngineName = Annotated[str, typer.Option("--engine", "-e", help="Engine that did its like.")]
+SubsetName = Annotated[str, typer.Option("--subset", "-d", help="Subset it was trained on.")]
+ModelName = Annotated[str, typer.Option("--model", "-m", help="Model it trained.")]
+SplitName = Annotated[
+    str, typer.Option("--split", help="Split of its metrics; default: SUBSET validation.")
+]
+Items = Annotated[int, typer.Option("--items", min=0, help="Items its metrics are means over.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `workbench results`."""
+    app.command("import")(import_records)
+
+
+def import_records(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE|FOLDER",
+            help="siglip-study or a TOML file of published results; trainer_state.json of HF "
+            "Trainer, a CSV of W&B or with a column step or epoch, or a folder with one of them.",
+        ),
+    ],
+    engine: EngineName = "",
+    subset: SubsetName = "",
+    model: ModelName = "",
+    label: Label = None,
+    split: SplitName = "",
+    items: Items = 0,
+    log_root: LogRoot = None,
+) -> None:
+    """Add results that were not measured here, marked so; what is there already stays."""
+    from results.records import published_runs, store, tracker_files
+    from results.text.sanitize import clean_line
+    from workbench import paths
+    from workbench.reporting.suite_view import read_records
+
+    root = paths.log_root(log_root)
+    facts = tracker_files.ImportedRun(engine, subset, model, label or "", split, items)
+    try:
+        records = _read_source(source, facts)
+        record_ids = {(r.identity.suite, r.identity.run_id) for r in read_records(root)}
+        root.mkdir(parents=True, exist_ok=True)
+        for record in records:
+            identity = record.identity
+            new = (identity.suite, identity.run_id) not in record_ids
+            if new:
+                store.append_record(root / "results.jsonl", record)
+            state = "imported" if new else "is there already"
+            typer.echo(clean_line(f"{identity.suite}/{identity.run_id}: {state}"))
+    except (published_runs.PublishedError, OSError) as error:
+        typer.echo(f"workbench: {clean_line(str(error), 2000)}", err=True)
+        raise typer.Exit(ExitCode.USAGE) from None
+
+
+def _read_source(source: str, facts: tracker_files.ImportedRun) -> list[RunRecord]:
+    from results.records import published_runs
+    from results.records.tracker_files import read_runs
+
+    if source in published_runs.shipped_names() or source.endswith(".toml"):
+        return published_runs.read_published(source)
+    if not Path(source).exists():  # names the shipped ones
+        return published_runs.read_published(source)
+    if not (facts.engine and facts.subset and facts.model):
+        raise published_runs.PublishedError(
+            f"{source}: a log does not say what it trained; give -e ENGINE, -d SUBSET, -m MODEL"
+        )
+    return read_runs(Path(source), facts)
