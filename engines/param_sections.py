@@ -8,10 +8,11 @@ the type here. Imports no torch.
 from __future__ import annotations
 
 import os
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from engines.monitor_condition import parse_conditions
 from results.text import renamed_words
 
 Batch = Annotated[int, Field(ge=1, le=65_536, description="Records in a micro-batch")]
@@ -108,8 +109,14 @@ class Optimization(Settings):
 
 
 class Monitoring(Settings):
-    """Early stopping and best weights; `monitor` is a metric of the engine."""
+    """Validation between epochs, early stopping and best weights.
 
+    An engine adds `monitor`, one of the metrics of its validations.
+    """
+
+    validate_every_epochs: int = Field(
+        1, ge=0, description="Epochs between validations; 0: only at the end"
+    )
     early_stopping: bool = Field(
         False, description="Stop when the monitored validation metric stops improving"
     )
@@ -120,6 +127,21 @@ class Monitoring(Settings):
         description="Replace the last weights by those that were best by `monitor`; auto: with "
         "early_stopping",
     )
+    monitor_where: str = Field(
+        "",
+        max_length=200,
+        description="Condition that an epoch fulfils to be the best, such as `diversity > 0.5`; "
+        "several are joined by `and`; empty: none",
+    )
+
+    @model_validator(mode="after")
+    def _monitors_what_is_validated(self) -> Self:
+        metrics = get_args(type(self).model_fields["monitor"].annotation)
+        parse_conditions(self.monitor_where, metrics)
+        if (self.early_stopping or self.load_best is True) and not self.validate_every_epochs:
+            setting = "early_stopping" if self.early_stopping else "load_best"
+            raise ValueError(f"{setting} needs validations; set validate_every_epochs to 1 or more")
+        return self
 
 
 class Ranks(Settings):

@@ -143,9 +143,6 @@ class _CaptionEvaluation(param_sections.Settings):
         0, ge=0, description="Media of a subset that are evaluated, spread evenly; 0: all"
     )
     eval_batch_size: int = Field(64, ge=1, description="Captions generated at once")
-    validate_every_epochs: int = Field(
-        1, ge=0, description="Epochs between validations (loss and diversity); 0: only at the end"
-    )
     evaluate_sample: int = Field(64, ge=2, description="Media that are captioned in a validation")
     max_new_tokens: int = Field(64, ge=1, le=4096, description="Longest generated caption, tokens")
     repetition_penalty: float = Field(
@@ -154,9 +151,27 @@ class _CaptionEvaluation(param_sections.Settings):
         le=10,
         description="Divides the logits of tokens that the caption has already; 1: none",
     )
-    scorers: tuple[Literal["meteor", "overlap", "cider", "siglip"], ...] = Field(
-        ("meteor", "overlap", "cider", "siglip"),
-        description="Scores of captions beside diversity; overlap: BLEU and chrF",
+    merge_lora: bool = Field(
+        False,
+        description="Add LoRA to the weights before the evaluation at the end; 4-bit layers become "
+        "whole ones, which are faster and take up to four times their memory",
+    )
+    scorers: tuple[Literal["meteor", "overlap", "cider", "siglip", "bertscore"], ...] = Field(
+        ("meteor", "overlap", "cider", "siglip", "bertscore"),
+        description="Scores of captions beside diversity; overlap: BLEU and chrF; bertscore: with "
+        "bert_score",
+    )
+    bert_score: str = Field(
+        "",
+        description="Text encoder of BERTScore: path:/abs/dir or hub:org/name of a BERT or the "
+        "like; empty: none",
+    )
+    bert_score_layer: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="Layer whose vectors BERTScore compares, from 1; 0: that of the package "
+        "bert-score",
     )
     siglip: str = Field(
         "",
@@ -209,11 +224,4 @@ class Params(
             raise ValueError(
                 "nothing is trained: name projector or lora in trainable, and lora with a lora_rank"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _validates_when_monitored(self) -> Self:
-        if (self.early_stopping or self.load_best is True) and not self.validate_every_epochs:
-            setting = "early_stopping" if self.early_stopping else "load_best"
-            raise ValueError(f"{setting} needs validations; set validate_every_epochs to 1 or more")
         return self

@@ -37,18 +37,20 @@ class CaptionValidation(early_stopping.EpochEndValidation):
         self._evaluator = evaluator
 
     def check_monitor(self) -> None:
-        """Compute the monitored metric of two reference captions, to fail before training starts.
+        """Compute what is monitored of two reference captions, to fail before training starts.
 
         Raises:
             EngineError: it cannot be computed here.
         """
         monitor = self.monitor
-        if not (monitor.active and self.enabled) or monitor.metric in ALWAYS:
+        metrics = [name for name in monitor.metrics if name not in ALWAYS]
+        if not (monitor.active and self.enabled and metrics):
             return
         state = checkpoints.random_state()
         sample = (self._data.validation or self._data.train).select_evenly(2)
         captions = [references[0] for references in sample.captions.references]
-        self._evaluator.compute_metric(monitor.metric, sample, captions)
+        for name in metrics:
+            self._evaluator.compute_metric(name, sample, captions)
         checkpoints.set_random_state(state)
 
     def validate(self, epoch: int) -> bool:
@@ -61,10 +63,9 @@ class CaptionValidation(early_stopping.EpochEndValidation):
         ).mean
         metrics = {"loss": loss, "diversity": unique}
         monitor = self.monitor
-        if monitor.active and monitor.metric not in ALWAYS:
-            metrics[monitor.metric] = self._evaluator.compute_metric(
-                monitor.metric, sample, captions
-            )
+        for name in monitor.metrics if monitor.active else ():
+            if name not in ALWAYS:
+                metrics[name] = self._evaluator.compute_metric(name, sample, captions)
         split = "validation" if self._data.validation else "train_sample"
         self.latest = {
             name if name == "diversity" else f"{split}_{name}": torch.tensor(value)

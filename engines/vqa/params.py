@@ -86,9 +86,6 @@ class _HeldOut(param_sections.Settings):
     validate_limit: int = Field(
         256, ge=0, description="Held-out rows of a validation, stratified; 0: all"
     )
-    validate_every_epochs: int = Field(
-        1, ge=0, description="Epochs between validations; 0: only at the end"
-    )
 
 
 class _Monitoring(param_sections.Monitoring):
@@ -194,9 +191,6 @@ class Params(
             raise ValueError("folds = 1 leaves nothing to train on; take 0, or 2 or more")
         if self.folds and self.fold >= self.folds:
             raise ValueError(f"fold = {self.fold}: there are folds 0 to {self.folds - 1}")
-        if (self.early_stopping or self.load_best is True) and not self.validate_every_epochs:
-            setting = "early_stopping" if self.early_stopping else "load_best"
-            raise ValueError(f"{setting} needs validations; set validate_every_epochs to 1 or more")
         if self.min_pixels > self.max_pixels:
             raise ValueError("min_pixels is more than max_pixels")
         if len(self.prompts_by_kind()) < len(self.prompts):

@@ -224,6 +224,7 @@ def _render_stages(page: ReportInput) -> Iterator[str]:
     for name, table in (
         ("title", training_stages.stages(records, lang)),
         ("epochs title", training_stages.epochs(records, lang)),
+        ("best title", training_stages.best_and_last(records, lang)),
     ):
         if table.rows:
             yield f"## {translate(f'stages.{name}', lang)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from results.records.message_translations import localize
 from results.records.schema import EpochRecord, RunRecord, StageRecord
 from results.tables import run_cells
 from results.text import formats
@@ -63,6 +64,69 @@ def epochs(records: Sequence[RunRecord], lang: str = "en") -> Table:
         name_cells = run_cells.name_cells(record, fields, lang)
         body.append((*name_cells, *stage, number, loss, seconds, *values, note))
     return Table(tuple(columns), tuple(body), ())
+
+
+def best_and_last(records: Sequence[RunRecord], lang: str = "en") -> Table:
+    """Validation of the best and of the last epoch of each monitored training, a row each.
+
+    The metrics are those of the split that chooses the epoch. Where no epoch fulfils the run's
+    condition there is no best one.
+    """
+    pairs = [pair for record in records for pair in _monitored_stages(record)]
+    shown = [r for r in records if any(record is r for record, _ in pairs)]
+    fields = run_cells.distinguishing_fields(shown)
+    metrics = list(dict.fromkeys(name for _, row in pairs for e in row for name in e.validation))
+    has_stages = any(epochs[-1].stage for _, epochs in pairs)
+    columns = [
+        *run_cells.name_columns(fields, lang),
+        *([TableColumn(translate("stages.stage", lang))] if has_stages else []),
+        TableColumn(translate("stages.weights", lang)),
+        TableColumn(translate("stages.epoch number", lang), right=True),
+        *(TableColumn(name.replace("_", " "), right=True) for name in metrics),
+        TableColumn(translate("stages.chosen by", lang)),
+    ]
+    body = []
+    for record, epochs in pairs:
+        stage = [TableCell(_stage_title(record, epochs[-1].stage), "value")] if has_stages else []
+        for name, epoch in _best_and_last(epochs):
+            body.append(
+                (
+                    *run_cells.name_cells(record, fields, lang),
+                    *stage,
+                    TableCell(_weights_title(record, name, lang), "value"),
+                    TableCell(str(epoch.epoch), "value"),
+                    *(_number(epoch.validation.get(metric), "{:.4f}") for metric in metrics),
+                    TableCell(localize(record.facts.get("monitor", "–"), lang)),
+                )
+            )
+    remarks = (TableCell(translate("stages.best remark", lang), "value"),) if body else ()
+    return Table(tuple(columns), tuple(body), remarks)
+
+
+def _monitored_stages(record: RunRecord) -> list[tuple[RunRecord, list[EpochRecord]]]:
+    """The record with the monitored epochs of each of its stages."""
+    stages: dict[int, list[EpochRecord]] = {}
+    for epoch in record.training_epochs:
+        if epoch.since_best is not None and epoch.validation:
+            stages.setdefault(epoch.stage, []).append(epoch)
+    return [(record, epochs) for epochs in stages.values()]
+
+
+def _best_and_last(epochs: Sequence[EpochRecord]) -> list[tuple[str, EpochRecord]]:
+    """The best epoch, if there is one, and the last; one row where they are the same."""
+    bests = [epoch for epoch in epochs if not epoch.since_best]
+    if bests and bests[-1] is epochs[-1]:
+        return [("both", epochs[-1])]
+    return [*(("best", epoch) for epoch in bests[-1:]), ("last", epochs[-1])]
+
+
+def _weights_title(record: RunRecord, name: str, lang: str) -> str:
+    """`best, kept`: which weights the run ended with, where its facts say so."""
+    title = translate(f"stages.{name}", lang)
+    loads_best = record.facts.get("load_best", "").startswith("yes")
+    known = "load_best" in record.facts and name != "both"
+    kept = known and (name == "best") == loads_best
+    return f"{title}, {translate('stages.kept', lang)}" if kept else title
 
 
 def _stage_cells(record: RunRecord, stage: StageRecord) -> tuple[TableCell, ...]:

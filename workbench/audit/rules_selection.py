@@ -50,6 +50,8 @@ def judge_monitor(run: RunFacts) -> Verdict:
         return Unjudged("captioning-only")
     if not run.trains or not run.monitored or run.get("monitor") not in CAPTION_SCORES:
         return None
+    if any(c.metric == "diversity" for c in run.conditions):
+        return None
     return Fault({"monitor": str(run.get("monitor"))})
 
 
@@ -68,12 +70,13 @@ def judge_final_weights(run: RunFacts) -> Verdict:
         values = {"validations": str(validations), "split": str(run.get("validate_on"))}
         return Fault(values, form="planned")
     metric = str(run.get("monitor") or "loss")
-    history = [(epoch, metrics[metric]) for epoch, metrics in run.validations if metric in metrics]
+    history = [entry for entry in run.validations if metric in entry[1]]
     if len(history) < 2:
         return Unjudged("no-validations")
+    eligible = [entry for entry in history if all(c.holds(entry[1]) for c in run.conditions)]
     choose = min if metric == "loss" else max
-    epoch, best = choose(history, key=lambda entry: entry[1])
-    last_epoch, last = history[-1]
+    epoch, metrics = choose(eligible or history[-1:], key=lambda entry: entry[1][metric])
+    last_epoch, best, last = history[-1][0], metrics[metric], history[-1][1][metric]
     values = {
         "metric": metric, "epoch": epoch, "best": formats.number(best),
         "last_epoch": last_epoch, "last": formats.number(last),

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from datasets_mm.profile.subset_facts import SubsetFacts
 from engines import catalog
+from engines.monitor_condition import Condition, parse_conditions
 from results.records.schema import Identity, RunRecord
 from workbench.memory_estimate.plan_estimate import StepCounts
 
@@ -86,6 +87,11 @@ class RunFacts:
         stage = self.stages[-1]
         load_best = stage.get("load_best")
         return bool(stage.get("early_stopping")) if load_best == "auto" else load_best is True
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """Conditions that an epoch fulfils to be the best."""
+        return parse_conditions(str(self.get("monitor_where") or ""))
 
     @property
     def validation_counts(self) -> list[int]:

@@ -33,6 +33,7 @@ from engines.torchkit.memory import depth_extrapolation, fake_training_step, kno
 from engines.torchkit.memory.allocation_tracker import OPTIMIZER, AllocationTracker
 from engines.torchkit.memory.depth_extrapolation import Measurement
 from engines.torchkit.memory.fake_training_step import INPUTS, TrainingOptions
+from engines.torchkit.modeling import lora
 from engines.torchkit.training.early_stopping import Monitor
 
 PartBytes = dict[str, int]
@@ -205,15 +206,15 @@ def measure_phases(
     if query.trains:
         model.train_parts(params.trained_parts)
     books.track_model(ledger, model, model_from_config.parameter_part(model, tuning))
-    peaks: Moments = {}
-    if query.trains:
-        peaks |= name_moments("train", training_peaks(run, model))
-    peaks |= name_moments("predict", evaluation_peaks(run, model, frozen, trains=query.trains))
     counts = {
         "files": files,
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "media": model.projector.length(run.most.frames),
     }
+    peaks: Moments = {}
+    if query.trains:
+        peaks |= name_moments("train", training_peaks(run, model))
+    peaks |= name_moments("predict", evaluation_peaks(run, model, frozen, trains=query.trains))
     return Measurement(peaks, counts)
 
 
@@ -305,14 +306,27 @@ def evaluation_peaks(
         sizes = min(size, LOSS_SAMPLE), min(size, params.evaluate_sample)
         validation = peaks if sizes == (size, size) else eval_phase(run, model, *sizes)
         validation = {moment: parts | moments_bytes for moment, parts in validation.items()}
+    if params.merge_lora and params.lora_rank:  # at the end only, after the validations
+        peaks = merge_phase(run, model) | eval_phase(run, model, size, size)
     if frozen.judge:  # it stays loaded while captions of the next subset are generated
         peaks = {moment: parts | {JUDGE: frozen.judge} for moment, parts in peaks.items()}
         peak = dict(+run.ledger.parts) | frozen.judge_peak
         peaks["judge"] = peak
-        monitored = params.monitor == "siglip" and Monitor.from_params(params).active
+        monitor = Monitor.from_params(params)
+        monitored = monitor.active and "siglip" in monitor.metrics
         if validation and monitored:
             validation["judge"] = peak | moments_bytes
     return peaks | name_moments("validation", validation)
+
+
+def merge_phase(run: FakeCaptioningRun, model: Captioner) -> Moments:
+    """Peak of merging LoRA into the weights, which stay merged."""
+    model.eval()
+    run.ledger.reset_peak()
+    with run.ledger.part(fake_training_step.WHOLE):
+        lora.merge_adapters(model.llm)
+    gc.collect()  # modules refer to each other in cycles
+    return tracked_moments("merge", run.ledger)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import json
 import math
 import shutil
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from engines import trained_weights
 from engines.emitter import Emitter
+from engines.monitor_condition import parse_conditions
 from engines.torchkit.checkpointing import checkpoints
 from engines.torchkit.checkpointing.trained_tensors import trainable_tensors
 from engines.torchkit.runtime.context import Context
@@ -46,14 +47,17 @@ class Monitor:
     """Smallest difference that counts as better, in the metric's unit."""
     load_best: bool
     """Whether the best weights replace the last ones when training ends."""
+    where: str = ""
+    """Condition that an epoch fulfils to be the best; see `monitor_condition`."""
 
     @classmethod
     def from_params(cls, params: Any) -> Self:
         """The monitor of a run's settings; `load_best = "auto"`: with early stopping."""
         load_best = params.early_stopping if params.load_best == "auto" else params.load_best
         return cls(
-            params.monitor, params.early_stopping, params.patience, params.min_delta, load_best
-        )
+            params.monitor, params.early_stopping, params.patience, params.min_delta, load_best,
+            params.monitor_where.strip(),
+        )  # fmt: skip
 
     @property
     def active(self) -> bool:
@@ -65,15 +69,29 @@ class Monitor:
         """The direction of the metric."""
         return self.metric not in LOWER_IS_BETTER
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that decide: the monitored one and those of the condition."""
+        names = (self.metric, *(c.metric for c in parse_conditions(self.where)))
+        return tuple(dict.fromkeys(names))
+
+    def eligible_value(self, metrics: Mapping[str, float]) -> float:
+        """The monitored metric of a validation; NaN if it does not fulfil the condition."""
+        fulfilled = all(c.holds(metrics) for c in parse_conditions(self.where))
+        return metrics[self.metric] if fulfilled else math.nan
+
     def facts(self) -> dict[str, str]:
         """The settings in words, for the record."""
         direction = "higher" if self.higher_is_better else "lower"
         stopping = f"patience {self.patience}, min_delta {self.min_delta:g}"
         return {
-            "monitor": f"{self.metric}, {direction} is better",
+            "monitor": f"{self.metric}, {direction} is better" + self._where(),
             "early_stopping": stopping if self.early_stopping else "off",
             "load_best": f"yes, by {self.metric}" if self.load_best else "no, the last weights",
         }
+
+    def _where(self) -> str:
+        return f", where {self.where}" if self.where else ""
 
 
 class EarlyStopping:
@@ -109,29 +127,40 @@ class EarlyStopping:
     def _keep_best(self, history: Sequence[dict[str, float]]) -> bool:
         """Save the weights if they are the best; returns whether patience has run out."""
         monitor = self._monitor
+        values = [monitor.eligible_value(row) for row in history]
         best, since = best_index(
-            [row[monitor.metric] for row in history],
-            monitor.min_delta,
-            higher_is_better=monitor.higher_is_better,
+            values, monitor.min_delta, higher_is_better=monitor.higher_is_better
         )
+        if math.isnan(values[best]):  # none is eligible yet
+            since = len(values)
         self.since_best = since
         if not since and monitor.load_best:
             tensors = {"model": trainable_tensors(self._model)}
             checkpoints.save(self._root / BEST, tensors, {"epoch": history[-1]["epoch"]})
         if not monitor.early_stopping or since < monitor.patience:
             return False
-        verb = "risen" if monitor.higher_is_better else "fallen"
-        kept = (
-            f"the weights of {self._describe(history[best])} are kept"
-            if monitor.load_best
-            else f"the last weights are kept; the best ones were those of "
-            f"{self._describe(history[best])}"
-        )
-        self._emit.notice(
-            "stopped-early",
-            f"the validation {monitor.metric} has not {verb} for {since} validations; {kept}",
-        )
+        best_row = None if since == len(values) else history[best]
+        self._emit.notice("stopped-early", self._explain_stop(best_row, since))
         return True
+
+    def _explain_stop(self, best: dict[str, float] | None, since: int) -> str:
+        """Why training ends. `best`: None: no epoch fulfils the condition."""
+        monitor = self._monitor
+        if best is None:
+            return self._explain_no_best(since)
+        verb = "risen" if monitor.higher_is_better else "fallen"
+        described = self._describe(best)
+        kept = (
+            f"the weights of {described} are kept"
+            if monitor.load_best
+            else f"the last weights are kept; the best ones were those of {described}"
+        )
+        return f"the validation {monitor.metric} has not {verb} for {since} validations; {kept}"
+
+    def _explain_no_best(self, epochs: int) -> str:
+        """`epochs`: number of validations."""
+        where = self._monitor.where or f"{self._monitor.metric} is a number"
+        return f"none of {epochs} validations has {where}; the last weights are kept"
 
     def _describe(self, row: dict[str, float]) -> str:
         """`epoch 2 (accuracy 0.812)`."""
@@ -141,12 +170,20 @@ class EarlyStopping:
         """Load the best weights into the model and delete their file; False: none were saved."""
         folder = self._root / BEST
         if not (folder / trained_weights.STATE).is_file():
+            self._report_no_best()
             return False
         groups, state = checkpoints.load(folder, next(self._model.parameters()).device)
         self._model.load_state_dict(groups["model"], strict=False)
         self._report_best(int(state["epoch"]))
         shutil.rmtree(folder)
         return True
+
+    def _report_no_best(self) -> None:
+        """Send a notice where no epoch fulfils the condition, unless early stopping did."""
+        monitor, (_, history) = self._monitor, self._read()
+        stopped = monitor.early_stopping and (self.since_best or 0) >= monitor.patience
+        if monitor.load_best and monitor.where and history and not stopped:
+            self._emit.notice("best-weights", self._explain_no_best(len(history)))
 
     def _report_best(self, epoch: int) -> None:
         """Send a notice where the best weights are not the last ones."""

@@ -85,8 +85,32 @@ def test_an_epoch_is_a_row_with_its_note(make):
     assert "개선 없음 3/3, 조기 종료" in korean
 
 
+def test_best_and_last_epoch_stand_side_by_side(make):
+    run = experiment(make)
+    facts = {"monitor": "siglip, higher is better, where diversity > 0.5", "load_best": "yes, by"}
+    table = training_stages.best_and_last([run.model_copy(update={"facts": facts})])
+    assert [row[1:] for row in cells(table)] == [
+        ["2", "best, kept", "3", "0.3383", facts["monitor"]],
+        ["2", "last", "6", "0.0032", facts["monitor"]],
+    ]
+    korean = training_stages.best_and_last([run.model_copy(update={"facts": facts})], "ko")
+    assert cells(korean)[0][-1] == "siglip, 높을수록 좋음, 조건: diversity > 0.5"
+    off = {**facts, "load_best": "no, the last weights"}
+    kept = training_stages.best_and_last([run.model_copy(update={"facts": off})])
+    assert [row[2] for row in cells(kept)] == ["best", "last, kept"]
+    epochs = run.training_epochs
+    rising = run.model_copy(update={"training_epochs": epochs[:-3]})
+    assert [row[2:4] for row in cells(training_stages.best_and_last([rising]))] == [
+        ["best, and the last", "3"]
+    ]
+    never = [epoch.model_copy(update={"since_best": 4}) for epoch in epochs[-4:]]
+    none = run.model_copy(update={"training_epochs": tuple(never)})
+    assert [row[2] for row in cells(training_stages.best_and_last([none]))] == ["last"]
+
+
 def test_runs_without_stages_and_validation_have_no_rows(make):
     record = make.record("01")
     bare = record.model_copy(update={"training_epochs": (EpochRecord(epoch=1, steps=3, loss=1.0),)})
     assert not training_stages.epochs([bare]).rows
     assert not training_stages.stages([bare]).rows
+    assert not training_stages.best_and_last([bare]).rows

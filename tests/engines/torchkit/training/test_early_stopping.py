@@ -87,3 +87,53 @@ def test_facts_of_a_record_name_metric_direction_and_what_is_loaded():
         "load_best": "yes, by accuracy",
     }
     assert monitor().facts()["load_best"] == "no, the last weights"
+    assert monitor(monitor_where="loss < 2").facts()["monitor"] == (
+        "loss, lower is better, where loss < 2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "losses", "weight", "ended", "said"),
+    [
+        # 0.9 is the best, but of an epoch whose loss is too high; 0.6 is that of the others.
+        ({"load_best": True}, [3, 1, 1, 3], 3, [False] * 4, "epoch 3 (accuracy 0.600) replaces"),
+        (
+            {"early_stopping": True},
+            [1, 3, 3, 1],
+            1,
+            [False, False, True],
+            "(accuracy 0.700) are kept",
+        ),
+        (
+            {"load_best": True},
+            [3, 3, math.nan, 3],
+            4,
+            [False] * 4,
+            "none of 4 validations has loss < 2",
+        ),
+        (
+            {"early_stopping": True},
+            [3, 3, 3, 3],
+            2,
+            [False, True],
+            "none of 2 validations has loss",
+        ),
+    ],
+)
+def test_an_epoch_outside_the_condition_is_never_the_best(
+    tmp_path, settings, losses, weight, ended, said
+):
+    model, emit = nn.Linear(1, 1), Emitter()
+    asked = monitor(monitor="accuracy", monitor_where="loss < 2", patience=2, **settings)
+    looks = EarlyStopping(tmp_path, model, emit, asked)
+    stops = []
+    for epoch, (loss, accuracy) in enumerate(zip(losses, [0.7, 0.5, 0.6, 0.9], strict=True), 1):
+        with torch.no_grad():
+            model.weight.fill_(epoch)
+        stops.append(looks.record(epoch, loss=loss, accuracy=accuracy))
+        if stops[-1]:
+            break
+    looks.restore_best()
+    assert (model.weight.item(), stops) == (weight, ended)
+    notices = [m.text for m in emit.sent if m.kind == "notice"]
+    assert len([text for text in notices if said in text]) == 1, notices
