@@ -216,6 +216,15 @@ def _find_absence(name: str, entry: ModelEntry | ModelPart) -> str | None:
     return None if folder.is_dir() else f"model '{name}': {folder} is no folder; check the path"
 
 
+def parse_part(text: str) -> ModelPart | None:
+    """The part that `path:/abs/dir` or `hub:org/name[@revision]` names; None: it is neither."""
+    kind, _, rest = text.partition(":")
+    if kind == "path":
+        return ModelPart(path=rest)
+    hub, _, revision = rest.partition("@")
+    return ModelPart(hub=hub, revision=revision or "main") if kind == "hub" else None
+
+
 def weights_folder(entry: ModelEntry | ModelPart) -> Path | None:
     """The folder with the weights: its path, or its snapshot in the local hub cache; else None."""
     if entry.path:

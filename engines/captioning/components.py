@@ -35,16 +35,10 @@ def select_part(entry: ModelEntry, params: Params, name: str) -> ModelPart:
         EngineError: none is set, or the setting has neither of its two forms.
     """
     setting: str = getattr(params, name)
-    kind, _, rest = setting.partition(":")
-    if kind == "path":
-        part: ModelPart | None = ModelPart(path=rest)
-    elif kind == "hub":
-        hub, _, revision = rest.partition("@")
-        part = ModelPart(hub=hub, revision=revision or "main")
-    elif setting:
+    part: ModelPart | None = model_catalog.parse_part(setting)
+    if setting and part is None:
         raise EngineError(f"{name} = {setting}: is neither path:/abs/dir nor hub:org/name")
-    else:
-        part = getattr(entry, name)
+    part = part or getattr(entry, name)
     if part is None:
         raise EngineError(f"model '{entry.name}' has no {name}; set {name} = path:/abs/dir")
     return part

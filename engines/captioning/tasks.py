@@ -10,19 +10,24 @@ from engines.captioning.context import Context
 from engines.captioning.data.dataset import CaptioningData, read_data
 from engines.captioning.evaluation.evaluate import Evaluator
 from engines.captioning.evaluation.image_text_score import ImageTextScorer
+from engines.captioning.metrics import clip_score
 from engines.captioning.models.vision import VisionTower
 from engines.captioning.params import ARCHITECTURE_PARAMS, Params
 from engines.captioning.prepare import prepare
 from engines.emitter import Emitter, EngineError
 from engines.protocol import RunSpec
+from engines.torchkit.modeling import lora
 from engines.torchkit.runtime import device, run_setup
 from engines.torchkit.training import trained_model
+from engines.torchkit.training.early_stopping import eval_mode
 
 
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     """Train on the subset and evaluate, only evaluate, or only caption."""
     params = Params.model_validate(spec.params)
     context = resolve_model(run_setup.begin_run(spec, params, emit, run_dir))
+    if "siglip" in params.scorers and params.siglip and spec.task != "probe":
+        clip_score.find_folder(params.siglip)  # before hours of training, not after them
     target = context.device
     device.set_convolution_benchmark(fixed=True)  # every pass of the towerhas one shape
     with context.process_group.rank_zero_first(emit):
@@ -41,6 +46,10 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
             return
     else:
         training.send_plan(context, data, ready)
+    if params.merge_lora and context.params.lora_rank:
+        emit.phase("load", "LoRA merged into the weights")
+        with eval_mode(ready.model):
+            lora.merge_adapters(ready.model.llm)
     evaluate_splits(context, data, evaluator)
     device.report_memory(emit, "generate", target)
 

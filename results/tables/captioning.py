@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from results.records.schema import Identity, MetricRecord, RunRecord
 from results.tables import run_cells
 from results.tables.metrics import metrics_of_split
 from results.text import formats
-from results.text.table import Table, TableCell, TableColumn
+from results.text.table import Table, TableCell, TableColumn, escape
 from results.text.translations import cause, translate
 
 ENGINE: Final = "captioning"
@@ -25,8 +25,12 @@ STUDY_COLUMNS: Final = (
     ("Diversity", ("diversity",)),
     ("SigLIP", ("SigLIP cosine", "cosine (local")),
     ("METEOR", ("METEOR",)),
+    ("BERTScore", ("BERTScore F1",)),
+    ("Cut off", ("cut at max_new_tokens",)),
 )
-"""The study's columns, and how the names of the metrics begin that fill them."""
+"""The columns of scores, and how the names of the metrics begin that fill them."""
+ALWAYS_SHOWN: Final = frozenset({"Diversity", "SigLIP", "METEOR"})
+"""The study's columns; the others are shown where a run has them."""
 
 PROJECTORS: Final = {
     "linear": "Linear", "mlp2x": "MLP-2L", "c_abstractor": "C-Abstractor", "perceiver": "Perceiver",
@@ -35,6 +39,14 @@ PROJECTORS: Final = {
 """Value of the setting `projector` -> its name in tables."""
 
 _PARAMETERS: Final = re.compile(r"^([\w-]+), ([\d,]+) parameters")
+
+
+class StudyColumn(NamedTuple):
+    """A column of scores: one metric, by its full name."""
+
+    title: str
+    metric: str
+    """Empty: no run has one."""
 
 
 def captioning_runs(records: Sequence[RunRecord]) -> list[RunRecord]:
@@ -61,19 +73,21 @@ def experiments(
     notes: Mapping[str, tuple[str, ...]] | None = None,
     lang: str = "en",
 ) -> Table:
-    """`experiment · projector · params · diversity · SigLIP · METEOR · state · finding`.
+    """`experiment · projector · params · diversity · SigLIP · METEOR · … · state · finding`.
 
-    A row is a run, evaluated on the last of its splits (the held-out one, where there is one);
-    runs that have not ended stand below with what is known of them.
+    A column has values of one metric only: METEOR by another rule has a column of its own. A row
+    is a run, evaluated on the last of its splits (the held-out one, where there is one); runs that
+    have not ended stand below with what is known of them.
     """
     runs = captioning_runs(records)
     waiting = [i for i in planned if i.engine == ENGINE]
+    scored = _study_columns(runs)
     columns = (
         TableColumn(translate("captions.id", lang)),
         TableColumn(translate("captions.projector", lang)),
         TableColumn(translate("captions.params", lang), right=True),
         TableColumn(translate("captions.on", lang)),
-        *(TableColumn(title, right=True) for title, _ in STUDY_COLUMNS),
+        *(TableColumn(column.title, right=True) for column in scored),
         TableColumn(translate("captions.state", lang)),
         TableColumn(translate("captions.finding", lang)),
     )
@@ -87,7 +101,7 @@ def experiments(
         (
             _name_cell(r.identity, run_cells.flags(r, lang)),
             *_projector_cells(r, lang),
-            *_study_cells(r, lang),
+            *_study_cells(r, scored, lang),
             *last_cells(r.identity, "done" if r.exit.cause == "completed" else r.exit.cause),
         )
         for r in runs
@@ -97,12 +111,12 @@ def experiments(
         (
             _name_cell(i, ()),
             TableCell(projector_title(i.params.get("projector"))),
-            *[nothing] * (2 + len(STUDY_COLUMNS)),
+            *[nothing] * (2 + len(scored)),
             *last_cells(i, "waiting"),
         )
         for i in waiting
     ]  # fmt: skip
-    return Table(columns, tuple(body), tuple(_name_remarks(runs, lang)) if body else ())
+    return Table(columns, tuple(body), tuple(_name_remarks(scored, lang)) if body else ())
 
 
 def scores(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table:
@@ -160,20 +174,47 @@ def _projector_cells(record: RunRecord, lang: str) -> tuple[TableCell, TableCell
     )
 
 
-def _study_cells(record: RunRecord, lang: str) -> tuple[TableCell, ...]:
-    others = [split for split in splits([record]) if split != "train"] or splits([record])
-    if not others:
+def _last_split(record: RunRecord) -> str:
+    """The split by which a run is listed; empty: it was not evaluated."""
+    names = splits([record])
+    others = [split for split in names if split != "train"] or names
+    return others[-1] if others else ""
+
+
+def _study_columns(records: Sequence[RunRecord]) -> list[StudyColumn]:
+    """A column for each kind of score: the metric that all runs have, else one for each metric."""
+    columns = []
+    for title, beginnings in STUDY_COLUMNS:
+        by_run = [
+            [m.name for m in r.metrics if m.split == split and m.name.startswith(beginnings)]
+            for r in records
+            if (split := _last_split(r))
+        ]
+        names = [names_of_run for names_of_run in by_run if names_of_run]
+        shared = [name for name in (names or [[]])[0] if all(name in other for other in names)]
+        chosen = shared[:1] or list(dict.fromkeys(names_of_run[0] for names_of_run in names))
+        if len(chosen) > 1:
+            columns += [StudyColumn(escape(name), name) for name in chosen]
+        elif chosen or title in ALWAYS_SHOWN:
+            columns.append(StudyColumn(title, "".join(chosen)))
+    return columns
+
+
+def _study_cells(
+    record: RunRecord, columns: Sequence[StudyColumn], lang: str
+) -> tuple[TableCell, ...]:
+    split = _last_split(record)
+    if not split:
         return (
             TableCell("–", "value"),
-            *[TableCell(translate("not reached", lang), "unknown")] * len(STUDY_COLUMNS),
+            *[TableCell(translate("not reached", lang), "unknown")] * len(columns),
         )
-    split = others[-1]
-    metrics = [m for m in record.metrics if m.split == split]
+    metrics = {m.name: m for m in record.metrics if m.split == split}
     flags = (translate("captions.collapse", lang),) if is_collapsed(record, split) else ()
-    cells = []
-    for title, beginnings in STUDY_COLUMNS:
-        metric = next((m for m in metrics if m.name.startswith(beginnings)), None)
-        cells.append(_metric_cell(metric, flags if title == "Diversity" else ()))
+    cells = (
+        _metric_cell(metrics.get(c.metric), flags if c.title == "Diversity" else ())
+        for c in columns
+    )
     return (TableCell(split, "code"), *cells)
 
 
@@ -183,18 +224,13 @@ def _metric_cell(metric: MetricRecord | None, flags: tuple[str, ...] = ()) -> Ta
     return TableCell(formats.interval(metric.value, metric.low, metric.high), "value", flags)
 
 
-def _name_remarks(records: Sequence[RunRecord], lang: str) -> list[TableCell]:
-    """Full metric names of the study's columns, because a METEOR of another tokenizer differs."""
-    remarks = []
-    for title, beginnings in STUDY_COLUMNS:
-        names = dict.fromkeys(
-            m.name for r in records for m in r.metrics if m.name.startswith(beginnings)
-        )
-        if names and title != "Diversity":
-            remarks.append(
-                TableCell(translate("captions.names", lang).format(title, "; ".join(names)))
-            )
-    return remarks
+def _name_remarks(columns: Sequence[StudyColumn], lang: str) -> list[TableCell]:
+    """Full metric names of the columns, because a METEOR of another tokenizer differs."""
+    return [
+        TableCell(translate("captions.names", lang).format(column.title, column.metric))
+        for column in columns
+        if column.metric and column.title not in ("Diversity", escape(column.metric))
+    ]
 
 
 def _method_remarks(metrics_of_runs: Iterable[Mapping[str, MetricRecord]]) -> list[TableCell]:

@@ -23,7 +23,7 @@ from engines.captioning.models.vision import VisionTower
 from engines.captioning.params import Params
 from engines.memory_query import MemoryQuery
 from engines.model_catalog import ModelPart
-from engines.torchkit.modeling import quantize
+from engines.torchkit.modeling import lora, quantize
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training.optimizers import decay_groups
 from tests.engines import allocations
@@ -149,6 +149,8 @@ class Real:
         sizes = prepare.select_projector_sizes(
             params, tower, shape.frames, llm.embedding_width(found)
         )
+        if params.merge_lora:
+            lora.merge_adapters(found.eval())
         words = PromptTemplate(Tokenizer(BPE()), (1, 1, 1), (1,) * 10, -1, "")  # no caption ends
         model = Captioner(projectors.build_projector(sizes), found, words).to(device)
         kept = quantize.weight_bytes(model) + allocations.of(model.buffers())

@@ -150,8 +150,9 @@ def judge_meteor_tokenizer(run: RunFacts) -> Verdict:
     if run.engine != "captioning":
         return Unjudged("captioning-only")
     if (record := run.completed) is not None:
-        names = [m.name for m in record.metrics if m.name.startswith(METEOR) and BLANKS in m.name]
-        return Fault({"name": names[0]}) if names else None
+        names = {m.name for m in record.metrics if m.name.startswith(METEOR)}
+        only_blanks = bool(names) and all(BLANKS in name for name in names)
+        return Fault({"name": min(names)}) if only_blanks else None
     if "meteor" not in (run.get("scorers") or ()) or find_spec("kiwipiepy") is not None:
         return None
     if run.data is None:
@@ -160,21 +161,31 @@ def judge_meteor_tokenizer(run: RunFacts) -> Verdict:
 
 
 def judge_meteor_rules(runs: Sequence[RunFacts]) -> Verdict:
-    """METEOR: values by two tokenizers on one split are no comparison."""
+    """METEOR: runs without a rule in common on a split cannot be compared."""
     if all(run.engine != "captioning" for run in runs):
         return Unjudged("captioning-only")
-    rules: dict[str, dict[str, list[str]]] = {}
+    rules: dict[str, list[tuple[str, set[str]]]] = {}
     for run in runs:
+        names_of_split: dict[str, set[str]] = {}
         for metric in _meteors(run):
-            rules.setdefault(metric.split, {}).setdefault(metric.name, []).append(run.name)
+            names_of_split.setdefault(metric.split, set()).add(metric.name)
+        for split, names in names_of_split.items():
+            rules.setdefault(split, []).append((run.name, names))
     if not rules:
         return Unjudged(NO_RECORD)
-    mixed = {split: names for split, names in rules.items() if len(names) > 1}
+    mixed = {
+        split: entries
+        for split, entries in rules.items()
+        if not set.intersection(*(names for _, names in entries))
+    }
     if not mixed:
         return None
-    text = "; ".join(f"{split}: {', '.join(sorted(names))}" for split, names in mixed.items())
-    names = [name for by_rule in mixed.values() for many in by_rule.values() for name in many]
-    return Fault({"rules": text}, runs=tuple(dict.fromkeys(names)))
+    text = "; ".join(
+        f"{split}: {', '.join(sorted(set.union(*(names for _, names in entries))))}"
+        for split, entries in mixed.items()
+    )
+    run_names = [name for entries in mixed.values() for name, _ in entries]
+    return Fault({"rules": text}, runs=tuple(dict.fromkeys(run_names)))
 
 
 def _meteors(run: RunFacts) -> list[MetricRecord]:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,8 @@ from engines.captioning.context import Context
 from engines.captioning.data.dataset import Split
 from engines.captioning.data.media import CaptionBatch, Rows, pad_captions
 from engines.captioning.evaluation.image_text_score import ImageTextScorer
-from engines.captioning.metrics import CaptionScore, diversity
+from engines.captioning.metrics import CaptionScore, bert_score, diversity, share_score
+from engines.captioning.metrics.bert_score import BertScorer
 from engines.captioning.metrics.diversity import Diversity
 from engines.captioning.prepare import PreparedCaptioner
 from engines.emitter import EngineError, describe_artifact
@@ -55,6 +56,14 @@ class CaptionLosses:
     def mean(self) -> float:
         """Mean nats per token with their own media."""
         return float(self.matched.sum() / self.tokens.sum())
+
+
+class GeneratedCaptions(NamedTuple):
+    """Captions of some media, in their order."""
+
+    texts: list[str]
+    cut: list[bool]
+    """Whether each ended by `max_new_tokens`, without its end token."""
 
 
 class Evaluator:
@@ -94,24 +103,27 @@ class Evaluator:
                 losses.append(summed.double())
         return torch.cat(losses).cpu().numpy()
 
-    def generate_captions(self, split: Split) -> list[str]:
-        """Generate a caption for every medium, greedily."""
-        captions: list[str] = []
-        params = self._context.params
+    def generate_captions(self, split: Split) -> GeneratedCaptions:
+        """Generate a caption for every medium, greedily, in batches of similar length."""
+        tokens: list[list[int]] = []
+        params, order = self._context.params, generation_order(split)
         longest, penalty = params.max_new_tokens, params.repetition_penalty
         with eval_mode(self._ready.model):
-            parts = split_rows(split.rows, self._batch)
+            parts = split_rows(split.rows[order], self._batch)
             for _, media in self._context.pipeline.batches(parts, self._ready.items.gather):
                 features = self._ready.encode_features(media)
                 with self._context.precision.autocast():
-                    tokens = self._ready.model.generate(features, longest, penalty)
-                captions += [self._ready.template.decode(ids) for ids in tokens]
-                self._context.report_progress(len(captions), len(split), "captions")
-        return captions
+                    tokens += self._ready.model.generate(features, longest, penalty)
+                self._context.report_progress(len(tokens), len(split), "captions")
+        in_order = [tokens[position] for position in np.argsort(order)]
+        return GeneratedCaptions(
+            [self._ready.template.decode(ids) for ids in in_order],
+            [len(ids) == longest for ids in in_order],
+        )
 
     def check_diversity(self, split: Split, when: str) -> tuple[list[str], float]:
         """Generate captions; returns them and the share of unique ones. Warns of mode collapse."""
-        candidates = self.generate_captions(split)
+        candidates = self.generate_captions(split).texts
         variety = diversity.measure_diversity(candidates, split.captions.language)
         self._warn_of_collapse(variety, f"{split.name}, {when}", len(candidates))
         return candidates, variety.unique
@@ -132,9 +144,9 @@ class Evaluator:
                 f"monitor = {metric} cannot be computed here (see the notices); set another "
                 "monitor, or turn early_stopping and load_best off"
             )
-        return scored[
-            -1
-        ].value  # an image-text scorer gives its probability  last, where it has one
+        # An image-text scorer gives its probability last, where it has one; METEOR the best rule
+        # of the language first.
+        return scored[-1 if metric == "siglip" else 0].value
 
     def _warn_of_collapse(self, variety: Diversity, sample: str, n: int) -> None:
         if variety.collapsed:
@@ -151,7 +163,7 @@ class Evaluator:
         emit.phase("eval", name)
         losses = self.compute_losses(split)
         emit.phase("generate", name)
-        candidates = self.generate_captions(split)
+        candidates, cut = self.generate_captions(split)
         emit.phase("eval", f"scores of {name}")
         language = split.captions.language
         self._warn_of_collapse(
@@ -165,6 +177,7 @@ class Evaluator:
         metrics = [*loss_metrics(losses), self._unigram_loss(split)]
         for scored in (
             *diversity.all_scores(candidates, language),
+            self._cut_share(cut),
             *self._compute_scores(split, candidates),
         ):
             metrics.append(_to_metric(scored))
@@ -183,13 +196,13 @@ class Evaluator:
         """
         emit, name = self._context.emit, split.name
         emit.phase("generate", name)
-        candidates = self.generate_captions(split)
+        candidates, cut = self.generate_captions(split)
         emit.phase("eval", f"scores of {name}")
         language = split.captions.language
         self._warn_of_collapse(
             diversity.measure_diversity(candidates, language), name, len(candidates)
         )
-        scored = diversity.all_scores(candidates, language)
+        scored = [*diversity.all_scores(candidates, language), self._cut_share(cut)]
         if self._context.params.siglip and "siglip" in self._context.params.scorers:
             scored += self._judge.score(split, candidates)
         file = f"predictions/{name}.jsonl"
@@ -245,11 +258,17 @@ class Evaluator:
             else:
                 yield from self._score_texts(name, split, candidates)
 
+    def _cut_share(self, cut: Sequence[bool]) -> CaptionScore:
+        limit = self._context.params.max_new_tokens
+        return share_score("cut at max_new_tokens", cut, f"no end token among {limit}")
+
     def _score_texts(
         self, name: str, split: Split, candidates: Sequence[str]
     ) -> list[CaptionScore]:
         """Scores of one text scorer; empty, with a notice, where its library is missing."""
         captions = split.captions
+        if name == "bertscore":
+            return self._score_by_bert(split, candidates)
         try:
             module = importlib.import_module(f"engines.captioning.metrics.{TEXT_SCORERS[name]}")
             scores = module.score(candidates, captions.references, captions.language)
@@ -259,6 +278,30 @@ class Evaluator:
             )
             return []
         return scores if isinstance(scores, list) else [scores]
+
+    def _score_by_bert(self, split: Split, candidates: Sequence[str]) -> list[CaptionScore]:
+        """BERTScore; empty where no encoder is set, and, with a notice, where it is not there."""
+        params = self._context.params
+        if not params.bert_score:
+            return []
+        try:
+            scorer = BertScorer(
+                params.bert_score, params.bert_score_layer, str(self._context.device)
+            )
+        except EngineError as error:
+            self._context.emit.notice("not-scored", f"bertscore: {error}")
+            return []
+        return [bert_score.build_score(scorer, candidates, split.captions.references)]
+
+
+def generation_order(split: Split) -> Rows:
+    """Positions [n] of the media as they are captioned: those with long captions first.
+
+    Captions of a batch then end at about the same step, and the batch that needs most memory comes
+    first. Without captions: as they are.
+    """
+    lengths = [len(references[0]) if references else 0 for references in split.captions.references]
+    return np.argsort([-length for length in lengths], kind="stable")
 
 
 def _write_predictions(

@@ -11,7 +11,13 @@ import torch
 from engines.captioning.context import Context
 from engines.captioning.data.dataset import Split
 from engines.captioning.data.media import Frames, Rows
-from engines.captioning.metrics import CaptionScore, Numbers, clip_score, mean_score
+from engines.captioning.metrics import (
+    CaptionScore,
+    Numbers,
+    clip_score,
+    mean_score,
+    share_score,
+)
 from engines.captioning.metrics.local_clip_score import LocalScorer
 from engines.captioning.prepare import PreparedCaptioner
 from engines.torchkit.data.data_loader import split_rows
@@ -70,7 +76,7 @@ class ImageTextScorer:
         scorer.to(str(self._context.device))
         cosines: list[Numbers] = []
         probabilities: list[Numbers] = []
-        truncated = 0
+        truncated: list[bool] = []
         for start in range(0, len(split), MEDIA_PER_BATCH):
             rows = split.rows[start : start + MEDIA_PER_BATCH]
             images = self._pixels.gather(rows).numpy()
@@ -79,11 +85,16 @@ class ImageTextScorer:
             probabilities.append(scores[1])
             truncated += scorer.truncated
             self._context.report_progress(start + len(rows), len(split), "captions judged")
-        if truncated:
-            text = f"{split.name}: {truncated} captions were longer than the judge's text tower"
-            self._context.emit.notice("texts-truncated", text, truncated)
+        if count := sum(truncated):
+            text = f"{split.name}: {count} captions were longer than the judge's text tower"
+            self._context.emit.notice("texts-truncated", text, count)
         arrays = np.concatenate(cosines), np.concatenate(probabilities)
-        return clip_score.build_scores(scorer.name, *arrays, frames=self._pixels.frames)
+        name, remark = (
+            f"cut by the judge at {scorer.context} tokens",
+            f"{scorer.name} reads no more",
+        )
+        cut = share_score(name, truncated, remark)
+        return [cut, *clip_score.build_scores(scorer.name, *arrays, frames=self._pixels.frames)]
 
     def _train_local_scorer(self) -> LocalScorer:
         if self._local is None:

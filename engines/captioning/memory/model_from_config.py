@@ -23,7 +23,7 @@ from engines.captioning.models.captioner import Captioner
 from engines.captioning.models.vision import VisionTower
 from engines.captioning.params import Params
 from engines.emitter import EngineError
-from engines.model_catalog import ModelPart
+from engines.model_catalog import ModelPart, parse_part
 from engines.torchkit.memory import depth_extrapolation, fake_training_step, known_configs
 from engines.torchkit.memory.allocation_tracker import AllocationTracker
 from engines.torchkit.memory.fake_training_step import LOGITS, TrainingOptions
@@ -190,11 +190,8 @@ def build_scorer(params: Params) -> tuple[Any, str]:
     """The image-text scorer that is set, with fake weights; None and a remark: it is left out."""
     if "siglip" not in params.scorers or not params.siglip:
         return None, ""
-    kind, _, rest = params.siglip.rpartition(":")
-    hub, _, revision = rest.partition("@")
-    part = (
-        ModelPart(hub=hub, revision=revision or "main") if kind == "hub" else ModelPart(path=rest)
-    )
+    part = parse_part(params.siglip) or ModelPart(path=params.siglip)
+    rest = part.hub or part.path
     try:
         match = known_configs.find_config(part, KNOWN_CONFIGS)
         if match is None:

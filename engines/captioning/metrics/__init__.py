@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from results.statistics import bootstrap_mean
+from results.statistics import bootstrap_mean, wilson_interval
 
 Numbers = npt.NDArray[np.float64]
 RESAMPLES: Final = 1000
@@ -39,6 +39,20 @@ def mean_score(name: str, per_item: Numbers, remark: str = "") -> CaptionScore:
     value = float(per_item.mean()) if per_item.size else float("nan")
     method = f"{interval.method}; {remark}" if remark else interval.method
     return CaptionScore(name, per_item, value, interval.low, interval.high, method)
+
+
+def share_score(name: str, flags: Sequence[bool], remark: str = "") -> CaptionScore:
+    """The share of captions with a flag as a score that is better when it is lower.
+
+    Its interval is Wilson's.
+    """
+    per_item = np.asarray(flags, np.float64)
+    interval = wilson_interval(int(per_item.sum()), len(per_item))
+    method = f"{interval.method}; {remark}" if remark else interval.method
+    return CaptionScore(
+        name, per_item, float(per_item.mean()), interval.low, interval.high, method,
+        higher_is_better=False,
+    )  # fmt: skip
 
 
 def validate_captions(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> None:

@@ -44,21 +44,23 @@ class ClipScorer:
         Raises:
             EngineError: it is not there, or no CLIP or SigLIP of a fixed resolution.
         """
-        self.folder = _resolve_folder(name)
+        self.folder = find_folder(name)
         self.name = name.removeprefix("hub:") if name.startswith("hub:") else self.folder.name
         self.device = torch.device(device)
         config = read_config(self.folder)
         self._siglip = config.get("model_type") in SIGLIP
         self._model = _load_model(self.folder, config, self.name).to(self.device).eval()
-        self._tokenizer = _load_tokenizer(self.folder, config, siglip=self._siglip)
+        self.context = _context_length(config, siglip=self._siglip)
+        """Tokens of a caption that the text tower reads."""
+        self._tokenizer = _load_tokenizer(self.folder, config, self.context, siglip=self._siglip)
         self._side = int(self._model.config.vision_config.image_size)
         default_statistics = STATISTICS["siglip" if self._siglip else "clip"]
         self._mean, self._std = (
             torch.tensor(channels, device=self.device).view(1, 3, 1, 1)
             for channels in read_pixel_statistics(self.folder) or default_statistics
         )
-        self.truncated = 0
-        """Captions of the last call that exceeded the context of the text tower."""
+        self.truncated: list[bool] = []
+        """Whether each caption of the last call was longer."""
 
     def to(self, device: str) -> None:
         """Move the model to another device."""
@@ -75,7 +77,7 @@ class ClipScorer:
         """
         frames = images if images.ndim == 5 else images[:, None]
         cosines, probabilities = [], []
-        self.truncated = 0
+        self.truncated = []
         for start in range(0, len(captions), BATCH):
             rows = slice(start, start + BATCH)
             batch_cosines, batch_probabilities = self._score_batch(frames[rows], captions[rows])
@@ -102,7 +104,7 @@ class ClipScorer:
 
     def _tokenize(self, captions: Sequence[str]) -> dict[str, Tensor]:
         encodings = self._tokenizer.encode_batch(list(captions))
-        self.truncated += sum(bool(encoding.overflowing) for encoding in encodings)
+        self.truncated += [bool(encoding.overflowing) for encoding in encodings]
         ids = torch.tensor([encoding.ids for encoding in encodings], device=self.device)
         if self._siglip:
             return {"input_ids": ids}
@@ -130,7 +132,12 @@ def build_scores(
     return scores
 
 
-def _resolve_folder(name: str) -> Path:
+def find_folder(name: str) -> Path:
+    """The folder of a scorer, as `ClipScorer` takes its name.
+
+    Raises:
+        EngineError: no CLIP or SigLIP is there.
+    """
     entry = None
     if name.startswith(("path:", "hub:")):
         try:
@@ -172,14 +179,21 @@ def select_model_class(config: dict[str, Any], name: str) -> tuple[Any, Any]:
     return classes[kind], classes[kind].config_class.from_dict(config)
 
 
-def _load_tokenizer(folder: Path, config: dict[str, Any], *, siglip: bool) -> Tokenizer:
+def _context_length(config: dict[str, Any], *, siglip: bool) -> int:
+    """Tokens that the text tower reads; a configuration leaves out what is usual."""
+    text = config.get("text_config") or {}
+    return int(text.get("max_position_embeddings") or (64 if siglip else 77))
+
+
+def _load_tokenizer(
+    folder: Path, config: dict[str, Any], length: int, *, siglip: bool
+) -> Tokenizer:
     """The tokenizer of the folder, padded as in training: SigLIP to full length, CLIP by batch.
 
     transformers' classes are not used: for SigLIP they neither pad nor lower the case.
     """
     text = config.get("text_config") or {}
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    length = int(text.get("max_position_embeddings") or (64 if siglip else 77))
     tokenizer.enable_truncation(length)
     if not siglip:
         tokenizer.enable_padding(pad_id=tokenizer.token_to_id("<|endoftext|>") or 0)

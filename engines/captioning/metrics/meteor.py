@@ -1,7 +1,8 @@
 """METEOR (Lavie and Agarwal 2007), computed by NLTK's `meteor_score`.
 
 English words match exactly, by Porter stem, or by synonym where NLTK finds a WordNet; words of
-other languages match exactly. The Java program METEOR 1.5 differs by ten points and more.
+other languages match exactly. Korean is scored by two rules, each under its own name. The Java
+program METEOR 1.5 differs by ten points and more.
 """
 
 from __future__ import annotations
@@ -13,21 +14,33 @@ from typing import Any
 import numpy as np
 
 from engines.captioning.metrics import CaptionScore, mean_score, validate_captions
-from engines.captioning.metrics.tokenizers import get_tokenizer
+from engines.captioning.metrics.tokenizers import Tokenizer, get_tokenizers
 
 
 def score(
     candidates: Sequence[str], references: Sequence[Sequence[str]], language: str
-) -> CaptionScore:
-    """METEOR of each caption against the best of its references.
+) -> list[CaptionScore]:
+    """METEOR of each caption against the best of its references, by each rule of the language.
 
     Raises:
         ValueError: see `validate_captions`.
     """
+    validate_captions(candidates, references)
+    return [
+        score_by_rule(candidates, references, language, tokenizer)
+        for tokenizer in get_tokenizers(language)
+    ]
+
+
+def score_by_rule(
+    candidates: Sequence[str],
+    references: Sequence[Sequence[str]],
+    language: str,
+    tokenizer: Tokenizer,
+) -> CaptionScore:
+    """METEOR of each caption, its words as `tokenizer` splits them."""
     from nltk.translate.meteor_score import meteor_score
 
-    validate_captions(candidates, references)
-    tokenizer = get_tokenizer(language)
     stemmer, wordnet, stages = _matching_stages(language)
     values = [
         meteor_score(

@@ -17,6 +17,7 @@ _WORD: Final = re.compile(r"\w+(?:['’]\w+)*")
 _LETTER: Final = re.compile(r"\w")
 UNSPACED: Final = frozenset({"zh", "ja", "th"})
 """Languages written without blanks: every letter is a token."""
+KOREAN_BLANKS: Final = "ko split at blanks"
 
 
 class Tokenizer(NamedTuple):
@@ -26,13 +27,24 @@ class Tokenizer(NamedTuple):
     split: Callable[[str], list[str]]
 
 
+def get_tokenizers(language: str) -> list[Tokenizer]:
+    """All rules that captions of a language are scored by, the best one first.
+
+    Korean by morphemes and, as published scores often are, by blanks; others by one rule.
+    """
+    tokenizers = [get_tokenizer(language)]
+    if language == "ko" and tokenizers[0].name != KOREAN_BLANKS:
+        tokenizers.append(Tokenizer(KOREAN_BLANKS, split_words))
+    return tokenizers
+
+
 @cache
 def get_tokenizer(language: str) -> Tokenizer:
     """The tokenizer of a language."""
     if language == "ko":
         if find_spec("kiwipiepy") is not None:
             return Tokenizer("kiwi morphemes", _kiwi_splitter())
-        return Tokenizer("ko split at blanks", split_words)
+        return Tokenizer(KOREAN_BLANKS, split_words)
     if language in UNSPACED:
         return Tokenizer(f"{language} letters", lambda text: _LETTER.findall(normalize_text(text)))
     return Tokenizer(f"{language} words".strip(), split_words)

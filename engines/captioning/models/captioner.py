@@ -6,7 +6,7 @@ vision tower is no part of it: it is frozen, and its features may come from the 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import Any, Final, cast
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engines.captioning.models import llm as language
+from engines.captioning.models.generation import decode_greedily
 from engines.captioning.models.llm import PromptTemplate
 from engines.captioning.models.projectors import Projector
 
@@ -104,31 +105,16 @@ class Captioner(nn.Module):
         )
         return losses.view_as(labels).sum(1), (labels != IGNORED).sum(1)
 
-    @torch.no_grad()
     def generate(
         self, features: Tensor, longest: int, repetition_penalty: float = 1.0
     ) -> list[list[int]]:
-        """Generate greedily with a key-value cache: ids of each caption, without the end token.
-
-        `repetition_penalty`: see `penalize_repetition`; 1: none.
-        """
-        from transformers import DynamicCache
-
-        inputs, cache = self.embed_prompt(features), DynamicCache()
-        unfinished = torch.ones(len(features), dtype=torch.bool, device=features.device)
-        tokens: list[Tensor] = []
-        for _ in range(longest):
-            logits = self.next_logits(inputs, cache)
-            if tokens and repetition_penalty != 1:
-                logits = penalize_repetition(logits, torch.stack(tokens, 1), repetition_penalty)
-            token = logits.argmax(-1)
-            token = torch.where(unfinished, token, self._end)
-            tokens.append(token)
-            unfinished = unfinished & (token != self._end)
-            if not unfinished.any():
-                break
-            inputs = language.input_embeddings(self.llm)(token)[:, None].to(inputs.dtype)
-        return [_cut_at_end(row, self._end) for row in torch.stack(tokens, 1).tolist()]
+        """Ids of a caption for each of features [B, F, N, D]; see `generation.decode_greedily`."""
+        with torch.no_grad():
+            prompt = self.embed_prompt(features)
+        embeddings = language.input_embeddings(self.llm)
+        return decode_greedily(
+            prompt, self.next_logits, embeddings, self._end, longest, repetition_penalty
+        )
 
     def next_token(self, inputs: Tensor, cache: Any) -> Tensor:
         """Most probable next token [B] after inputs [B, T, W] and the contents of the cache."""
@@ -140,16 +126,6 @@ class Captioner(nn.Module):
             inputs_embeds=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1
         )
         return cast("Tensor", out.logits[:, -1])
-
-
-def penalize_repetition(logits: Tensor, generated: Tensor, penalty: float) -> Tensor:
-    """Logits [B, V] in which the tokens `generated` [B, T] so far are less probable.
-
-    Keskar et al. 2019, "CTRL", section 4.1: positive logits are divided by the penalty, negative
-    ones multiplied by it, as in transformers.
-    """
-    scores = logits.gather(1, generated)
-    return logits.scatter(1, generated, torch.where(scores < 0, scores * penalty, scores / penalty))
 
 
 def pooled_deviation(pieces: Iterable[Tensor]) -> Tensor:
@@ -179,8 +155,3 @@ def _part_of(name: str) -> str:
     if name.startswith("projector."):
         return "projector"
     return "lora" if ".lora_" in name else ""
-
-
-def _cut_at_end(ids: Sequence[int], end: int) -> list[int]:
-    kept = list(ids)
-    return kept[: kept.index(end)] if end in kept else kept

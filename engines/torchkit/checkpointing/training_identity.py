@@ -42,7 +42,7 @@ NEUTRAL: Final = frozenset(
         "deterministic", "evaluate_on", "evaluate_modalities", "eval_batch_size", "evaluate_train",
         "evaluate_limit", "pseudo_recall", "search", "search_depth",
         "search_precision", "search_probes", "corpus_memory_gib", "max_new_tokens",
-        "repetition_penalty", "scorers",
+        "repetition_penalty", "merge_lora", "scorers", "bert_score", "bert_score_layer",
         "siglip", "infer_on", "sample_submission", "submission_file",
         "tta_scales",
         "tta_options", "blank", "written", "ensemble",
@@ -178,12 +178,9 @@ def model_digest(
 
 def _named_parts(params: Any) -> Iterator[model_catalog.ModelPart]:
     for name in ("vision", "llm"):
-        kind, _, rest = str(getattr(params, name, "")).partition(":")
-        if kind == "path":
-            yield model_catalog.ModelPart(path=rest)
-        elif kind == "hub":
-            hub, _, revision = rest.partition("@")
-            yield model_catalog.ModelPart(hub=hub, revision=revision or "main")
+        part = model_catalog.parse_part(str(getattr(params, name, "")))
+        if part is not None:
+            yield part
 
 
 def _files(folder: Path) -> list[Path]:

@@ -16,8 +16,10 @@ from engines.emitter import EngineError
 from engines.torchkit.modeling.model_config import ATTENTION
 
 
-def load(kind: Any, folder: Path, config: Any) -> Any:
+def load(kind: Any, folder: Path, config: Any, unused: tuple[str, ...] = ()) -> Any:
     """A model of transformers' class `kind`, in float32.
+
+    `unused`: beginnings of the names of tensors that nothing reads, which may be missing.
 
     Raises:
         EngineError: the folder's weights lack some of the model's tensors.
@@ -27,7 +29,8 @@ def load(kind: Any, folder: Path, config: Any) -> Any:
         folder, config=config, attn_implementation=ATTENTION, local_files_only=True,
         use_safetensors=True, dtype=torch.float32, output_loading_info=True,
     )  # fmt: skip
-    refuse_missing(loading_info["missing_keys"], folder)
+    missing = [name for name in loading_info["missing_keys"] if not name.startswith(unused)]
+    refuse_missing(missing, folder)
     return model
 
 

@@ -23,7 +23,8 @@ folder = toys.built(toy.write)
 def learned(folder, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("runs") / "learned"
     settings = {"epochs": 40, "evaluate_train": 18, "validate_every_epochs": 20,
-                "scorers": ["meteor", "overlap", "cider"]}  # fmt: skip
+                "scorers": ["meteor", "overlap", "cider", "bertscore"],
+                "bert_score": "hub:org/absent"}  # fmt: skip
     return go(spec(folder, settings=settings), run_dir), run_dir
 
 
@@ -54,6 +55,8 @@ def test_the_journal_says_what_was_done(learned):
     for artifact in (m for m in sent if m.kind == "artifact"):
         assert (run_dir / artifact.path).stat().st_size == artifact.size
     assert metric(sent, "CIDEr-D (en words)", "says_heldout").n == 6
+    notice = next(m.text for m in sent if m.kind == "notice" and m.code == "not-scored")
+    assert notice.startswith("bertscore: model 'hub:org/absent': org/absent is not in the local")
 
 
 def test_every_caption_is_kept_with_its_scores(learned):
@@ -61,7 +64,8 @@ def test_every_caption_is_kept_with_its_scores(learned):
     text = (run_dir / "predictions/train.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]
     assert len(lines) == 18
-    for name in ("picture gap", "METEOR (exact+stem, en words)", "diversity"):
+    names = ("picture gap", "METEOR (exact+stem, en words)", "diversity", "cut at max_new_tokens")
+    for name in names:
         mean = sum(line[name] for line in lines) / 18
         assert mean == pytest.approx(metric(sent, name, "train").value)
     red = next(line for line in lines if line["medium"] == "red-disc.png")
@@ -169,11 +173,14 @@ def test_early_stopping_and_the_best_checkpoint_go_by_the_monitored_score(folder
     thin_siglip.write(tmp_path / "judge")
     settings = {"epochs": 12, "evaluate_on": [], "evaluate_train": 0, "early_stopping": True,
                 "validate_on": "says_heldout", "patience": 2, "lr": 3e-2, "monitor": "siglip",
-                "siglip": f"path:{tmp_path / 'judge'}", "min_delta": 0.0}  # fmt: skip
+                "siglip": f"path:{tmp_path / 'judge'}", "min_delta": 0.0,
+                "monitor_where": "diversity >= 0 and meteor >= 0"}  # fmt: skip
     sent = go(spec(folder, settings=settings), tmp_path / "run")
     seen = json.loads((tmp_path / "run/checkpoints/epochs.json").read_text())
     facts = next(m for m in sent if m.kind == "plan").facts
-    assert facts["monitor"] == "siglip, higher is better"
+    where = "where diversity >= 0 and meteor >= 0"
+    assert facts["monitor"] == f"siglip, higher is better, {where}"
+    assert all(row.keys() == {"epoch", "loss", "diversity", "siglip", "meteor"} for row in seen)
     assert facts["load_best"] == "yes, by siglip"
     best = max(seen, key=lambda one: one["siglip"])
     codes = [m.code for m in sent if m.kind == "notice"]
@@ -254,7 +261,13 @@ def test_a_collapsed_model_is_flagged_at_the_first_look(folder, tmp_path):
         {"feature_cache": False, "precision": "auto", "gradient_checkpointing": True},
         {"vision_layer": -2, "cls": True, "prompt": "say it", "projector_lr": 1e-3},
         {"projector": "cross_attention", "use_dora": True, "gradient_checkpointing": True},
-        {"double_quant": False, "lora_targets": ["q_proj"], "fused": False, "compile": False},
+        {
+            "double_quant": False,
+            "lora_targets": ["q_proj"],
+            "fused": False,
+            "compile": False,
+            "merge_lora": True,
+        },
     ],
 )
 def test_settings_work_together(folder, tmp_path, settings):
@@ -280,6 +293,7 @@ def test_settings_work_together(folder, tmp_path, settings):
         ({"settings": {"vision": "somewhere"}}, "neither path:/abs/dir nor hub:"),
         ({"settings": {"llm": "hub:org/absent"}}, "hf download org/absent"),
         ({"settings": {"data_root": "/nonexistent"}}, "/nonexistent"),
+        ({"settings": {"siglip": "hub:org/absent", "scorers": ["siglip"]}}, "siglip = hub:org/ab"),
     ],
 )
 def test_mistakes_are_one_sentence(folder, tmp_path, changes, words):

@@ -77,6 +77,32 @@ def test_experiments_are_the_studys_table(make):
     assert "METEOR (exact, kiwi morphemes)" in render_markdown(table)
 
 
+def test_scores_by_different_rules_never_stand_in_one_column(make):
+    first, second = (caption_run(make, f"0{n}-c", f"E{n}") for n in (1, 2))
+    blanks = score("METEOR (exact, ko split at blanks)", 0.01, "heldout")
+    cut = score("cut at max_new_tokens", 0.25, "heldout")
+
+    def headings(*records):
+        return [c.title for c in captioning.experiments(records).columns][4:-2]
+
+    plain = ["Diversity", "SigLIP", "METEOR"]
+    both = second.model_copy(update={"metrics": (blanks, *second.metrics, cut)})
+    assert headings(first, second) == plain
+    assert headings(first, both) == [*plain, "Cut off"], "both have the morphemes' METEOR"
+    rows = captioning.experiments([first, both]).rows
+    assert [row[6].text for row in rows] == ["0.066 [0.050, 0.080]"] * 2
+    assert [row[7].text for row in rows] == ["–", "0.250"]
+    other = both.model_copy(
+        update={"metrics": tuple(m for m in both.metrics if "morphemes" not in m.name)}
+    )
+    names = ["METEOR (exact, kiwi morphemes)", "METEOR (exact, ko split at blanks)"]
+    assert headings(first, other) == [*plain[:2], *names, "Cut off"]
+    rows = captioning.experiments([first, other]).rows
+    assert [[cell.text for cell in row[6:8]] for row in rows] == [
+        ["0.066 [0.050, 0.080]", "–"], ["–", "0.010"],
+    ]  # fmt: skip
+
+
 def test_a_run_that_failed_has_its_cause_and_no_made_up_number(make):
     run = caption_run(make, "01-c", "E5", cause="oom-cuda").model_copy(
         update={"metrics": (), "facts": {}}

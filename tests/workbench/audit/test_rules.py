@@ -106,12 +106,13 @@ CASES: dict[str, tuple[list[RunFacts], list[RunFacts], str]] = {
     ),
     "generation-time": ([run()], [run(params={"eval_batch_size": 97, "epochs": 2})], "74,496"),
     "meteor-tokenizer": (
-        [scored("E5-v2", metric(WHITESPACE, 0.0661))], [scored("E5-v2", metric(MORPHEMES, 0.2))],
-        "split at blanks",
+        [scored("E5-v2", metric(WHITESPACE, 0.0661))],
+        [scored("E5-v2", metric(MORPHEMES, 0.2), metric(WHITESPACE, 0.0661))], "split at blanks",
     ),
     "meteor-rules-mixed": (
         [scored("E5-v2", metric(WHITESPACE, 0.0661)), scored("E7-v2", metric(MORPHEMES, 0.2))],
-        [scored("E5-v2", metric(MORPHEMES, 0.1)), scored("E7-v2", metric(MORPHEMES, 0.2))],
+        [scored("E5-v2", metric(MORPHEMES, 0.1), metric(WHITESPACE, 0.0661)),
+         scored("E7-v2", metric(MORPHEMES, 0.2))],
         "kiwi morphemes",
     ),
     "mode-collapse": (
@@ -121,11 +122,14 @@ CASES: dict[str, tuple[list[RunFacts], list[RunFacts], str]] = {
     "reported-split": (
         [run(params=STOPPING)], [run(params={**STOPPING, "validate_on": "other"})], "study_val",
     ),
-    "monitor-alone": ([run(params=STOPPING)], [run(params={**STOPPING, "monitor": "loss"})],
-                      "siglip"),
+    "monitor-alone": (
+        [run(params=STOPPING)], [run(params={**STOPPING, "monitor_where": "diversity > 0.5"})],
+        "siglip",
+    ),
     "final-not-best": (
         [done("E5-v3", params={"monitor": "siglip"}, validations=SIGLIP)],
-        [done(params=STOPPING, validations=SIGLIP)], "epoch 2.3 (0.3383)",
+        [done(params={"monitor": "siglip", "monitor_where": "siglip < 0.004"}, validations=SIGLIP)],
+        "epoch 2.3 (0.3383)",
     ),
     "one-seed": (
         [run("E5-v2"), run("E7-v2")],

@@ -38,6 +38,7 @@ SHAPES = (
     Shape("pixels in every step, 4 frames", {"feature_cache": False, "vision_batch": 16},
           frames=4),
     Shape("captions", {"max_new_tokens": 48, "eval_batch_size": 12}, trains=False),
+    Shape("captions, LoRA merged", {"max_new_tokens": 48, "merge_lora": True}, trains=False),
     Shape("captions of 8 frames, whole", {"quantize": "none", "projector": "mlp2x",
                                           "max_new_tokens": 12}, frames=8, trains=False),
     Shape("captions from pixels", {"feature_cache": False, "eval_batch_size": 16,

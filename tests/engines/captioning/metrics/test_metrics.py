@@ -48,7 +48,7 @@ def without_wordnet(monkeypatch):
 
 def test_meteor_by_hand(without_wordnet):
     """Lavie and Agarwal 2007: P R / (0.9 P + 0.1 R), less 0.5 (chunks / matches)^3 of it."""
-    found = meteor.score(
+    (found,) = meteor.score(
         ["the cat sat", "Cats sat the", "dog", ""],
         [["the cat sat down", "x"], ["the cat sat"], ["cat"], ["cat"]],
         "en",
@@ -63,7 +63,7 @@ def test_meteor_by_hand(without_wordnet):
 
 def test_meteor_of_other_languages_matches_exactly(without_wordnet):
     """German: neither Porter's stems nor WordNet's synonyms apply."""
-    found = meteor.score(["cats", "cat"], [["cat"], ["cat"]], "de")
+    (found,) = meteor.score(["cats", "cat"], [["cat"], ["cat"]], "de")
     assert found.name == "METEOR (exact, de words)"
     assert found.per_item == pytest.approx([0, 0.5])
 
@@ -93,7 +93,7 @@ def test_synonyms_come_from_a_wordnet_in_nltks_data_folder(tmp_path, damaged):
         (tmp_path / "corpora" / "wordnet" / "lexnames").write_text("00 noun.Tops")
     script = (
         "from engines.captioning.metrics import meteor\n"
-        "found = meteor.score(['an auto', 'a car'], [['a car'], ['a car']], 'en')\n"
+        "(found,) = meteor.score(['an auto', 'a car'], [['a car'], ['a car']], 'en')\n"
         "print(found.name, *found.per_item, sep='|')"
     )
     environment = {**os.environ, "NLTK_DATA": str(tmp_path), "HOME": str(tmp_path)}
@@ -156,9 +156,11 @@ def test_chrf_is_the_mean_of_sacrebleus_sentences():
     assert found.per_item == pytest.approx(wanted)
 
 
-def test_korean_is_split_into_morphemes_and_named_so():
+def test_korean_is_scored_by_morphemes_and_by_blanks_each_under_its_name():
     pytest.importorskip("kiwipiepy")
-    found = meteor.score(["남자는 말을 탄다"], [["남자가 말을 타고 있다"]], "ko")
+    found, blanks = meteor.score(["남자는 말을 탄다"], [["남자가 말을 타고 있다"]], "ko")
+    assert blanks.name == "METEOR (exact, ko split at blanks)"
+    assert blanks.value == pytest.approx((1 / 12) / (0.9 / 3 + 0.1 / 4) * 0.5)
     assert found.name == "METEOR (exact, kiwi morphemes)"
     # 남자 는 말 을 타 ㄴ다 | 남자 가 말 을 타 고 있 다: 4 of 6 and of 8 in two chunks.
     p, r = 4 / 6, 4 / 8
@@ -170,7 +172,7 @@ def test_korean_without_the_extra_is_split_at_blanks_and_named_so(monkeypatch):
     tokenizers.get_tokenizer.cache_clear()
     monkeypatch.setattr(tokenizers, "find_spec", lambda name: None)
     try:
-        found = meteor.score(["남자는 말을 탄다"], [["남자가 말을 타고 있다"]], "ko")
+        (found,) = meteor.score(["남자는 말을 탄다"], [["남자가 말을 타고 있다"]], "ko")
         assert found.name == "METEOR (exact, ko split at blanks)"
         # One word of three and of four.
         assert found.value == pytest.approx((1 / 12) / (0.9 / 3 + 0.1 / 4) * 0.5)
@@ -292,7 +294,8 @@ def test_siglip_scores_are_the_models_own(tmp_path):
     texts = ["a red car", "Two cats", "horse", "a car " * 30, ""]
     scorer = ClipScorer(f"path:{tmp_path}")
     cosine, chance = scorer.score(images, texts)
-    assert scorer.truncated == 1
+    assert scorer.truncated == [False, False, False, True, False]
+    assert scorer.context == LENGTH
     logits = _same_as_transformers(tmp_path, images, texts, LENGTH).double()
     assert chance == pytest.approx(torch.sigmoid(logits).numpy(), abs=1e-6)
     assert cosine == pytest.approx(((logits + 2.5) / math.exp(1.5)).numpy(), abs=1e-5)

@@ -16,11 +16,8 @@ from engines.captioning.data import media
 from engines.captioning.data.media import Frames, TokenizedCaptions, pad_captions
 from engines.captioning.evaluation.evaluate import ratio_interval, shuffled_images
 from engines.captioning.models import llm, nano_model, projectors
-from engines.captioning.models.captioner import (
-    Captioner,
-    penalize_repetition,
-    pooled_deviation,
-)
+from engines.captioning.models.captioner import Captioner, pooled_deviation
+from engines.captioning.models.generation import penalize_repetition
 from engines.captioning.models.vision import VisionTower
 from engines.emitter import EngineError
 from engines.model_catalog import ModelPart
@@ -233,6 +230,25 @@ def test_repetition_is_penalized_as_transformers_does(made):
     model.calibrate(features)
     for ids in model.generate(features, 7, 10.0):
         assert len(set(ids)) > len(ids) // 2
+
+
+@pytest.mark.parametrize("settings", [{}, {"quantize": "none"}, {"use_dora": True}])
+def test_merged_adapters_compute_the_same(made, settings):
+    """With 4-bit weights, whole ones, and DoRA; products are in fp32."""
+    model, params = load(made, **settings)
+    adapted = llm.attach_adapters(model, params).eval()
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=draw) / 10)
+    ids = torch.tensor([[1, 5, 9, 13, 2]])
+    before = adapted(ids).logits
+    assert lora.merge_adapters(adapted) == 2 * 2
+    assert not [name for name, _ in adapted.named_parameters() if "lora_" in name]
+    assert len(quantize.four_bit_layers(adapted)) == (0 if settings.get("quantize") else 2 * 5)
+    assert torch.allclose(adapted(ids).logits, before, atol=1e-4)
+    assert (adapted(ids).logits - load(made, **settings)[0](ids).logits).abs().max() > 0.01
 
 
 def test_wordings(made, tmp_path):
