@@ -46,7 +46,8 @@ def setting_lines(params: Mapping[str, Any]) -> list[str]:
     gradients = list_settings("max_grad_norm", "weight_decay", "warmup_ratio")
     lines = [f"gradients and schedule: {gradients}"] if gradients else []
     if "early_stopping" in params:
-        stopping = list_settings("monitor", "patience", "min_delta", "load_best")
+        names = ("monitor", "monitor_where", "patience", "min_delta", "load_best")
+        stopping = list_settings(*names)
         lines.append(f"early stopping: {stopping if params['early_stopping'] else 'off'}")
     if (subset := params.get("infer_on")) and (
         prediction := list_settings("eval_batch_size", "max_new_tokens")
