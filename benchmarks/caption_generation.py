@@ -194,7 +194,8 @@ def measure(
             "seconds": statistics.median(seconds[name, batch]),
             "range": (min(seconds[name, batch]), max(seconds[name, batch])),
             "ratio": statistics.median(
-                one / many for one, many in zip(seconds[name, 1], seconds[name, batch], strict=True)
+                single / batched
+                for single, batched in zip(seconds[name, 1], seconds[name, batch], strict=True)
             ) if 1 in options.batches else None,
             "differ": count_differences(captions[first], captions[name, batch]),
             "mean_tokens": float(np.mean([len(ids) + 1 for ids in captions[name, batch]])),

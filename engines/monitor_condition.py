@@ -43,7 +43,7 @@ def parse_conditions(text: str, metrics: Collection[str] = ()) -> tuple[Conditio
                 "<= and a number, such as diversity > 0.5, and join several by `and`"
             )
         if metrics and match[1] not in metrics:
-            known = ", ".join(metrics)
-            raise ValueError(f"monitor_where: no validation metric '{match[1]}'; known: {known}")
+            names = ", ".join(metrics)
+            raise ValueError(f"monitor_where: no validation metric '{match[1]}'; known: {names}")
         conditions.append(Condition(match[1], match[2], float(match[3])))
     return tuple(conditions)

@@ -124,8 +124,7 @@ def _weights_title(record: RunRecord, name: str, lang: str) -> str:
     """`best, kept`: which weights the run ended with, where its facts say so."""
     title = translate(f"stages.{name}", lang)
     loads_best = record.facts.get("load_best", "").startswith("yes")
-    known = "load_best" in record.facts and name != "both"
-    kept = known and (name == "best") == loads_best
+    kept = "load_best" in record.facts and name != "both" and (name == "best") == loads_best
     return f"{title}, {translate('stages.kept', lang)}" if kept else title
 
 

@@ -88,12 +88,12 @@ class BertScorer:
 
     @torch.inference_mode()
     def _score_pairs(self, candidates: Sequence[str], references: Sequence[str]) -> list[float]:
-        said, right = self._embed(candidates), self._embed(references)
-        similarity = said.units @ right.units.transpose(1, 2)
-        both = said.present[:, :, None] & right.present[:, None]
+        candidate, reference = self._embed(candidates), self._embed(references)
+        similarity = candidate.units @ reference.units.transpose(1, 2)
+        both = candidate.present[:, :, None] & reference.present[:, None]
         similarity = similarity.masked_fill(~both, -1.0)
-        precision = (similarity.amax(2) * said.shares).sum(1)
-        recall = (similarity.amax(1) * right.shares).sum(1)
+        precision = (similarity.amax(2) * candidate.shares).sum(1)
+        recall = (similarity.amax(1) * reference.shares).sum(1)
         f1 = 2 * precision * recall / (precision + recall)
         scores: list[float] = f1.nan_to_num(0.0).double().cpu().tolist()
         return scores

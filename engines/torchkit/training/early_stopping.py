@@ -47,7 +47,7 @@ class Monitor:
     """Smallest difference that counts as better, in the metric's unit."""
     load_best: bool
     """Whether the best weights replace the last ones when training ends."""
-    where: str = ""
+    condition: str = ""
     """Condition that an epoch fulfils to be the best; see `monitor_condition`."""
 
     @classmethod
@@ -72,12 +72,12 @@ class Monitor:
     @property
     def metrics(self) -> tuple[str, ...]:
         """The metrics that decide: the monitored one and those of the condition."""
-        names = (self.metric, *(c.metric for c in parse_conditions(self.where)))
+        names = (self.metric, *(c.metric for c in parse_conditions(self.condition)))
         return tuple(dict.fromkeys(names))
 
     def eligible_value(self, metrics: Mapping[str, float]) -> float:
         """The monitored metric of a validation; NaN if it does not fulfil the condition."""
-        fulfilled = all(c.holds(metrics) for c in parse_conditions(self.where))
+        fulfilled = all(c.holds(metrics) for c in parse_conditions(self.condition))
         return metrics[self.metric] if fulfilled else math.nan
 
     def facts(self) -> dict[str, str]:
@@ -91,7 +91,7 @@ class Monitor:
         }
 
     def _where(self) -> str:
-        return f", where {self.where}" if self.where else ""
+        return f", where {self.condition}" if self.condition else ""
 
 
 class EarlyStopping:
@@ -159,8 +159,8 @@ class EarlyStopping:
 
     def _explain_no_best(self, epochs: int) -> str:
         """`epochs`: number of validations."""
-        where = self._monitor.where or f"{self._monitor.metric} is a number"
-        return f"none of {epochs} validations has {where}; the last weights are kept"
+        condition = self._monitor.condition or f"{self._monitor.metric} as a number"
+        return f"none of {epochs} validations has {condition}; the last weights are kept"
 
     def _describe(self, row: dict[str, float]) -> str:
         """`epoch 2 (accuracy 0.812)`."""
@@ -182,7 +182,7 @@ class EarlyStopping:
         """Send a notice where no epoch fulfils the condition, unless early stopping did."""
         monitor, (_, history) = self._monitor, self._read()
         stopped = monitor.early_stopping and (self.since_best or 0) >= monitor.patience
-        if monitor.load_best and monitor.where and history and not stopped:
+        if monitor.load_best and monitor.condition and history and not stopped:
             self._emit.notice("best-weights", self._explain_no_best(len(history)))
 
     def _report_best(self, epoch: int) -> None:
