@@ -18,6 +18,8 @@ from datasets_mm.sources.fingerprint import SourceError
 from datasets_mm.strict_toml import suggest_nearest
 
 SHIPPED = Path(__file__).parent / "recipes"
+DATA_ROOT = "data_root"
+"""File beside a build's manifest: the folder of the data that it was last built from."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,14 @@ class SubsetSummary:
     folder: Path | None = None
     """Where it is built."""
     form: Form = "passages"
+    data_root: str = ""
+    """Folder of the data that it was last built from; empty: packages, or built before it was
+    kept."""
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the build has other records than the recipe expects: those of a small copy."""
+        return None not in (self.rows, self.expected_rows) and self.rows != self.expected_rows
 
 
 def user_recipes() -> Path:
@@ -165,7 +175,15 @@ def summary(name: str, cache_root: Path) -> SubsetSummary:
         expected_rows=expected_rows(chain),
         folder=folder,
         form=root_source(chain).form,
+        data_root=_read_data_root(folder),
     )
+
+
+def _read_data_root(folder: Path | None) -> str:
+    try:
+        return os.fsdecode((folder / DATA_ROOT).read_bytes()) if folder else ""
+    except OSError:
+        return ""
 
 
 def _find_build(name: str, digest: str, cache_root: Path) -> tuple[Path | None, dict[str, Any]]:

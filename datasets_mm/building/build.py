@@ -88,21 +88,24 @@ def build(
         location = locate(chain[0], data_root, image_root)
         source = _BuiltSource.from_folder(build_source(location, cache_root, progress), location)
         folder = _build_subset(chain, source, cache_root, progress)
-        _store_image_root(folder, source.images)
+        _store_roots(folder, source)
         return _open_subset(chain[-1], folder, source.images)
     except (SourceError, OSError, pa.ArrowException) as error:
         raise BuildError(f"subset {name!r}: {error}") from error
 
 
-def _store_image_root(folder: Path, images: Path) -> None:
-    """Store the image root next to the manifest, for commands that do not name the data.
+def _store_roots(folder: Path, source: _BuiltSource) -> None:
+    """Store image root and data root next to the manifest, for commands that do not name the data.
 
     The manifest itself holds no path of this machine: it is equal everywhere.
     """
-    path = folder / IMAGE_ROOT
-    with suppress(OSError):  # the cache may be another user's, and read-only
-        if not path.exists() or path.read_bytes() != os.fsencode(images):
-            path.write_bytes(os.fsencode(images))
+    root = source.location.root
+    folders = {IMAGE_ROOT: source.images} | ({catalog.DATA_ROOT: root} if root else {})
+    for name, target in folders.items():
+        path = folder / name
+        with suppress(OSError):  # the cache may be another user's, and read-only
+            if not path.exists() or path.read_bytes() != os.fsencode(target):
+                path.write_bytes(os.fsencode(target))
 
 
 @dataclass(frozen=True)

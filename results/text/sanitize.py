@@ -13,6 +13,7 @@ from __future__ import annotations
 import codecs
 import io
 import re
+import unicodedata
 from typing import IO, Final
 
 _FORBIDDEN: Final = re.compile(
@@ -41,6 +42,9 @@ PLAIN: Final = str.maketrans(
     }
 )  # fmt: skip
 """ASCII replacements for the characters of our tables, charts and sentences."""
+
+CELL_PLAIN: Final = {"…": "~", "→": ">", "←": "<", "±": "~", "≤": "<", "≥": ">"}
+"""Replacements of one cell for those of `PLAIN` that are longer."""
 
 DEGRADE: Final = "workbench-degrade"
 """Name of the error handler that `make_writable` gives to streams."""
@@ -73,6 +77,14 @@ def degrade_characters(error: UnicodeError) -> tuple[str, int]:
         raise error
     bad = error.object[error.start : error.end].translate(PLAIN)
     return "".join(c if c.isascii() else "?" for c in bad), error.end
+
+
+def degrade_cell(character: str) -> str:
+    """Plain characters of the same width, so that columns of a screen stay in line."""
+    plain = CELL_PLAIN.get(character) or character.translate(PLAIN)[:1]
+    if plain.isascii():
+        return plain
+    return "??" if unicodedata.east_asian_width(character) in "WF" else "?"
 
 
 def make_writable(*streams: IO[str] | None) -> None:

@@ -40,9 +40,9 @@ from workbench.cli.options import (
     Settings,
     Share,
     Subsets,
-    SuiteName,
     TaskName,
     TimeLimit,
+    WorkingSuiteName,
     load_plan,
 )
 from workbench.cli.reports import compare, gate, imports, listing, report, results
@@ -243,14 +243,20 @@ def presets() -> None:
 
 
 @app.command()
-def attach(name: SuiteName = None, log_root: LogRoot = None, as_json: AsJson = False) -> None:
-    """Watch a suite; Ctrl-C only detaches."""
+def attach(
+    name: WorkingSuiteName = None, log_root: LogRoot = None, as_json: AsJson = False
+) -> None:
+    """Watch a suite, by default the one at work; Ctrl-C only detaches."""
     from workbench import paths
     from workbench.headless import follow
     from workbench.headless.renderers import OutputMode
-    from workbench.suites import suite
+    from workbench.suites import suite, warden_file
 
-    folder = suite.find_suite(paths.log_root(log_root), name)
+    root = paths.log_root(log_root)
+    folder = warden_file.choose_suite_at_work(root, name)
+    if folder is None:
+        folder = suite.find_suite(root, None)
+        print_message(f"no suite is at work; {folder.name} is the newest")
     raise typer.Exit(
         follow.attach_suite(folder, OutputMode.choose(headless=False, as_json=as_json))
     )
@@ -309,16 +315,21 @@ def ps(
 
 @app.command()
 def stop(
-    name: SuiteName = None,
+    name: WorkingSuiteName = None,
     log_root: LogRoot = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the end.")] = 60.0,
 ) -> None:
-    """Stop a suite: its engine finishes the step, saves, and ends."""
+    """Stop a suite, by default the one at work: its engine finishes the step, saves, and ends."""
     from workbench import paths
     from workbench.headless import follow
-    from workbench.suites import suite
+    from workbench.suites import warden_file
 
-    raise typer.Exit(follow.stop_suite(suite.find_suite(paths.log_root(log_root), name), timeout))
+    root = paths.log_root(log_root)
+    folder = warden_file.choose_suite_at_work(root, name)
+    if folder is None:
+        print_message(f"{root}: no suite is at work; `workbench ps --all` lists the ended ones")
+        raise typer.Exit(ExitCode.COMPLETED)
+    raise typer.Exit(follow.stop_suite(folder, timeout))
 
 
 @app.command()

@@ -74,6 +74,10 @@ SuiteName = Annotated[
         autocompletion=completion.complete_suites,
     ),
 ]
+WorkingSuiteName = Annotated[
+    str | None,
+    typer.Argument(metavar="[SUITE]", help="A name or a part of it; default: the one at work."),
+]
 PlanFile = Annotated[Path | None, typer.Argument(metavar="[PLAN.toml]")]
 Preset = Annotated[
     str | None,

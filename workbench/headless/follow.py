@@ -25,6 +25,7 @@ from workbench.headless.renderers import (
 from workbench.processes import logout
 from workbench.processes.process_state import handle_signals
 from workbench.suites import control, suite, suite_reader
+from workbench.suites.run_summary import format_outcomes
 from workbench.suites.state import CLEAN_CAUSES, SuiteState
 from workbench.supervisor import launch, recovery
 from workbench.supervisor.warden_options import WardenOptions
@@ -132,16 +133,16 @@ def list_suites(log_root: Path, *, everything: bool, as_json: bool) -> None:
             continue
         shown += 1
         ended = sum(r.state.status == "ended" for r in state.runs)
+        completed = sum(r.state.cause == "completed" for r in state.runs)
         row = {
             "suite": folder.name, "state": state.warden, "runs": state.total, "ended": ended,
-            "pid": state.warden_pid, "detail": state.detail,
+            "completed": completed, "pid": state.warden_pid, "detail": state.detail,
         }  # fmt: skip
         if as_json:
             print(json.dumps(row))
         else:
             detail = f"  {clean(state.detail)}" if state.detail else ""
-            counted = f"{ended}/{state.total} {state.unit}"
-            print(f"{clean(folder.name):<40} {state.warden:<9} {counted}{detail}")
+            print(f"{clean(folder.name):<40} {state.warden:<9} {format_outcomes(state)}{detail}")
     if not shown and not as_json:
         location = clean(str(log_root))
         message = (

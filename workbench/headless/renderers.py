@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -22,6 +23,12 @@ LINE_SECONDS: Final = 1.0
 
 REPAINT_SECONDS: Final = 2.0
 """Time between two repaints of the live table while no run changes its stage."""
+
+
+COLUMN_GAP: Final = 3
+"""Cells that a column of the live table takes beside its text."""
+COLUMN_ORDER: Final = ("ETA", "loss", "step", "step time", "r@1", "RSS", "VRAM")
+"""Columns of the live table behind run and state, the most important first."""
 
 
 class OutputMode(Enum):
@@ -111,14 +118,13 @@ class LiveTableRenderer:
         self._stages, self._next = stages, now + REPAINT_SECONDS
         self._live.update(self._make_table(state), refresh=True)
 
-    @staticmethod
-    def _make_table(state: SuiteState) -> Table:
+    def _make_table(self, state: SuiteState) -> Table:
         from rich import box
         from rich.table import Table
         from rich.text import Text
 
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        header, rows = suite_rows(state)
+        header, rows = fit_columns(*suite_rows(state), self._live.console.width)
         for name, right in header:
             table.add_column(name, justify="right" if right else "left", no_wrap=True)
         for row in rows:
@@ -128,6 +134,42 @@ class LiveTableRenderer:
     def close(self) -> None:
         """Stop repainting; the last table stays on the terminal."""
         self._live.stop()
+
+
+def fit_columns(
+    header: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str]], width: int
+) -> tuple[list[tuple[str, bool]], list[list[str]]]:
+    """The columns that fit into `width` cells, the most important first; a name that is too long
+    loses its middle."""
+    from rich.cells import cell_len
+
+    texts = [[title for title, _ in header], *rows]
+    widths = [max(cell_len(row[column]) for row in texts) for column in range(len(header))]
+    names = [title for title, _ in header]
+    columns, room = [0, 1], width - widths[0] - widths[1] - 2 * COLUMN_GAP
+    for column in (names.index(name) for name in COLUMN_ORDER):
+        if (need := widths[column] + COLUMN_GAP) <= room:
+            columns.append(column)
+            room -= need
+    columns.sort()
+    limit = max(8, widths[0] + min(0, room))
+    fitting = [[row[column] for column in columns] for row in rows]
+    for row in fitting:
+        row[0] = _cut_middle(row[0], limit)
+    return [header[column] for column in columns], fitting
+
+
+def _cut_middle(text: str, width: int) -> str:
+    """A name of at most `width` cells; a longer one keeps its end, in which names differ."""
+    from rich.cells import cell_len, set_cell_size
+
+    if cell_len(text) <= width:
+        return text
+    head = set_cell_size(text, width // 4)
+    tail = text
+    while cell_len(tail) > width - 1 - width // 4:
+        tail = tail[1:]
+    return f"{head}…{tail}"
 
 
 class JsonRenderer:
@@ -156,7 +198,7 @@ class JsonRenderer:
         return {
             "kind": kind, "run": view.spec.run_id, "status": run.status, "cause": run.cause,
             "phase": run.phase, "step": run.step, "steps": run.plan.steps if run.plan else None,
-            "loss": run.last.loss if run.last else None, "t": run.t,
+            "loss": last.loss if (last := run.last_full or run.last) else None, "t": run.t,
         }  # fmt: skip
 
 

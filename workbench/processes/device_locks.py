@@ -58,11 +58,13 @@ def device_names(
 class DeviceLocks:
     """The locks of one suite, acquired together; freed by `release` or the end of the process."""
 
-    def __init__(self, names: Iterable[str], holder: str, root: Path | None = None) -> None:
+    def __init__(
+        self, names: Iterable[str], holder: str, root: Path | None = None, log_root: str = ""
+    ) -> None:
         self.devices = tuple(sorted(set(names)))  # one order for all, so nobody waits in a ring
-        self.holder = holder
+        self.holder, self._log_root = holder, log_root
         self.behind = ""
-        """Holder at the last failed `acquire`: `SUITE on DEVICE`."""
+        """Holder at the last failed `acquire`: `SUITE on DEVICE`, and its log root if another."""
         self._root = paths.make_private(root or paths.lock_root())
         self._held: dict[str, int] = {}
         self._shared: list[int] = []
@@ -81,13 +83,15 @@ class DeviceLocks:
             descriptor = self._open(device, "lock")
             if not _flock(descriptor, mode):
                 self.behind = f"{_read_holder(descriptor)} on {device}"
+                if (folder := _read_log_root(descriptor)) not in ("", self._log_root):
+                    self.behind += f", of {folder}"
                 for other in (descriptor, *descriptors.values()):
                     os.close(other)
                 return False
             descriptors[device] = descriptor
         self.behind = ""
         for descriptor in descriptors.values():
-            _write_holder(descriptor, self.holder)
+            _write_holder(descriptor, self.holder, self._log_root)
         self._held = descriptors
         self._release_shared()
         return True
@@ -138,7 +142,7 @@ class DeviceLocks:
             elif _flock(fresh, mode):
                 os.close(self._held[device])
                 self._held[device] = fresh
-                _write_holder(fresh, self.holder)
+                _write_holder(fresh, self.holder, self._log_root)
             else:
                 os.close(fresh)
                 self._acquire_shared()  # so that the other one detects this suite
@@ -229,10 +233,11 @@ def _flock(descriptor: int, mode: int = fcntl.LOCK_EX) -> bool:
     return True
 
 
-def _write_holder(descriptor: int, holder: str) -> None:
+def _write_holder(descriptor: int, holder: str, log_root: str = "") -> None:
     os.ftruncate(descriptor, 0)
     content = {
-        "suite": holder, "pid": os.getpid(), "host": socket.gethostname(), "since": time.time(),
+        "suite": holder, "log_root": log_root, "pid": os.getpid(), "host": socket.gethostname(),
+        "since": time.time(),
     }  # fmt: skip
     os.pwrite(descriptor, json.dumps(content).encode(), 0)
 
@@ -242,3 +247,11 @@ def _read_holder(descriptor: int) -> str:
         return str(json.loads(os.pread(descriptor, 4096, 0))["suite"])
     except (ValueError, KeyError, TypeError):
         return "another suite"
+
+
+def _read_log_root(descriptor: int) -> str:
+    """Log root of the holder's suite; empty: not in the file."""
+    try:
+        return str(json.loads(os.pread(descriptor, 4096, 0)).get("log_root", ""))
+    except (ValueError, AttributeError):
+        return ""

@@ -43,6 +43,9 @@ SECRET: Final = re.compile(
 )
 """Never inherited, even if the list above has it."""
 
+ATTEMPT_MARK: Final = "==== attempt "
+"""Begin of the line in engine.log before the output of a second or later attempt."""
+
 OOM_SCORE: Final = 500
 """oom_score_adj: the kernel's OOM killer takes the engine before the warden."""
 
@@ -207,6 +210,17 @@ def _visible_devices(
     if gpu_selection.VISIBLE in variables or gpu_selection.ORDER in variables:
         return {}
     return {gpu_selection.ORDER: gpu_selection.BY_BUS}
+
+
+def mark_attempt(run_dir: Path, number: int) -> None:
+    """Write a line into engine.log that parts an attempt from those before it."""
+    with contextlib.suppress(OSError):  # `start_engine` reports it
+        descriptor = open_log(run_dir)
+        try:
+            moment = time.strftime("%Y-%m-%d %H:%M:%S")
+            os.write(descriptor, f"{ATTEMPT_MARK}{number}, {moment} ====\n".encode())
+        finally:
+            os.close(descriptor)
 
 
 def trim_log(run_dir: Path, limit: int, keep: int = 1 << 20) -> int:

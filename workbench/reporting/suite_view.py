@@ -56,9 +56,10 @@ def build_view(folder: Path) -> SuiteView:
     """All data of a suite that a report needs."""
     state = suite_reader.SuiteReader(folder).poll()
     log_records = read_records(folder.parent)
-    retries = suite_reader.runs_to_retry(folder, state)
     records = [
-        r for r in read_suite_records(folder, log_records) if r.identity.run_id not in retries
+        r
+        for r in read_suite_records(folder, log_records)
+        if r.identity.run_id not in state.to_retry
     ]
     done = {r.identity.run_id for r in records}
     standings = notes.reduce_notes(notes.read_notes(folder.parent / "notes.jsonl"))
@@ -84,7 +85,10 @@ def build_view(folder: Path) -> SuiteView:
         planned=tuple(_planned_identity(r.spec) for r in state.runs if r.spec.run_id not in done),
         search=_build_search(folder),
         audit=suite_audit.audit_suite(
-            folder, [r for r in state.runs if r.spec.run_id not in retries], log_records, noted
+            folder,
+            [r for r in state.runs if r.spec.run_id not in state.to_retry],
+            log_records,
+            noted,
         ),
         changes=ablation.compute_changes(records, folder.parent),
         captions=_collect_by_run(caption_examples.collect_caption_examples, records, folder),

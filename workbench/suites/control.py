@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from engines.protocol import RunSpec
 from results.text import renamed_words
 from workbench.suites import journal
+from workbench.suites.orders import Orders
 
 
 class Command(BaseModel):
@@ -20,11 +23,23 @@ class Command(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     do: Annotated[
-        Literal["stop", "suspend", "skip", "cancel", "pause", "resume", "add", "prune", "close"],
+        Literal[
+            "stop",
+            "suspend",
+            "skip",
+            "cancel",
+            "restore",
+            "pause",
+            "resume",
+            "add",
+            "prune",
+            "close",
+        ],
         BeforeValidator(lambda word: renamed_words.COMMANDS.get(word, word)),
     ]
-    """`suspend`: stop, to be continued, as at a time limit. The last three come from the searcher:
-    add a run, prune one, no more will come."""
+    """`suspend`: stop, to be continued, as at a time limit. `restore`: takes back that a run is
+    skipped or cancelled. The last three come from the searcher: add a run, prune one, no more will
+    come."""
     run: str | None = None
     """Run id; None: the current run (`skip`), or the whole suite (`stop`)."""
     spec: RunSpec | None = None
@@ -37,7 +52,7 @@ class Command(BaseModel):
 
 def send_command(suite: Path, command: Command) -> None:
     """Append one command to control.jsonl, with time and sender."""
-    command = command.model_copy(update={"wall": time.time(), "by": f"pid {os.getpid()}"})
+    command = command.model_copy(update={"wall": time.time(), "by": _user_name()})
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(suite / "control.jsonl", flags, 0o600)
     try:
@@ -71,13 +86,47 @@ def read_commands(suite: Path, offset: int) -> tuple[list[Command], int]:
 
 
 def read_removed_runs(suite: Path) -> dict[str, Command]:
-    """Runs that were skipped, cancelled or pruned by name -> the first such command."""
+    """Runs that were skipped, cancelled or pruned by name, and not restored -> the first order."""
     removed: dict[str, Command] = {}
+    for command in _read_all(suite):
+        _apply_removal(command, removed)
+    return removed
+
+
+def read_orders(suite: Path, since: float) -> Orders:
+    """All orders of a suite; pauses and stops only from the time `since` on (seconds since the
+    epoch): a warden that started then obeys no earlier ones."""
+    removed: dict[str, Command] = {}
+    paused, stopped = None, False
+    for command in _read_all(suite):
+        _apply_removal(command, removed)
+        if command.wall < since:
+            continue
+        if command.do in ("pause", "resume"):
+            paused = command.do == "pause"
+        stopped = stopped or command.do in ("stop", "suspend")
+    return Orders(paused, stopped, {run: command.do for run, command in removed.items()})
+
+
+def _apply_removal(command: Command, removed: dict[str, Command]) -> None:
+    if command.run is None:
+        return
+    if command.do in ("skip", "cancel", "prune"):
+        removed.setdefault(command.run, command)
+    elif command.do == "restore":
+        removed.pop(command.run, None)
+
+
+def _read_all(suite: Path) -> Iterator[Command]:
     offset, before = 0, -1
     while offset != before:
         before = offset
         commands, offset = read_commands(suite, offset)
-        for command in commands:
-            if command.do in ("skip", "cancel", "prune") and command.run is not None:
-                removed.setdefault(command.run, command)
-    return removed
+        yield from commands
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without a passwd entry
+        return f"user {os.getuid()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -13,7 +14,7 @@ from results.text import formats
 from results.text.sanitize import clean_line
 from workbench.planning import folds
 from workbench.suites import quantities as q
-from workbench.suites.state import RunState, RunView, SuiteState
+from workbench.suites.state import CLEAN_CAUSES, RunState, RunView, SuiteState
 
 NUMBER_TITLES: Final = {
     "step": "step", "loss": "loss", "r1": "r@1", "step_time": "step time", "time_left": "ETA",
@@ -43,7 +44,7 @@ class RunNumbers(NamedTuple):
 
 def format_numbers(run: RunState) -> RunNumbers:
     """The current numbers of a run."""
-    last, sample = run.last, run.sample
+    last, sample = run.last_full or run.last, run.sample  # as the curves have them
     vram = [g.used for g in sample.gpus if g.used is not None] if sample else []
     rss = sample.rss_tree if sample else None
     rate = run.timed_samples / run.timed_seconds if run.timed_seconds else None
@@ -57,6 +58,37 @@ def format_numbers(run: RunState) -> RunNumbers:
         rss=q.size(rss) if rss is not None else "",
         vram=q.size(sum(vram)) if vram else "",
     )
+
+
+WAITING_ORDERS: Final = {
+    "skip": "to be skipped", "cancel": "to be cancelled", "prune": "to be pruned",
+}  # fmt: skip
+"""Order about a run that has not started -> its state until its turn comes."""
+WORKING_ORDERS: Final = {"skip": "skipping", "cancel": "stopping", "prune": "pruning"}
+"""The same of a run at work, until its step is finished and its checkpoint written."""
+
+
+def describe_order(suite: SuiteState, view: RunView) -> str:
+    """What was ordered of a run and has no effect yet, in three words; empty: nothing."""
+    run_id, status = view.spec.run_id, view.state.status
+    if status == "ended":
+        return "queued again" if run_id in suite.to_retry else ""
+    words = WAITING_ORDERS if status == "queued" else WORKING_ORDERS
+    return words.get(suite.orders.removed.get(run_id, ""), "")
+
+
+def format_outcomes(suite: SuiteState) -> str:
+    """`2 of 4 runs completed · 1 failed · 1 stopped`; runs that are tried again count as open."""
+    causes = Counter(
+        view.state.cause
+        for view in suite.runs
+        if view.state.status == "ended" and view.spec.run_id not in suite.to_retry
+    )
+    unit = suite.unit.removesuffix("s") if suite.total == 1 else suite.unit
+    parts = [f"{causes['completed']} of {suite.total} {unit} completed"]
+    failed = sum(count for cause, count in causes.items() if cause not in CLEAN_CAUSES)
+    counts = {"failed": failed, **{c: causes[c] for c in ("stopped", "skipped", "pruned")}}
+    return " · ".join([*parts, *(f"{count} {word}" for word, count in counts.items() if count)])
 
 
 def progress_line(view: RunView, number: int, total: int) -> str:
@@ -103,7 +135,7 @@ def suite_rows(state: SuiteState) -> tuple[tuple[tuple[str, bool], ...], list[li
         numbers = format_numbers(view.state)
         label = " ".join(part for part in (_run_name(view.spec), difference) if part)
         texts = [getattr(numbers, name) for name in NUMBER_TITLES]
-        rows.append([label, _format_state(view.state), *texts])
+        rows.append([label, describe_order(state, view) or _format_state(view.state), *texts])
     return header, rows
 
 

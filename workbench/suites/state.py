@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 from engines import protocol
 from workbench.suites.energy import EnergyCounter
+from workbench.suites.orders import NO_ORDERS, Orders
 
 MAX_POINTS: Final = 512
 """Maximum number of points of a curve; beyond it every second one is dropped."""
@@ -372,6 +373,9 @@ class SuiteState:
     runs: tuple[RunView, ...] = ()
     trials: int = 0
     """Planned number of trials of a search; 0: the suite is no search."""
+    orders: Orders = NO_ORDERS
+    to_retry: frozenset[str] = frozenset()
+    """Ids of runs that ended before the present warden started and that it tries again."""
 
     @property
     def current(self) -> RunView | None:

@@ -8,27 +8,13 @@ from typing import Final
 
 from workbench.processes import device_locks
 from workbench.suites import journal, state, trials
-from workbench.suites.control import read_removed_runs
+from workbench.suites.control import read_orders
+from workbench.suites.orders import Orders
 from workbench.suites.suite import SuiteError, list_run_names, read_runs
 from workbench.suites.warden_file import WardenFile, is_alive, read_warden
 
 WARDEN_START_SECONDS: Final = 15.0
 """A suite without warden.json for longer than this counts as lost."""
-
-
-def runs_to_retry(suite: Path, suite_state: state.SuiteState) -> set[str]:
-    """Ids of runs that ended before the current warden started and that it will try again."""
-    since = suite_state.started_wall
-    if suite_state.ended or since is None:
-        return set()
-    removed = read_removed_runs(suite)
-    return {
-        run.spec.run_id
-        for run in suite_state.runs
-        if state.is_unfinished(run.state)
-        and run.spec.run_id not in removed
-        and (run.state.end is None or (run.state.ended_wall or since) < since)
-    }
 
 
 class SuiteReader:
@@ -46,6 +32,9 @@ class SuiteReader:
         except trials.TrialError as error:
             raise SuiteError(str(error)) from None
         self._trials = common.trials if common else 0
+        self._orders = Orders()
+        self._orders_mark: tuple[int, float] | None = None
+        """Size of control.jsonl and start of the warden when `_orders` were read."""
 
     def _add_new_runs(self) -> None:
         """Add runs that are new: a search's come one by one, and none is ever removed."""
@@ -74,9 +63,12 @@ class SuiteReader:
                 folded = state.reduce_entries(entries, view.state)
                 self._views[index] = state.RunView(view.spec, view.folder, folded)
         self.bad_lines = sum(tail.bad for tail in self._tails)
+        suite_state = self._warden_state(warden, gone=ended)
+        orders = self._read_orders(warden.started_wall if warden else 0.0)
+        over = warden is None or suite_state in ("ended", "lost")
         return state.SuiteState(
             name=self.suite.name,
-            warden=self._warden_state(warden, gone=ended),
+            warden=suite_state,
             warden_pid=warden.pid if warden else None,
             detail=warden.detail if warden else "",
             started_wall=warden.started_wall if warden else None,
@@ -84,6 +76,28 @@ class SuiteReader:
             records_lost=warden.records_lost if warden else 0,
             runs=tuple(self._views),
             trials=self._trials,
+            orders=orders,
+            to_retry=frozenset() if over else self._find_retries(orders, warden),
+        )
+
+    def _read_orders(self, since: float) -> Orders:
+        try:
+            mark = ((self.suite / "control.jsonl").stat().st_size, since)
+        except OSError:
+            mark = (0, since)
+        if mark != self._orders_mark:
+            self._orders, self._orders_mark = read_orders(self.suite, since), mark
+        return self._orders
+
+    def _find_retries(self, orders: Orders, warden: WardenFile | None) -> frozenset[str]:
+        """Ids of runs that ended before the warden started and that it will try again."""
+        since = warden.started_wall if warden else 0.0
+        return frozenset(
+            view.spec.run_id
+            for view in self._views
+            if state.is_unfinished(view.state)
+            and view.spec.run_id not in orders.removed
+            and (view.state.end is None or (view.state.ended_wall or since) < since)
         )
 
     def _warden_state(self, warden: WardenFile | None, *, gone: bool) -> state.WardenState:

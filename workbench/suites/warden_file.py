@@ -15,7 +15,7 @@ from datasets_mm.atomic_files import write_atomic
 from results.text import renamed_words
 from workbench.processes import tree
 from workbench.suites import state
-from workbench.suites.suite import SuiteError
+from workbench.suites.suite import SuiteError, find_suite, list_suites
 
 
 class WardenFile(BaseModel):
@@ -68,6 +68,34 @@ def write_warden(suite: Path, warden: WardenFile) -> None:
     """Replace warden.json atomically; only the warden and `recover_dead_suite` call this."""
     content = json.dumps(warden.model_dump(mode="json"), indent=1)
     write_atomic(suite / "warden.json", content + "\n")
+
+
+def find_suites_at_work(log_root: Path) -> dict[Path, WardenFile]:
+    """Suites with a living warden that has not ended, newest first."""
+    at_work = {}
+    for folder in list_suites(log_root):
+        try:
+            warden = read_warden(folder)
+        except SuiteError:
+            continue  # a colleague's; by its name it is refused with the reason
+        if warden is not None and warden.state != "ended" and is_alive(warden):
+            at_work[folder] = warden
+    return at_work
+
+
+def choose_suite_at_work(log_root: Path, name: str | None) -> Path | None:
+    """The suite of that name; without one the only suite that is at work, None if there is none.
+
+    Raises:
+        SuiteError: no suite has the name, or several are at work.
+    """
+    if name is not None:
+        return find_suite(log_root, name)
+    at_work = find_suites_at_work(log_root)
+    if len(at_work) > 1:
+        listing = ", ".join(f"{folder.name} ({w.state})" for folder, w in at_work.items())
+        raise SuiteError(f"{len(at_work)} suites are at work, name one of them: {listing}")
+    return next(iter(at_work), None)
 
 
 def is_here(warden: WardenFile) -> bool:

@@ -93,11 +93,14 @@ class EngineAttempt:
         self._cpu_start = time.process_time()
         self._sampler_start = context.gpus.cpu_seconds
         self._oom_start = exit_cause.count_oom_kills()
-        self._log_start = engine_process.log_size(folder)
+        self._log_start = 0
 
     def start(self) -> None:
         """Start the engine. If its process cannot be made, the attempt ends as `failed`."""
         number = self.event_log.state.attempt + 1
+        if number > 1:
+            engine_process.mark_attempt(self.folder, number)
+        self._log_start = engine_process.log_size(self.folder)
         smaller = oom_retry.overrides(self.event_log.state)
         variables = engine_process.engine_environment(
             os.environ, self.spec, self.context.token, number, smaller,

@@ -93,6 +93,8 @@ class ControlQueue:
                 self._remove_run(command.run, "stopped", f"cancelled{by}")
             case "prune":
                 self._remove_run(command.run, "pruned", command.why or f"pruned{by}")
+            case "restore" if command.run is not None:
+                self._removed.pop(command.run, None)
             case "add":
                 self.added_specs += [command.spec] if command.spec else []
             case "close":

@@ -149,7 +149,8 @@ class Warden:
     def _make_locks(self, specs: Sequence[RunSpec]) -> device_locks.DeviceLocks:
         gpus = self.gpus.known_gpus()
         used = [device_locks.device_names(spec, os.environ, gpus) for spec in specs]
-        return device_locks.DeviceLocks(set().union(*used), self.folder.name)
+        log_root = str(self.folder.parent)
+        return device_locks.DeviceLocks(set().union(*used), self.folder.name, log_root=log_root)
 
     # A search
 
@@ -266,7 +267,7 @@ class Warden:
         if now >= self._state_file.refresh_due:
             self._write_state(self._state_file.state, self._state_file.detail)
         current = self._attempt
-        if current is not None and current.stopping and self._state_file.state == "running":
+        if current is not None and self.control.stopped and self._state_file.state == "running":
             self._write_state("stopping", current.spec.run_id)
 
     def _beat(self) -> None:

@@ -14,13 +14,15 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+from weakref import WeakKeyDictionary
 
-from textual import on, work
+from textual import events, on, work
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.theme import Theme
+from textual.widget import Widget
 
 from results.text.sanitize import clean
 from workbench.tui.screens.plan import PlanScreen
@@ -28,6 +30,7 @@ from workbench.tui.system.terminal_driver import TerminalDriver
 from workbench.tui.widgets.top_bar import ModeChosen, TopBar
 
 if TYPE_CHECKING:
+    from textual.widget import AwaitMount
     from textual.notifications import SeverityLevel
     from textual.screen import Screen
 
@@ -57,6 +60,16 @@ THEME: Final = Theme(
         "scrollbar-corner-color": "#121212",
     },
 )
+
+
+RESIZE_SECONDS: Final = 0.1
+"""From a resize to the check of the focus."""
+
+
+def is_displayed(widget: Widget) -> bool:
+    """Whether neither the widget nor what holds it is hidden."""
+    nodes = (node for node in widget.ancestors_with_self if isinstance(node, Widget))
+    return all(node.display for node in nodes)
 
 
 class SuitesRead(Message):
@@ -132,6 +145,7 @@ class WorkbenchApp(App[None]):
         self.chosen_suite: Path | None = None
         """Suite of the Live screen; None: the first of `suites`."""
         self._stop_event = threading.Event()
+        self._focus_memory: WeakKeyDictionary[Screen[Any], Widget] = WeakKeyDictionary()
 
     @property
     def views_file(self) -> Path:
@@ -147,6 +161,31 @@ class WorkbenchApp(App[None]):
         sizes only, would not repaint it.
         """
         self.screen.refresh()
+        # The screen takes its classes of the new size, which hide and show, after this event.
+        self.set_timer(RESIZE_SECONDS, self.restore_focus)
+
+    def switch_mode(self, mode: str) -> AwaitMount:
+        """Open a screen; a hidden widget of it gets no focus."""
+        mounted = super().switch_mode(mode)
+        self.call_after_refresh(self.restore_focus)
+        return mounted
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        """Remember where the focus of a screen is."""
+        if is_displayed(event.widget):
+            self._focus_memory[self.screen] = event.widget
+
+    def restore_focus(self) -> None:
+        """Give the focus to what had it on this screen, if a hidden widget or nothing has it.
+
+        Textual also focuses what is not displayed, which then swallows all keys.
+        """
+        screen = self.screen
+        if screen.focused is not None and is_displayed(screen.focused):
+            return
+        before = self._focus_memory.get(screen)
+        shown = before if before is not None and is_displayed(before) else None
+        screen.set_focus(shown or next(filter(is_displayed, screen.focus_chain), None))
 
     def on_mount(self) -> None:
         """Make signals end the app as `q` does; otherwise the terminal stays in raw mode."""

@@ -57,7 +57,7 @@ def leftovers(cache: Path) -> list[Path]:
 
 
 def test_a_subset_is_memory_mapped_and_described(
-    small: Callable[[], Subset], tmp_path: Path
+    small: Callable[[], Subset], data_root: Path, tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
     assert not catalog.summary("small", cache).built
@@ -69,6 +69,7 @@ def test_a_subset_is_memory_mapped_and_described(
     said = catalog.summary("small", cache)
     assert (said.built, said.rows, said.corpus_rows) == (True, 20, 7)
     assert said.folder == subset.folder
+    assert (said.data_root, said.is_partial) == (str(data_root), False)
     assert said.license == ("own, CC0",)
     assert said.evaluate_on == ("small",)
     assert subset.manifest["skipped"] == {"step 1: sample": 30}

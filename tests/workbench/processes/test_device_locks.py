@@ -25,8 +25,16 @@ def test_all_or_none(tmp_path: Path) -> None:
     assert second.behind == "first on gpu-1"
     third = lock(tmp_path, "gpu-0")
     assert third.acquire(), "the second holds nothing while it waits"
+    elsewhere = DeviceLocks(["gpu-0"], "mine", tmp_path, log_root="/logs/b")
+    assert not elsewhere.acquire()
+    assert elsewhere.behind == "suite on gpu-0", "of an earlier version: no log root"
     first.release()
     third.release()
+    assert elsewhere.acquire()
+    other = DeviceLocks(["gpu-0"], "other", tmp_path, log_root="/logs/a")
+    assert not other.acquire()
+    assert other.behind == "mine on gpu-0, of /logs/b"
+    elsewhere.release()
     assert second.acquire()
     assert second.behind == ""
 

@@ -14,6 +14,7 @@ from engines.protocol import RunSpec
 from workbench.processes import engine_process
 from workbench.processes.engine_process import ExitStatus
 from workbench.supervisor.exit_cause import ExitEvidence, decide_cause
+from workbench.tui.view_models.suite_feed import clean_log
 
 
 def spec(**fields: object) -> RunSpec:
@@ -108,6 +109,16 @@ def test_an_engine_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     os.close(life)
     os.close(other)
+
+
+def test_attempts_are_parted_in_the_log(tmp_path: Path) -> None:
+    (tmp_path / "engine.log").write_text("RuntimeError: of the first\n")
+    engine_process.mark_attempt(tmp_path, 2)
+    data = (tmp_path / "engine.log").read_bytes()
+    first, mark = data.decode().splitlines()
+    assert first == "RuntimeError: of the first"
+    assert mark.startswith("==== attempt 2, ")
+    assert clean_log(data) == (mark,), "the screen shows the last attempt"
 
 
 def test_a_trimmed_log_keeps_its_ends_and_its_writers(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.workbench.tui.conftest import ready, screen_text, until
 from workbench.tui.app import WorkbenchApp, find_refusal
+from workbench.tui.screens.data import DataScreen
 from workbench.tui.screens.dialogs import HelpDialog
 from workbench.tui.screens.live import LiveScreen
 from workbench.tui.screens.plan import PlanScreen
@@ -46,6 +47,27 @@ async def test_mouse_clicks_do_what_keys_do(app: WorkbenchApp) -> None:
         tabs = list(screen.query("Tab"))
         await pilot.click(tabs[2])
         await until(pilot, lambda: isinstance(app.screen, ResultsScreen))
+
+
+async def test_a_hidden_widget_never_has_the_focus(app: WorkbenchApp) -> None:
+    """In a window that is too small nothing is shown; enlarged, the keys work as before."""
+    async with app.run_test(size=(60, 20)) as pilot:
+        for key, kind in (("3", ResultsScreen), ("4", DataScreen)):
+            await pilot.press(key)
+            await until(pilot, lambda kind=kind: isinstance(app.screen, kind))
+        await pilot.resize_terminal(120, 36)
+        for key, main in (("3", "records"), ("4", "data-subsets"), ("2", "queue")):
+            await pilot.press(key)
+            await until(
+                pilot, lambda main=main: app.screen.focused and app.screen.focused.id == main
+            )
+        await pilot.press("1")
+        await until(pilot, lambda: isinstance(app.screen, PlanScreen))
+        app.screen.query_one("#models", Grid).focus()
+        for size in ((60, 20), (200, 60)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause()
+        await until(pilot, lambda: app.screen.focused and app.screen.focused.id == "models")
 
 
 def test_no_line_is_wider_than_the_smallest_screen_needs() -> None:

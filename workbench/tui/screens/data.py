@@ -127,7 +127,7 @@ class DataScreen(Screen[None]):
         if entry is None:
             return
         self._show_trouble("")
-        self._show_title(entry.title or entry.problem)
+        self._show_title(" · ".join(filter(None, (entry.origin, entry.title or entry.problem))))
         profile = self.profiles.get(entry.name)
         if profile is not None:
             self._show_profiles([profile])

@@ -125,6 +125,32 @@ class TextDialog(ModalScreen[str | None]):
         self.dismiss(None)
 
 
+class MessageDialog(ModalScreen[None]):
+    """A text of any length, whole and wrapped."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,enter", "leave", "Back")]
+
+    def __init__(self, title: str, text: str) -> None:
+        super().__init__()
+        self._title, self._text = title, text
+
+    def compose(self) -> ComposeResult:
+        """Title, text, keys."""
+        with Vertical(classes="dialog wide"):
+            yield Static(Text(clean(self._title)), classes="dialog-title")
+            with VerticalScroll(id="message"):
+                yield Static(Text(clean(self._text)))
+            yield Static(Text("Esc goes back"), classes="dialog-keys")
+
+    def on_mount(self) -> None:
+        """Focus the text, so that arrow keys scroll it."""
+        self.query_one("#message").focus()
+
+    def action_leave(self) -> None:
+        """Close."""
+        self.dismiss(None)
+
+
 HELP_SECTIONS: Final = (
     ("Everywhere", (
         ("1 2 3 4 · F1 F2 F3 F4", "Plan, Live, Results, Data"),

@@ -6,7 +6,6 @@ seconds; the widgets repaint what differs. Control actions append a command to c
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from pathlib import Path
@@ -22,7 +21,8 @@ from textual.screen import Screen
 from textual.widgets import Footer, Static
 
 from results.text.sanitize import clean_line
-from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
+from workbench.tui.screens import suite_control
+from workbench.tui.screens.dialogs import ChoiceDialog, MessageDialog
 from workbench.tui.system import cli_commands
 from workbench.tui.view_models import control_actions, live_rows, suite_feed
 from workbench.tui.widgets.chart import Chart
@@ -73,6 +73,7 @@ class LiveScreen(Screen[None]):
         Binding("s", "steer('stop')", "Stop"),
         Binding("k", "steer('skip')", "Skip"),
         Binding("c", "steer('cancel')", "Cancel"),
+        Binding("u", "steer('restore')", show=False),
         Binding("p", "steer('pause')", "Pause"),
         Binding("r", "steer('resume')", show=False),
         Binding("v", "view", "Metrics"),
@@ -96,6 +97,8 @@ class LiveScreen(Screen[None]):
         """Whether the shown suite has ended; then only `resume` is offered."""
         self._painted_event = threading.Event()
         self._stop_event = threading.Event()
+        self._wake_event = threading.Event()
+        """Set: the next snapshot is read at once."""
 
     @property
     def bench(self) -> WorkbenchApp:
@@ -138,6 +141,7 @@ class LiveScreen(Screen[None]):
     def on_unmount(self) -> None:
         """Stop the thread."""
         self._stop_event.set()
+        self._wake_event.set()
 
     # -- which suite -----------------------------------------------------------------------
 
@@ -164,18 +168,29 @@ class LiveScreen(Screen[None]):
 
     def _open(self, folder: Path) -> None:
         self._stop_event.set()
+        self._wake_event.set()
         self._stop_event, self._painted_event = threading.Event(), threading.Event()
+        self._wake_event = threading.Event()
         self.folder, self.snapshot, self._watched = folder, None, None
         self.remove_class("empty", "failed")
         self.query_one("#suite-line", Heading).title = live_rows.short_name(folder.name)
         self.query_one("#queue", Grid).show_notice("Reading the suite …")
-        self._feed_snapshots(folder, self._stop_event, self._painted_event)
+        self._feed_snapshots(folder, self._stop_event, self._painted_event, self._wake_event)
 
     @work(thread=True, group="feed")
     def _feed_snapshots(
-        self, folder: Path, stopped: threading.Event, painted: threading.Event
+        self,
+        folder: Path,
+        stopped: threading.Event,
+        painted: threading.Event,
+        wake: threading.Event,
     ) -> None:
         painted.set()
+
+        def wait(seconds: float) -> bool:
+            wake.wait(seconds)
+            wake.clear()
+            return stopped.is_set()
 
         def deliver(snapshot: suite_feed.SuiteSnapshot) -> bool:
             if not painted.is_set() or not self.is_running:
@@ -186,7 +201,7 @@ class LiveScreen(Screen[None]):
 
         try:
             source = suite_feed.SuiteFeed(folder)
-            suite_feed.poll_feed(source, lambda: self._watched, deliver, stopped.wait)
+            suite_feed.poll_feed(source, lambda: self._watched, deliver, wait)
         except (OSError, ValueError) as error:
             self.post_message(FeedFailed(folder, str(error)))
 
@@ -227,7 +242,9 @@ class LiveScreen(Screen[None]):
     def _paint_run(self) -> None:
         view = self.view
         run = view.state if view else None
-        self.query_one(RunHeader).show(view)
+        suite = self.snapshot.suite if self.snapshot else None
+        order = live_rows.describe_pending(suite, view) if suite and view else ""
+        self.query_one(RunHeader).show(view, order)
         self._paint_charts(view)
         empty = "The run has not started." if run and run.status == "queued" else "No output."
         if self.snapshot is not None and view is not None:
@@ -299,9 +316,17 @@ class LiveScreen(Screen[None]):
     def _moved(self, event: Grid.Moved) -> None:
         if event.by_hand:
             self._watched = event.grid.key
+            self._wake_event.set()
             self._paint_run()
 
     # -- actions --------------------------------------------------------------------------
+
+    @on(Grid.Chosen, "#queue")
+    def _open_run(self) -> None:
+        """Show all that is known of how the run goes: failure, order, notices."""
+        if (view := self.view) is not None and self.snapshot is not None:
+            title, text = live_rows.describe_run(self.snapshot.suite, view)
+            self.app.push_screen(MessageDialog(title, text))
 
     def action_follow(self) -> None:
         """Follow the current run."""
@@ -316,7 +341,7 @@ class LiveScreen(Screen[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Enable `v` on narrow screens only, and only `resume` for an ended suite."""
         if action == "steer" and self._suite_ended:
-            return parameters == ("resume",)
+            return parameters in (("resume",), ("restore",))
         return action != "view" or self.has_class("-narrow")
 
     def action_view(self) -> None:
@@ -335,9 +360,8 @@ class LiveScreen(Screen[None]):
 
         keys = [s.name for s in suites]
         rows = live_rows.suite_rows(suites)
-        dialog = ChoiceDialog(
-            "Suites", live_rows.SUITES, rows, keys, here=here, empty="No suite yet."
-        )
+        empty = "Reading the suites …" if self.bench.suites is None else "No suite yet."
+        dialog = ChoiceDialog("Suites", live_rows.SUITES, rows, keys, here=here, empty=empty)
         self.app.push_screen(dialog, on_choice)
 
     def action_step(self, by: int) -> None:
@@ -350,40 +374,6 @@ class LiveScreen(Screen[None]):
 
     def action_steer(self, do: control_actions.ControlAction) -> None:
         """Ask for confirmation, then send the command."""
-        snapshot, view = self.snapshot, self.view
-        if snapshot is None:
-            return
-        question = control_actions.make_question(do, snapshot.suite, view)
-        if question.refusal:
-            self.notify(question.refusal, timeout=6)
-            return
-
-        def on_answer(yes: bool | None) -> None:
-            if yes:
-                self._send(snapshot.folder, question)
-
-        self.app.push_screen(ConfirmDialog(question.title, question.text, question.yes), on_answer)
-
-    @work(group="steer")
-    async def _send(self, folder: Path, question: control_actions.Question) -> None:
-        from workbench.suites import control
-
-        if question.do == "resume" and self._suite_ended:
-            await self._resume_suite(folder, question)
-            return
-        command = control.Command(do=question.do, run=question.run)
-        try:
-            await asyncio.to_thread(control.send_command, folder, command)
-        except OSError as error:
-            self.notify(f"The warden cannot be told: {error.strerror}", severity="error")
-            return
-        self.notify(question.confirmation)
-
-    async def _resume_suite(self, folder: Path, question: control_actions.Question) -> None:
-        done = await cli_commands.run_workbench(
-            cli_commands.resume_arguments(folder.name, folder.parent)
-        )
-        if done.code:
-            self.notify(clean_line(done.error.strip()), severity="error", timeout=10)
-        else:
-            self.notify(question.confirmation)
+        if self.snapshot is not None:
+            wake = self._wake_event.set
+            suite_control.ask_action(self.bench, do, self.snapshot, self.view, wake)

@@ -26,6 +26,8 @@ from typing import IO, Any, Final, cast
 from textual._xterm_parser import XTermParser
 from textual.drivers.linux_driver import LinuxDriver
 
+from results.text.sanitize import degrade_cell
+
 READ_BYTES: Final = 4096
 ESCAPE_SECONDS: Final = 0.12
 """How long a lone Escape waits for the rest of a sequence; Textual's parser decides after 0.1."""
@@ -57,10 +59,13 @@ class LenientFile:
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
+        self._plain = "utf" not in str(getattr(file, "encoding", "utf-8")).lower()
         self.dead = False
 
     def write(self, text: str) -> int:
-        """Write; nothing if the terminal is gone."""
+        """Write; nothing if the terminal is gone. Without UTF-8 each cell stays one cell."""
+        if self._plain:
+            text = "".join(c if c.isascii() else degrade_cell(c) for c in text)
         return self._try(lambda: self._file.write(text))
 
     def flush(self) -> None:

@@ -37,6 +37,19 @@ class SubsetEntry:
     """Why it cannot be used here; empty if it can."""
     form: str = ""
     """Form of its records, which decides the engine; empty: unknown."""
+    expected_rows: int | None = None
+    """Records by its recipe, where the build has another number: it is of a small copy."""
+    data_root: str = ""
+    """Folder that it was built from; empty: packages, or not known."""
+
+    @property
+    def origin(self) -> str:
+        """Where the build is from, and what it lacks; empty: nothing to tell."""
+        source = f"built from {self.data_root}" if self.data_root else ""
+        if self.expected_rows is None:
+            return source
+        count = f"{self.rows:,} of the {self.expected_rows:,} records of the recipe"
+        return f"{source or 'built'}: {count}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +206,8 @@ def read_subsets(cache_root: Path, problems: list[str]) -> tuple[SubsetEntry, ..
                 clean_line(", ".join(row.license)),
                 "" if row.built else clean_line(problem),
                 row.form,
+                row.expected_rows if row.is_partial else None,
+                clean_line(row.data_root),
             )
         )
     return tuple(entries)

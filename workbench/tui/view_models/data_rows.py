@@ -42,7 +42,9 @@ def subset_rows(entries: Sequence[SubsetEntry], marked: Sequence[str]) -> list[G
             GridCell("●", "accent") if entry.name in marked else "",
             clean_line(entry.name),
             GridCell("?" if entry.rows is None else f"{entry.rows:,}", "dim"),
-            GridCell("built" if entry.built else "–", "dim"),
+            GridCell("copy", "error")
+            if entry.expected_rows
+            else GridCell("built" if entry.built else "–", "dim"),
         )
         for entry in entries
     ]

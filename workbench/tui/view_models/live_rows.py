@@ -70,13 +70,16 @@ def queue_rows(state: SuiteState) -> tuple[list[GridRow], list[str]]:
     """One row and one key (run id) for each run."""
     specs = [view.spec for view in state.runs]
     labels = run_summary.distinguishing_labels(specs, seeds=False)
-    rows = [_run_row(view, part) for view, part in zip(state.runs, labels, strict=True)]
+    rows = [
+        _run_row(view, label, run_summary.describe_order(state, view))
+        for view, label in zip(state.runs, labels, strict=True)
+    ]
     return rows, [spec.run_id for spec in specs]
 
 
-def _run_row(view: RunView, label: str) -> GridRow:
+def _run_row(view: RunView, label: str, order: str) -> GridRow:
     run, spec = view.state, view.spec
-    key = run.cause or run.status
+    key = "queued" if order == "queued again" else run.cause or run.status
     numbers = run_summary.format_numbers(run)
     elapsed = q.clock(run.t) if run.status != "queued" else ""
     tone = "strong" if run.status in ("starting", "running") else ""
@@ -85,7 +88,7 @@ def _run_row(view: RunView, label: str) -> GridRow:
         GridCell(clean_line(" ".join(filter(None, (label, _subject(spec)))), 80), tone),
         GridCell(clean_line(spec.model, 80), tone),
         GridCell(str(spec.seed), "dim"),
-        format_status(run),
+        GridCell(order, "accent") if order else format_status(run),
         numbers.step,
         numbers.loss,
         numbers.r1,
@@ -147,12 +150,7 @@ def short_name(suite: str) -> str:
 
 def suite_line(state: SuiteState, now: float) -> tuple[str, str]:
     """Status of the suite, and its running time as clock."""
-    ended = sum(r.state.status == "ended" for r in state.runs)
-    failed = sum(_is_bad(r.state) for r in state.runs)
-    unit = state.unit.removesuffix("s") if state.total == 1 else state.unit
-    done = f"{ended} of {state.total} {unit} done"
-    parts = [SUITE_WORDS.get(state.warden, state.warden), done]
-    parts += [f"{failed} failed"] if failed else []
+    parts = [_suite_status(state), run_summary.format_outcomes(state)]
     if state.detail and state.warden != "running":  # then it names the run, which is shown
         parts.append(clean_line(state.detail))
     right = ""
@@ -161,6 +159,30 @@ def suite_line(state: SuiteState, now: float) -> tuple[str, str]:
         until = max(ends, default=state.started_wall) if state.ended else now
         right = q.clock(until - state.started_wall)
     return " · ".join(parts), right
+
+
+def _suite_status(state: SuiteState) -> str:
+    """The suite's status, with an order that takes effect later."""
+    status = SUITE_WORDS.get(state.warden, state.warden)
+    if state.ended or state.warden == "stopping":
+        return status
+    if state.orders.stopped:
+        return "stopping"
+    if state.orders.paused and state.warden != "paused":
+        return f"{status}, pauses after the run at work (p takes it back)"
+    if state.warden == "paused" and state.orders.paused is False:
+        return "resuming"
+    return status
+
+
+def describe_pending(state: SuiteState, view: RunView) -> str:
+    """When the order about a run takes effect, and how to take it back; empty: there is none."""
+    order = run_summary.describe_order(state, view)
+    if order in run_summary.WORKING_ORDERS.values():
+        return f"{order}: after this step and its checkpoint"
+    if order in run_summary.WAITING_ORDERS.values():
+        return f"{order} when its turn comes; u takes it back"
+    return "starts again when its turn comes" if order else ""
 
 
 def format_title(view: RunView) -> str:
@@ -208,6 +230,18 @@ def format_failure(run: RunState) -> str:
         return ""
     detail = (run.failed.error if run.failed else "") or (run.end.detail if run.end else "")
     return clean_line(translate(detail))
+
+
+def describe_run(state: SuiteState, view: RunView) -> tuple[str, str]:
+    """(title, text) about a run: how it stands, why it failed, what is ordered, all notices."""
+    run = view.state
+    word, _, after, _ = format_progress(run)
+    detail = format_failure(run) or clean_line(translate(run.end.detail if run.end else ""))
+    parts = [f"{word} {after}", detail, describe_pending(state, view), format_facts(run)]
+    parts += [f"{count} × {code}" for code, count in run.notice_counts.items() if count > 1]
+    parts += [clean_line(translate(notice.text), 2_000) for notice in run.notices]
+    parts.append(f"Run {view.spec.run_id}")
+    return format_title(view), "\n\n".join(part for part in parts if part)
 
 
 def _is_bad(run: RunState) -> bool:

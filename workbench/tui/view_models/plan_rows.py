@@ -67,7 +67,9 @@ def _subset_row(entry: SubsetEntry, *, chosen: bool, fits: bool) -> GridRow:
         GridCell(entry.name, "strong" if chosen else ""),
         _count(entry.rows),
         _count(entry.corpus_rows),
-        _state(entry.problem, built=entry.built),
+        GridCell("a copy", "error")
+        if entry.expected_rows
+        else _state(entry.problem, built=entry.built),
     )
 
 
@@ -84,7 +86,8 @@ def describe_entry(catalogs: Catalogs, kind: str, key: str | None) -> tuple[str,
         return "", False
     if subset.problem:
         return translate(subset.problem), True
-    parts = [subset.title, "" if subset.built else "built at its first use", subset.license]
+    source = subset.origin if subset.built else "built at its first use"
+    parts = [source, subset.title, subset.license]
     return " · ".join(part for part in parts if part), False
 
 

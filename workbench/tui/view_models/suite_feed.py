@@ -134,15 +134,18 @@ def default_run(state: SuiteState) -> str:
 
 
 def clean_log(data: bytes, *, whole: bool = True) -> tuple[str, ...]:
-    """Last lines of a log, sanitized; of a line with carriage returns, the last part.
+    """Last lines of the last attempt, sanitized; of a line with carriage returns, the last part.
 
     `whole`: `data` starts at the begin of the log.
     """
     from results.text.sanitize import clean_line
+    from workbench.processes.engine_process import ATTEMPT_MARK
 
     lines = _STYLES.sub("", data.decode("utf-8", "replace")).split("\n")
     if not whole:
         lines = lines[1:]  # the first one is cut
+    begins = [row for row, line in enumerate(lines) if line.startswith(ATTEMPT_MARK)]
+    lines = lines[begins[-1] :] if begins else lines  # an earlier attempt's errors are not its own
     shown = [line.rstrip("\r").rpartition("\r")[2] for line in lines]
     return tuple(clean_line(line) for line in shown[-LOG_LINES:] if line.strip())
 

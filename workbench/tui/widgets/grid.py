@@ -298,6 +298,10 @@ class Grid(ScrollView, can_focus=True):
             start += width + GAP
         return None
 
+    def on_resize(self) -> None:
+        """Keep the cursor in view in another height."""
+        self.call_after_refresh(self.watch_cursor, self.cursor, self.cursor)
+
     def on_focus(self) -> None:
         """Repaint the cursor row, which looks different with the focus."""
         self._refresh_row(self.cursor)

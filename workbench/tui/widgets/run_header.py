@@ -1,7 +1,8 @@
-"""Header of the watched run in four lines: title, progress, numbers, newest notice."""
+"""Header of the watched run: title, progress, numbers or failure, newest notice or order."""
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from rich.segment import Segment
@@ -15,13 +16,18 @@ if TYPE_CHECKING:
     from workbench.suites.state import RunView
 
 BAR_CELLS: Final = 28
+BASE_LINES: Final = 4
 
 StyledLine = tuple[tuple[str, str], ...]
 """Parts of a line: (text, name of its style)."""
 
 
+FAILURE_LINES: Final = 4
+"""Lines of a failure at most; Enter on the run shows the rest."""
+
+
 class RunHeader(Widget):
-    """Four lines about a run; they are truncated, not wrapped."""
+    """Four lines about a run; a failure is wrapped, the others are truncated."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "head--title", "head--done", "head--rest", "head--dim", "head--failed",
@@ -30,14 +36,25 @@ class RunHeader(Widget):
 
     def __init__(self) -> None:
         super().__init__()
+        self._view: RunView | None = None
+        self._order = ""
         self._shown: tuple[StyledLine, ...] = ()
+        self._height_key = BASE_LINES, False
 
-    def show(self, view: RunView | None) -> None:
-        """Show a run."""
-        lines = () if view is None else header_lines(view)
+    def show(self, view: RunView | None, order: str = "") -> None:
+        """Show a run, and what is ordered of it."""
+        self._view, self._order = view, order
+        lines = () if view is None else header_lines(view, order, self.size.width)
         if lines != self._shown:
             self._shown = lines
+            if (len(lines), bool(order)) != self._height_key:  # it lays out the whole screen again
+                self._height_key = len(lines), bool(order)
+                self.styles.height = len(lines) if len(lines) > BASE_LINES or order else None
             self.refresh()
+
+    def on_resize(self) -> None:
+        """Wrap a failure anew."""
+        self.show(self._view, self._order)
 
     def render_line(self, y: int) -> Strip:
         """One line."""
@@ -46,8 +63,8 @@ class RunHeader(Widget):
         return Strip(segments).adjust_cell_length(self.size.width, self.rich_style)
 
 
-def header_lines(view: RunView) -> tuple[StyledLine, ...]:
-    """Title, progress, numbers, newest notice."""
+def header_lines(view: RunView, order: str, width: int) -> tuple[StyledLine, ...]:
+    """Title, progress, numbers or failure, then the order or else the newest notice."""
     run = view.state
     word, fraction, after, bad = live_rows.format_progress(run)
     tone = "head--failed" if bad else "head--title"
@@ -57,14 +74,13 @@ def header_lines(view: RunView) -> tuple[StyledLine, ...]:
         progress += [(done, "head--done"), (rest, "head--rest")]
         progress.append((f" {fraction:>4.0%}  ", "head--title"))
     progress.append((after, "head--failed" if bad else "head--dim"))
-    failure = live_rows.format_failure(run)
-    return (
-        ((f" {live_rows.format_title(view)}", "head--title"),),
-        tuple(progress),
-        (
-            (f" {failure}", "head--failed")
-            if failure
-            else (f" {live_rows.format_facts(run)}", "head--dim"),
-        ),
-        ((f" {live_rows.newest_notice(run)}", "head--dim"),),
-    )
+    body: list[StyledLine] = [((f" {live_rows.format_facts(run)}", "head--dim"),)]
+    if failure := live_rows.format_failure(run):
+        lines = textwrap.wrap(failure, max(20, width - 2))
+        if len(lines) > FAILURE_LINES:
+            lines[FAILURE_LINES - 1 :] = [f"{lines[FAILURE_LINES - 1]} … (Enter: all of it)"]
+        body = [((f" {line}", "head--failed"),) for line in lines]
+    last = (f" {live_rows.newest_notice(run)}", "head--dim")
+    if order:
+        last = (f" {order}", "head--title")
+    return (((f" {live_rows.format_title(view)}", "head--title"),), tuple(progress), *body, (last,))

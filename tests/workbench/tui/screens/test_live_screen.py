@@ -27,7 +27,7 @@ async def test_live_shows_queue_run_curves_and_log(app: WorkbenchApp, log_root: 
         await pilot.press("2")
         await until(pilot, lambda: "oom-cuda" in screen_text(pilot))  # the queue has its height
         text = screen_text(pilot)
-        for part in ("running · 2 of 4 runs done · 1 failed", "completed", "oom-cuda", "train 64%",
+        for part in ("running · 1 of 4 runs completed · 1 failed", "completed", "oom-cuda", "train 64%",
                      "queued", "1,680 / 2,616 steps", "left", "GiB", "CPU of one core",
                      "epoch 1 of 1: 2,616 steps of 64"):  # fmt: skip
             assert part in text, f"{part!r} is not on\n{text}"
@@ -58,7 +58,7 @@ async def test_trials_of_a_search_appear_one_by_one(app: WorkbenchApp, log_root:
     folder = sample_suites.make_search(log_root, trials=12)
     async with app.run_test(size=(120, 36)) as pilot:
         await pilot.press("2")
-        await until(pilot, lambda: "0 of 12 trials done" in screen_text(pilot))
+        await until(pilot, lambda: "0 of 12 trials completed" in screen_text(pilot))
         base = trials.read_base(folder)
         assert base is not None
         for number in (1, 2):
@@ -94,10 +94,16 @@ async def test_new_journal_lines_appear(app: WorkbenchApp, log_root: Path) -> No
 STEERING = (
     ("k", "skip", "03-retrieval-evqa_train-tinyclip-61m"),
     ("p", "pause", None),
-    ("s", "stop", None),
     ("c", "cancel", "04-retrieval-oven_train-tinyclip-61m"),
+    ("u", "restore", "04-retrieval-oven_train-tinyclip-61m"),
+    ("s", "stop", None),
 )
 """Key, order, and its run. What is queued, the last, must be looked at first."""
+ECHOES = {
+    "skip": "skipping: after this step", "pause": "pauses after the run at work",
+    "cancel": "u takes it back",
+}  # fmt: skip
+"""Order -> what the screen shows before the warden has read it."""
 
 
 async def test_steering_asks_then_writes_one_command(app: WorkbenchApp, log_root: Path) -> None:
@@ -117,6 +123,7 @@ async def test_steering_asks_then_writes_one_command(app: WorkbenchApp, log_root
             await until(pilot, lambda at=place: control.read_commands(folder, at)[0])
             (told,), place = control.read_commands(folder, place)
             assert (told.do, told.run) == (do, run)
+            await until(pilot, lambda do=do: ECHOES.get(do, "") in screen_text(pilot))
 
 
 async def test_a_paused_suite_resumes_with_the_same_key(app: WorkbenchApp, log_root: Path) -> None:

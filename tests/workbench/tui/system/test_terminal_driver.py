@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import io
 import os
 import select
 import threading
@@ -62,6 +63,17 @@ def test_writing_to_a_dead_terminal_is_nothing() -> None:
         file.flush()
     assert file.dead
     assert dead.writes == 1
+
+
+def test_without_utf_8_a_cell_stays_a_cell() -> None:
+    """`...` in place of `…` moved everything behind it."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
+    text = "emoji…│ 3 ± 1 → ● ✓ ▸ 한"
+    LenientFile(stream).write(text)
+    stream.flush()
+    shown = stream.buffer.getvalue().decode()
+    assert len(shown) == len(text) + 1, "a wide character takes two cells"
+    assert shown.startswith("emoji~| 3 ~ 1 > * + >")
 
 
 def test_who_is_woken_finds_the_event_set() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.workbench.tui import sample_suites
+from workbench.suites.orders import Orders
 from workbench.suites.state import SuiteState
 from workbench.tui.system import cli_commands
 from workbench.tui.view_models import control_actions, suite_feed
@@ -40,6 +41,17 @@ def test_only_a_queued_run_is_cancelled(log_root: Path) -> None:
     request = control_actions.make_question("cancel", state, state.runs[3])
     assert request.run == "04-retrieval-oven_train-tinyclip-61m"
     assert "its record says stopped" in request.text, "as Orders ends it"
+    assert request.title == "Cancel oven_train × tinyclip-61m?"
+    ordered = replace(state, orders=Orders(removed={state.runs[3].spec.run_id: "cancel"}))
+    assert control_actions.make_question("cancel", ordered, state.runs[3]).refusal
+    assert control_actions.make_question("restore", ordered, state.runs[3]).run == request.run
+    assert control_actions.make_question("restore", state, state.runs[3]).refusal
+
+
+def test_the_key_of_a_pause_takes_it_back_before_it_holds(log_root: Path) -> None:
+    ordered = replace(busy_suite(log_root), orders=Orders(paused=True))
+    request = control_actions.make_question("pause", ordered, None)
+    assert (request.do, "taken back" in request.text) == ("resume", True)
 
 
 def test_stop_counts_what_is_not_started(log_root: Path) -> None:
@@ -52,6 +64,10 @@ def test_a_suite_that_is_over_can_go_on(log_root: Path, state: str) -> None:
     over = replace(busy_suite(log_root), warden=state)
     request = control_actions.make_question("resume", over, None)
     assert request.text.startswith("3 runs start again")
+    cancelled = replace(over, orders=Orders(removed={over.runs[3].spec.run_id: "cancel"}))
+    request = control_actions.make_question("resume", cancelled, None)
+    assert request.text.startswith("2 runs start again")
+    assert "1 cancelled" in request.text
     done = replace(over, runs=tuple(r for r in over.runs if r.state.cause == "completed"))
     assert "All runs" in control_actions.make_question("resume", done, None).refusal
     words = cli_commands.resume_arguments(over.name, log_root)

@@ -28,7 +28,9 @@ def test_charts_show_the_gpu_that_the_run_has() -> None:
 
 def test_a_growing_search_counts_the_trials_that_were_asked_for() -> None:
     state = sample_suites.search_state("completed", "pruned", "failed")
-    assert live_rows.suite_line(state, 1.0)[0] == "ended · 3 of 20 trials done · 1 failed"
+    assert live_rows.suite_line(state, 1.0)[0] == (
+        "ended · 1 of 20 trials completed · 1 failed · 1 pruned"
+    )
     rows, keys = live_rows.queue_rows(state)
     assert keys == ["t1", "t2", "t3"]
     assert [row[1].text for row in rows] == [
