@@ -30,9 +30,9 @@ from workbench.tui.system.terminal_driver import TerminalDriver
 from workbench.tui.widgets.top_bar import ModeChosen, TopBar
 
 if TYPE_CHECKING:
-    from textual.widget import AwaitMount
     from textual.notifications import SeverityLevel
     from textual.screen import Screen
+    from textual.widget import AwaitMount
 
     from workbench.tui.view_models.suite_feed import SuiteEntry
 
