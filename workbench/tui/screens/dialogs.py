@@ -170,6 +170,7 @@ HELP_SECTIONS: Final = (
         ("o · [ ]", "choose a suite · the one before, after"),
         ("f", "follow the run at work"),
         ("s · k · c · p", "stop suite · skip run · cancel queued run · pause or resume"),
+        ("u · Enter", "take a cancel or skip back · all about a run: failure, notices"),
         ("r", "resume a suite that is paused, or has ended with runs left"),
     )),
     ("Results", (

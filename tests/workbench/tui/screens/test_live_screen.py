@@ -27,8 +27,8 @@ async def test_live_shows_queue_run_curves_and_log(app: WorkbenchApp, log_root: 
         await pilot.press("2")
         await until(pilot, lambda: "oom-cuda" in screen_text(pilot))  # the queue has its height
         text = screen_text(pilot)
-        for part in ("running · 1 of 4 runs completed · 1 failed", "completed", "oom-cuda", "train 64%",
-                     "queued", "1,680 / 2,616 steps", "left", "GiB", "CPU of one core",
+        for part in ("running · 1 of 4 runs completed · 1 failed", "completed", "oom-cuda",
+                     "train 64%", "queued", "1,680 / 2,616 steps", "left", "GiB", "CPU of one core",
                      "epoch 1 of 1: 2,616 steps of 64"):  # fmt: skip
             assert part in text, f"{part!r} is not on\n{text}"
         assert any(0x2800 < ord(c) < 0x2900 for c in text)
