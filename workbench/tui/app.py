@@ -170,6 +170,12 @@ class WorkbenchApp(App[None]):
         self.call_after_refresh(self.restore_focus)
         return mounted
 
+    async def on_event(self, event: events.Event) -> None:
+        """Before a key: see that no hidden widget gets it."""
+        if isinstance(event, events.Key):
+            self.restore_focus()
+        await super().on_event(event)
+
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         """Remember where the focus of a screen is."""
         if is_displayed(event.widget):

@@ -67,7 +67,10 @@ async def test_a_hidden_widget_never_has_the_focus(app: WorkbenchApp) -> None:
         for size in ((60, 20), (200, 60)):
             await pilot.resize_terminal(*size)
             await pilot.pause()
-        await until(pilot, lambda: app.screen.focused and app.screen.focused.id == "models")
+        await until(pilot, lambda: app.screen.has_class("-wide"))
+        await pilot.press("down")
+        assert app.screen.focused
+        assert app.screen.focused.id == "models"
 
 
 def test_no_line_is_wider_than_the_smallest_screen_needs() -> None:
