@@ -64,6 +64,7 @@ async def test_a_hidden_widget_never_has_the_focus(app: WorkbenchApp) -> None:
         await pilot.press("1")
         await until(pilot, lambda: isinstance(app.screen, PlanScreen))
         app.screen.query_one("#models", Grid).focus()
+        await pilot.pause()
         for size in ((60, 20), (200, 60)):
             await pilot.resize_terminal(*size)
             await pilot.pause()
