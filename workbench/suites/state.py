@@ -235,29 +235,22 @@ def _changes(state: RunState, msg: protocol.Message, wall: float) -> dict[str, A
 
 
 def _rare_changes(state: RunState, msg: protocol.Message) -> dict[str, Any]:
+    single = (protocol.Plan, protocol.Timing, protocol.Forecast, protocol.Done, protocol.Failed)
+    if isinstance(msg, single):  # each has the field of its name
+        return {msg.kind: msg}
     match msg:
-        case protocol.Plan():
-            return {"plan": msg}
         case protocol.Evaluation():
             return {"evaluations": (*state.evaluations, msg)}
-        case protocol.Timing():
-            return {"timing": msg}
         case protocol.EpochSummary():
             return {"epochs": (*state.epochs, msg)}
         case protocol.StageSummary():
             return {"stages": (*state.stages, msg)}
-        case protocol.Forecast():
-            return {"forecast": msg}
         case protocol.Memory():
             return {"memory": {**state.memory, msg.phase: msg}}
         case protocol.Artifact():
             return {"artifacts": (*state.artifacts, msg)}
         case protocol.Oom():
             return {"ooms": (*state.ooms, msg)}
-        case protocol.Done():
-            return {"done": msg}
-        case protocol.Failed():
-            return {"failed": msg}
         case _:
             return {"unknown": state.unknown + 1}
 
