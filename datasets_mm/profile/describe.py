@@ -50,6 +50,8 @@ class DescribeOptions:
     sample: int = 4_000
     seed: int = 0
     fresh: bool = False
+    cached: bool = False
+    """Only from the cache: scan nothing."""
 
 
 def describe(options: DescribeOptions, progress: Progress) -> Profile:
@@ -64,6 +66,8 @@ def describe(options: DescribeOptions, progress: Progress) -> Profile:
     path = _cache_path(options, target)
     if not options.fresh and (cached := _read_cached(path)):
         return cached
+    if options.cached:
+        raise TargetError(f"'{options.target}' was not described; `workbench data describe` does")
     profile = _compute_profile(options, target, progress)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_atomic(path, profile.model_dump_json())
@@ -151,6 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sample", type=int, default=DescribeOptions.sample)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fresh", action="store_true", help="count even what is known")
+    parser.add_argument("--cached", action="store_true", help="scan nothing")
     options = parser.parse_args(arguments)
     try:
         profile = describe(DescribeOptions(**vars(options)), percent_progress())

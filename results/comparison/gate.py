@@ -15,7 +15,8 @@ from statistics import fmean, stdev
 from typing import Final, NamedTuple
 
 from results import significance
-from results.comparison.groups import COSTS, MetricChange, RunGroup, compare_groups
+from results.comparison.costs import COSTS
+from results.comparison.groups import MetricChange, RunGroup, compare_groups
 from results.records.schema import RunRecord
 from results.significance import Significance
 from results.statistics import Difference

@@ -7,27 +7,18 @@ seeds, whose interval holds that noise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from results import significance, statistics
+from results.comparison.costs import COSTS
 from results.comparison.scores import read_scores
-from results.records import epoch_time
 from results.records.metric_names import CHANCE, is_shown, split_name
 from results.records.schema import MetricRecord, Reading, RunRecord
 from results.significance import Significance
 from results.statistics import Difference
-
-COSTS: Final[dict[str, Callable[[RunRecord], Reading]]] = {
-    "epoch": epoch_time.training_reading,
-    "step": lambda record: record.timing.step_median,
-    "wall": lambda record: record.timing.end_to_end_seconds,
-    "rss": lambda record: record.memory.rss_main_peak,
-    "vram": lambda record: record.memory.vram_process_peak,
-}
-"""Costs in seconds and bytes; less is better."""
 
 
 class RunGroup(NamedTuple):
@@ -143,6 +134,17 @@ def compare_groups(
         tuple(f"{name} on {split}" for split, name in metrics_a if (split, name) not in metrics_b),
         tuple(f"{name} on {split}" for split, name in metrics_b if (split, name) not in metrics_a),
     )  # fmt: skip
+
+
+def compare_metric(
+    a: RunGroup, b: RunGroup, split: str, name: str, log_root: Path | None = None
+) -> Significance:
+    """The difference b - a of one metric, which every run of both groups has."""
+    first, second = (
+        [m for r in group.records for m in r.metrics if (m.split, m.name) == (split, name)]
+        for group in (a, b)
+    )
+    return _test_metric(a, b, first, second, log_root)
 
 
 def metric_difference(

@@ -20,6 +20,10 @@ HEADLINES: Final = {
 }  # fmt: skip
 """The metric by which each set of M2KR is compared (LinWeizheDragon/FLMR: docs/MODEL_ZOO.md)."""
 USUAL_HEADLINES: Final = ("recall@1", "accuracy")
+RANKED_BY: Final = (
+    "SigLIP probability", "SigLIP cosine", "cosine (local", "METEOR", "CIDEr", "chrF",
+)  # fmt: skip
+"""How the names of metrics begin by which captions are ranked, best first."""
 
 _VARIANT: Final = re.compile(r"^(?P<base>.+?)\s*\[(?P<variant>[^\]]+)\]$")
 
@@ -67,12 +71,25 @@ def headline_of(split: str) -> str:
 def headline_metric(metrics: Sequence[AnyMetric]) -> AnyMetric | None:
     """The metric that stands for a run, everywhere: the first held-out split's own metric.
 
-    That of the split's data set, else recall@1 or accuracy, else the first; of training data only
-    where nothing else was measured. None: there is no metric.
+    That of the split's data set, else recall@1 or accuracy, else by `choose_headline`; of training
+    data only where nothing else was measured. None: there is no metric.
     """
     held_out = [m for m in metrics if m.split != TRAIN_SPLIT and not split_name(m.name).variant]
     split = held_out[0].split if held_out else ""
     own_metrics = [m for m in held_out if m.split == split]
     preferred = [m for m in own_metrics if m.name == headline_of(split)]
     preferred += [m for m in held_out if m.name.lower() in USUAL_HEADLINES]
+    usual = choose_headline(split, [m.name for m in own_metrics])
+    preferred += [m for m in own_metrics if m.name == usual]
     return next(iter(preferred or own_metrics or metrics), None)
+
+
+def choose_headline(split: str, names: Sequence[str]) -> str:
+    """The metric by which runs of a split are ranked: its data set's, else recall@1 or
+    accuracy, else one of `RANKED_BY`, else the first; empty where every name has a variant.
+    """
+    whole = [name for name in names if not split_name(name).variant]
+    preferred = [name for usual in USUAL_HEADLINES for name in whole if name.lower() == usual]
+    preferred += [name for beginning in RANKED_BY for name in whole if name.startswith(beginning)]
+    headline = headline_of(split)
+    return headline if headline in whole else next(iter((*preferred, *whole)), "")

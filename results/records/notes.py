@@ -6,6 +6,7 @@ when notes are shown, and a tombstone hides a run without deleting anything.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Literal
@@ -17,15 +18,21 @@ from results.records.store import LineReader, NewerSchemaError, append_line
 from results.records.suite_view import SuiteWords
 
 NOTES_SCHEMA: Final = 1
+_FIELDS: Final = {"tombstone": "trashed", "public-score": "public_score"}
+"""Kind of a note that replaces an earlier one -> its field, where that has another name."""
 
 Kind = Literal[
     "finding", "state", "tag", "tombstone", "title", "goal", "background", "reason", "next",
-    "event", "link", "conclusion", "withdrawn",
+    "event", "link", "conclusion", "withdrawn", "public-score",
 ]  # fmt: skip
 SINGLE_KINDS: Final = ("title", "goal", "background", "conclusion")
 """Kinds of which the last note counts; an empty text takes it back."""
-SUITE_KINDS: Final = (*SINGLE_KINDS, "reason", "next", "event", "link")
-"""Kinds of notes about a whole suite."""
+SUITE_KINDS: Final = ("title", "goal", "background", "reason", "event", "link")
+"""Kinds of notes about a whole suite, or the report of a week."""
+RUN_KINDS: Final = ("state", "public-score")
+"""Kinds of notes about a single run."""
+WEEK: Final = re.compile(r"week:\d{4}-W\d{2}")
+"""The `suite` of notes about the report of a week, by its ISO number: `week:2026-W48`."""
 
 
 class Note(StoredModel):
@@ -37,6 +44,7 @@ class Note(StoredModel):
 
     schema_number: int = Field(default=NOTES_SCHEMA, alias="schema")
     suite: str
+    """Or a week, see `WEEK`."""
     run_id: str = ""
     """Empty: the whole suite."""
     kind: Kind
@@ -58,6 +66,8 @@ class RunNotes(SuiteWords):
 
     findings: tuple[str, ...] = ()
     state: str = ""
+    public_score: str = ""
+    """Of a run: the score of its submission on a leaderboard."""
     tags: frozenset[str] = frozenset()
     trashed: str = ""
     """Why it is in the trash; empty when it is not."""
@@ -113,17 +123,13 @@ def _apply_note(run_notes: RunNotes, note: Note) -> RunNotes:
             return run_notes.model_copy(update={"reasons": reasons})
         case "withdrawn":
             return _withdraw(run_notes, note.text)
-        case "title" | "goal" | "background" | "conclusion":
-            return run_notes.model_copy(update={note.kind: note.text})
-        case "state":
-            return run_notes.model_copy(update={"state": note.text})
-        case "tombstone":
-            return run_notes.model_copy(update={"trashed": note.text})
         case "tag":
             removed_tag = note.text.removeprefix("-")
             if removed_tag != note.text:
                 return run_notes.model_copy(update={"tags": run_notes.tags - {removed_tag}})
             return run_notes.model_copy(update={"tags": run_notes.tags | {note.text}})
+        case kind:
+            return run_notes.model_copy(update={_FIELDS.get(kind, kind): note.text})
 
 
 def _withdraw(run_notes: RunNotes, text: str) -> RunNotes:

@@ -26,6 +26,8 @@ from results.records.schema import (
 )
 
 SHIPPED: Final = Path(__file__).parent / "published"
+IMPORT_MARK: Final = "; not measured here"
+"""How the detail of an imported record's end ends."""
 UNKNOWN: Final = "the published report does not say"
 METRICS: Final = {
     "diversity": "diversity",
@@ -85,6 +87,16 @@ def shipped_names() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
 
+def is_imported(record: RunRecord) -> bool:
+    """Whether the run was published or logged elsewhere: nothing of it was measured here."""
+    return record.exit.detail.endswith(IMPORT_MARK)
+
+
+def read_source(record: RunRecord) -> str:
+    """Where an imported run was published or logged."""
+    return record.exit.detail.removesuffix(IMPORT_MARK).partition(": ")[2]
+
+
 def read_published(name_or_path: str) -> list[RunRecord]:
     """The records of a shipped file by its name, or of a file by its path.
 
@@ -137,7 +149,7 @@ def _record(results: PublishedResults, experiment: PublishedExperiment) -> RunRe
         epochs=float(len(epochs)) or None,
         training_epochs=tuple(epochs),
         facts=experiment.facts,
-        exit=Exit(cause="completed", detail=f"published: {results.source}; not measured here"),
+        exit=Exit(cause="completed", detail=f"published: {results.source}{IMPORT_MARK}"),
         notices=(f"published: {results.source}; nothing of this record was measured here",),
     )  # fmt: skip
 

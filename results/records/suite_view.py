@@ -1,4 +1,4 @@
-"""Input of a report: a suite with its records, curves, notes and checks as one `SuiteView`.
+"""A suite with its records, curves, notes and checks as one `SuiteView`, for reports.
 
 `results` reads no journal and no run folder: the caller builds the view. It is passed as JSON to
 the process that writes the report, and never stored.
@@ -150,6 +150,21 @@ class SuiteWords(SuiteViewPart):
     """Why it was chosen, by subset, model or variant; under `""` of the choice as a whole."""
 
 
+class RunWords(SuiteViewPart):
+    """Texts that people wrote about a run: in its plan, before it started, or in notes."""
+
+    expected: str = ""
+    """Expected result."""
+    criteria: tuple[str, ...] = ()
+    """Success criteria, such as `diversity > 0.5`; see `results.comparison.criteria`."""
+    baseline: str = ""
+    """Label or id of the run that it is to be compared with; empty: the previous version."""
+    conclusion: str = ""
+    next_steps: tuple[str, ...] = ()
+    public_score: str = ""
+    """Score of its submission on a leaderboard, as a person noted it."""
+
+
 class RecipeWords(SuiteViewPart):
     """Title and notes of a subset's recipe."""
 
@@ -182,7 +197,7 @@ class AuditRow(SuiteViewPart):
 
 
 class SuiteView(SuiteViewPart):
-    """A suite prepared for a report; the only input of `results.report`."""
+    """A suite, or runs of several suites, prepared for a report."""
 
     name: str
     plan_toml: str = ""
@@ -200,6 +215,8 @@ class SuiteView(SuiteViewPart):
     notes: dict[str, tuple[str, ...]] = {}
     """Findings that people noted, by run id; under `""` of the whole suite."""
     words: SuiteWords = SuiteWords()
+    run_words: dict[str, RunWords] = {}
+    """By run id."""
     recipes: dict[str, RecipeWords] = {}
     """By subset."""
     checks: tuple[SubsetCheck, ...] = ()

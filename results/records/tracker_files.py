@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final, NamedTuple
 
-from results.records.published_runs import PublishedError, unmeasured_parts
+from results.records.published_runs import IMPORT_MARK, PublishedError, unmeasured_parts
 from results.records.schema import (
     Environment,
     EpochRecord,
@@ -181,7 +181,7 @@ def _build_record(
         timing=timing, memory=memory, metrics=metrics, steps=steps, planned_steps=steps,
         epochs=float(epochs[-1].epoch) if epochs else None, training_epochs=epochs,
         train={"loss": losses[-1]} if losses else {},
-        exit=Exit(cause="completed", detail=f"{source}; not measured here", step=steps),
+        exit=Exit(cause="completed", detail=f"{source}{IMPORT_MARK}", step=steps),
         notices=(f"{source}; nothing of this record was measured here",),
     )  # fmt: skip
 

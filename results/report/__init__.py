@@ -1,4 +1,4 @@
-"""Reports of a suite as Markdown, HTML and LaTeX, with figures on request.
+"""Reports as Markdown, HTML and LaTeX, with figures on request.
 
 `render`, `render_summary`, `write` and `append_step_summary` are the whole interface;
 `python -m results.report` is the same for processes that must not load matplotlib.
@@ -11,25 +11,34 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
+from results.comparison.document_view import DocumentView
 from results.records.suite_view import SuiteView
-from results.report import answers, captions, weekly
+from results.report import answers, captions
+from results.report.documents import kinds
+from results.report.documents.kinds import render_tables as render_summary
 from results.report.html import render_html
 from results.report.latex import render_latex
-from results.report.weekly import render_summary
 from results.text.translations import translate
 
 __all__ = ["append_step_summary", "render", "render_summary", "write"]
 
+View = DocumentView | SuiteView
+"""What a report is of; a suite alone is a document of kind `suite`."""
+
 SUMMARY_BYTES: Final = 900 * 1024
 
 
-def render(view: SuiteView, lang: str = "en", *, appendix: bool = False) -> str:
+def render(view: View, lang: str = "en", *, appendix: bool = False) -> str:
     """The report as Markdown, without figures and without touching the disk."""
-    return weekly.render(view, lang, appendix=appendix)
+    return kinds.render(_as_document(view), lang, appendix=appendix)
+
+
+def _as_document(view: View) -> DocumentView:
+    return view if isinstance(view, DocumentView) else DocumentView(suite=view)
 
 
 def write(
-    view: SuiteView,
+    view: View,
     out: Path,
     lang: str = "en",
     *,
@@ -39,12 +48,16 @@ def write(
 ) -> list[Path]:
     """Write `report.md` (or `report.ko.md`) and its figures into the folder `out`.
 
+    The report of a run is `REPORT.md`.
+
     `forms`: of `REPORT_FORMS`, what is written beside the Markdown. Returns what was written.
     Without matplotlib the report says so and comes without figures.
 
     Raises:
         OSError: the folder cannot be written.
     """
+    document = _as_document(view)
+    view = document.suite
     out.mkdir(parents=True, exist_ok=True)
     links: dict[str, str] | None = None
     paths: list[Path] = []
@@ -53,8 +66,9 @@ def write(
     pictures = captions.copy_pictures(view, out / "pictures")
     pictures |= answers.copy_pictures(view, out / "pictures")
     paths += [out / link for link in pictures.values()]
-    text = weekly.render(view, lang, links, pictures, appendix=appendix)
-    report = out / ("report.md" if lang == "en" else f"report.{lang}.md")
+    text = kinds.render(document, lang, links, pictures, appendix=appendix)
+    stem = "REPORT" if document.kind == "run" else "report"
+    report = out / (f"{stem}.md" if lang == "en" else f"{stem}.{lang}.md")
     _write_atomic(report, text.encode())
     written = [report]
     for form in forms:

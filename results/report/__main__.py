@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from results import report
+from results.comparison.document_view import DocumentView
 from results.records.suite_view import REPORT_FORMS, SuiteView
 from results.text.translations import LANGS
 
@@ -20,7 +21,7 @@ from results.text.translations import LANGS
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0, or 2 with one sentence on stderr when the view or the folder is unusable."""
     parser = argparse.ArgumentParser(prog="python -m results.report", description=__doc__)
-    parser.add_argument("view", help="a SuiteView as JSON; - reads stdin")
+    parser.add_argument("view", help="a DocumentView or SuiteView as JSON; - reads stdin")
     parser.add_argument("--out", type=Path, help="folder for report.md and figures/")
     parser.add_argument("--lang", choices=LANGS, default="en")
     parser.add_argument("--form", choices=REPORT_FORMS, action="append", default=[])
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--appendix", action="store_true", help="counters and tensors by run")
     options = parser.parse_args(arguments)
     try:
-        view = SuiteView.model_validate_json(_read(options.view))
+        view = _parse_view(_read(options.view))
         if options.github is not None:
             text = report.render(view, options.lang, appendix=options.appendix)
             if report.append_step_summary(text, options.github):
@@ -49,6 +50,12 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"cannot use {error.filename}: {error.strerror}\n")
         return 2
     return 0
+
+
+def _parse_view(data: bytes) -> DocumentView | SuiteView:
+    """A document begins with its kind, a suite with its name."""
+    model = DocumentView if data.startswith(b'{"kind"') else SuiteView
+    return model.model_validate_json(data)
 
 
 def _read(name: str) -> bytes:

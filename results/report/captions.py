@@ -43,7 +43,8 @@ def render_examples(view: SuiteView, lang: str, pictures: Mapping[str, str]) -> 
     if captioning.splits(records) and any(view.captions.values()):
         yield f"### {translate('captions.examples', lang)}"
         for record in records:
-            yield from _render_examples(record.identity.run_id, view, lang, pictures)
+            run = record.identity.run_id
+            yield from render_run_examples(run, view, lang, pictures, "####", code(run))
 
 
 def copy_pictures(view: SuiteView, folder: Path) -> dict[str, str]:
@@ -53,13 +54,15 @@ def copy_pictures(view: SuiteView, folder: Path) -> dict[str, str]:
     )
 
 
-def _render_examples(
-    run: str, view: SuiteView, lang: str, pictures: Mapping[str, str]
+def render_run_examples(
+    run: str, view: SuiteView, lang: str, pictures: Mapping[str, str], level: str, title: str = ""
 ) -> Iterator[str]:
+    """Best and worst captions of a run by split, below headings of that level."""
+    title = title or translate("captions.examples", lang)
     examples = view.captions.get(run, ())
     for split in dict.fromkeys(example.split for example in examples):
         examples_of_split = [example for example in examples if example.split == split]
-        yield f"#### {code(run)} · {code(split)}"
+        yield f"{level} {title} · {code(split)}"
         yield render_markdown(_examples_table(examples_of_split, lang, pictures))
         yield translate("captions.ranked", lang).format(escape(examples_of_split[0].metric))
 

@@ -42,12 +42,17 @@ pre { background: var(--shade); padding: .8rem; overflow-x: auto; border-radius:
 pre code { background: none; padding: 0; font-size: 1em; }
 pre i { display: inline-block; width: 2ch; font-style: normal; }
 img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
-@media print { :root { --ink: #000; --paper: #fff; --shade: #f4f4f4; --line: #bbb; --quiet: #444; }
+summary { font-weight: 600; cursor: pointer; margin-top: 2.4rem; }
+@media print { details::details-content { content-visibility: visible; block-size: auto; }
+  summary { list-style: none; }
+  :root { --ink: #000; --paper: #fff; --shade: #f4f4f4; --line: #bbb; --quiet: #444; }
   body { max-width: none; font-size: 10pt; padding: 0; } nav { display: none; }
   .table, pre { overflow: visible; } pre { white-space: pre-wrap; }
   th, td { white-space: normal; padding: .15rem .35rem; } table { font-size: 7.5pt; }
   h2, h3, h4 { break-after: avoid; } tr, img { break-inside: avoid; } }
 """
+FOLD: Final = re.compile(r"<details>\n<summary>(?P<title>[^<>\n]*)</summary>|</details>")
+"""A paragraph that begins or ends a part which a reader opens."""
 POLICY: Final = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """No script runs and nothing is loaded, whatever a record's text says."""
 
@@ -70,6 +75,7 @@ def render_html(markdown: str, folder: Path, lang: str = "en") -> str:
     parser.add_render_rule("fence", lambda _, tokens, at, *__: _render_code(tokens[at].content))
     parser.add_render_rule("table_close", lambda *_: "</table></div>\n")
     tokens = parser.parse(markdown)
+    _render_folds(tokens)
     sections = _name_headings(tokens)
     _align_cells(tokens)
     for token in tokens:
@@ -86,6 +92,18 @@ def render_html(markdown: str, folder: Path, lang: str = "en") -> str:
         f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
         f"<nav>{links}</nav>\n{body}</body>\n</html>\n"
     )
+
+
+def _render_folds(tokens: Sequence[Token]) -> None:
+    """Let the report's own folds through; in foreign text `<` is escaped, so that it has none."""
+    for at, token in enumerate(tokens):
+        if token.type == "inline" and (match := FOLD.fullmatch(token.content)):
+            title = match["title"]
+            token.type, token.children = "html_block", []
+            token.content = (
+                f"<details><summary>{html.escape(title)}</summary>\n" if title else "</details>\n"
+            )
+            tokens[at - 1].hidden = tokens[at + 1].hidden = True  # of the paragraph
 
 
 def _render_code(text: str) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
+from results.report.html import FOLD
 from results.text.table import text_width
 
 if TYPE_CHECKING:
@@ -82,6 +83,9 @@ def _render_blocks(tokens: Sequence[Token]) -> Iterator[str]:
                 end = next(i for i in range(at, len(tokens)) if tokens[i].type == "table_close")
                 yield _render_table(tokens[at:end])
                 at = end
+            case "inline" if match := FOLD.fullmatch(token.content):
+                title = escape_latex(match["title"] or "")
+                yield f"\n\\section*{{{title}}}\n" if title else ""
             case "inline":
                 yield _render_inline(token) + "\n"
             case "fence" | "code_block":

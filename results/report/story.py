@@ -9,6 +9,7 @@ import datetime
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
+from results.comparison.document_view import DocumentView
 from results.records import message_translations
 from results.records.suite_view import SuiteView
 from results.text.table import (
@@ -24,11 +25,15 @@ from results.text.table import (
 from results.text.translations import translate
 
 
-def title(view: SuiteView, lang: str) -> str:
-    """Heading of the report: the title from plan or notes, else the suite's name."""
-    if view.words.title:
-        return prose(view.words.title)
-    return translate("report.title", lang).format(escape(view.name))
+def title(document: DocumentView, lang: str) -> str:
+    """Heading of the report: the title from plan or notes, else its kind and what it is of."""
+    if document.suite.words.title:
+        return prose(document.suite.words.title)
+    period, name = document.period, document.suite.name
+    if document.kind == "run":
+        name = ", ".join(r.identity.label or r.identity.run_id for r in document.suite.records)
+    subject = f"{period.first} – {period.last}" if period else escape(name)
+    return translate(f"document.title {document.kind}", lang).format(subject)
 
 
 def goal_and_background(view: SuiteView, lang: str) -> Iterator[str]:
@@ -83,12 +88,21 @@ def timeline(view: SuiteView, lang: str) -> str:
     if view.started_wall is not None:
         day = datetime.datetime.fromtimestamp(view.started_wall, datetime.UTC)
         events.insert(0, (day.strftime("%Y-%m-%d"), translate("story.started", lang)))
-    events.sort(key=lambda event: (not _is_date(event[0]), event[0] if _is_date(event[0]) else ""))
+    return timeline_table(events, lang)
+
+
+def timeline_table(events: Sequence[tuple[str, str]], lang: str) -> str:
+    """A row an event (date, Markdown): dates in order, other words behind; empty without events."""
+    ordered = sorted(
+        events, key=lambda event: (not _is_date(event[0]), event[0] if _is_date(event[0]) else "")
+    )
+    if not ordered:
+        return ""
     columns = (
         TableColumn(translate("story.date", lang)),
         TableColumn(translate("story.event", lang)),
     )
-    body = tuple((TableCell(date, "text"), TableCell(event, "value")) for date, event in events)
+    body = tuple((TableCell(date, "text"), TableCell(event, "value")) for date, event in ordered)
     return render_markdown(Table(columns, body))
 
 

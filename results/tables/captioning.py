@@ -23,7 +23,7 @@ COLLAPSE_THRESHOLD: Final = 0.5
 
 STUDY_COLUMNS: Final = (
     ("Diversity", ("diversity",)),
-    ("SigLIP", ("SigLIP cosine", "cosine (local")),
+    ("SigLIP", ("SigLIP cosine", "cosine (local", "SigLIP probability")),
     ("METEOR", ("METEOR",)),
     ("BERTScore", ("BERTScore F1",)),
     ("Cut off", ("cut at max_new_tokens",)),
@@ -95,7 +95,7 @@ def experiments(
     def last_cells(identity: Identity, default: str) -> tuple[TableCell, TableCell]:
         run = identity.run_id
         findings = "; ".join((notes or {}).get(run, ()))
-        return _state_cell((states or {}).get(run) or default, lang), TableCell(findings, "prose")
+        return state_cell((states or {}).get(run) or default, lang), TableCell(findings, "prose")
 
     body = [
         (
@@ -150,7 +150,7 @@ def _name_cell(identity: Identity, flags: tuple[str, ...]) -> TableCell:
     return TableCell(identity.label or identity.run_id, "text" if identity.label else "code", flags)
 
 
-def _state_cell(state: str, lang: str) -> TableCell:
+def state_cell(state: str, lang: str) -> TableCell:
     """A state of the suite's view, or the cause of a run's end."""
     if state in {"waiting", "running", "done", "stopped"}:
         return TableCell(translate(f"captions.{state}", lang), "value")

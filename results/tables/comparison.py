@@ -155,12 +155,7 @@ def _cost_row(change: CostChange, lang: str, other: str) -> tuple[TableCell, ...
 
 
 def _format_cost(name: str, reading: Reading) -> str:
-    value = reading.value or 0.0
-    if name in ("rss", "vram"):
-        return formats.size(value)
-    if name == "step":
-        return formats.step_time_interval(value, reading.low, reading.high)
-    return formats.duration(value)
+    return formats.cost(name, reading.value or 0.0, reading.low, reading.high)
 
 
 def _format_values(values: tuple[Any, ...]) -> str:

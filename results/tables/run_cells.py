@@ -12,7 +12,8 @@ import signal
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from results.records import cost_forecasts
+from results.comparison.document_view import short_suite_name
+from results.records import cost_forecasts, published_runs
 from results.records.schema import Reading, RunRecord
 from results.text.formats import count, n_a
 from results.text.table import Table, TableCell, TableColumn
@@ -22,13 +23,15 @@ _DISTINGUISHING: Final = ("label", "engine", "task", "model", "seed", "repeat")
 _MADE_OF: Final = re.compile(r"[0-9,]+ \([0-9,]+ × [0-9,]+\)")
 """Batch after an OOM, `64 (2 × 32)`; the fact comes from an engine and is validated."""
 
-_NAMES: Final = ("label", "engine", "task", "model", "run_id")
+_NAMES: Final = ("suite", "label", "engine", "task", "model", "run_id")
 
 
 def flags(record: RunRecord, lang: str = "en") -> tuple[str, ...]:
     """Flags of a record, worst first: failed, forecast, stand-in library, contaminated, OOM."""
     words: list[str] = [] if record.exit.cause == "completed" else [cause(record.exit.cause, lang)]
     counters, facts = record.counters, record.facts
+    if published_runs.is_imported(record):
+        words.append(translate("imported", lang))
     if facts.get("forecast") or not cost_forecasts.is_measured(record):
         words.append(translate("forecast", lang))
     elif cost_forecasts.is_cost_probe(record):
@@ -51,6 +54,10 @@ def distinguishing_fields(records: Sequence[RunRecord]) -> tuple[str, ...]:
     identities = [r.identity for r in records]
     fields = [f for f in _DISTINGUISHING if len({getattr(i, f) for i in identities}) > 1]
     names = {tuple(getattr(i, f) for f in ("subset", *fields)) for i in identities}
+    suites = {i.suite for i in identities}
+    if len(names) < len(identities) and len(suites) > 1:
+        fields = ["suite", *fields]
+        names = {tuple(getattr(i, f) for f in ("subset", *fields)) for i in identities}
     return (*fields, *(["run_id"] if len(names) < len(identities) else []))
 
 
@@ -64,7 +71,7 @@ def name_cells(record: RunRecord, fields: Sequence[str], lang: str = "en") -> tu
     """Subset with the row's flags, then the fields."""
     identity = record.identity
     first = TableCell(identity.subset, "code", flags(record, lang))
-    values = {"model": identity.model_title}
+    values = {"model": identity.model_title, "suite": short_suite_name(identity.suite)}
     return (first, *(_field_cell(values.get(f, getattr(identity, f)), f) for f in fields))
 
 
@@ -170,7 +177,7 @@ def _join_reasons(body: Sequence[tuple[TableCell, ...]], column: int) -> str:
 
 
 def _field_cell(value: object, field: str) -> TableCell:
-    if field in ("model", "run_id"):
+    if field in ("suite", "model", "run_id"):
         return TableCell(str(value), "code")
     return TableCell(str(value), "text" if field in _NAMES else "value")
 

@@ -10,7 +10,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from results.records import cost_forecasts, epoch_time
+from results.records import (
+    cost_forecasts,
+    epoch_time,
+    message_translations,
+    published_runs,
+)
 from results.records.schema import RunRecord
 from results.tables import retrieval_cost, run_cells
 from results.text import formats
@@ -65,7 +70,14 @@ def _cost_row(
     )
 
 
+def _unknown_reason(record: RunRecord) -> str:
+    """Why an imported record has no such number."""
+    return record.timing.step_median.reason or published_runs.UNKNOWN
+
+
 def _samples(record: RunRecord, lang: str) -> TableCell:
+    if not record.samples and published_runs.is_imported(record):
+        return TableCell(message_translations.localize(_unknown_reason(record), lang), "unknown")
     if record.samples == 0 and record.exit.cause != "completed":
         return TableCell(translate("not reached", lang), "unknown")
     return TableCell(formats.count(record.samples), "value")
@@ -73,6 +85,8 @@ def _samples(record: RunRecord, lang: str) -> TableCell:
 
 def _steps(record: RunRecord, lang: str) -> TableCell:
     done, planned = formats.count(record.steps), formats.count(record.planned_steps)
+    if not record.steps and published_runs.is_imported(record):
+        return TableCell(message_translations.localize(_unknown_reason(record), lang), "unknown")
     if not record.planned_steps and record.evaluations:
         return TableCell(
             translate("batches", lang).format(formats.count(retrieval_cost.count_batches(record))),
@@ -101,7 +115,7 @@ def _cost_remarks(records: Sequence[RunRecord], lang: str) -> tuple[TableCell, .
 def flag_remarks(records: Sequence[RunRecord], lang: str = "en") -> tuple[TableCell, ...]:
     """Remarks that explain the flags of these rows."""
     flags = {flag for r in records for flag in run_cells.flags(r, lang)}
-    kinds = ("forecast", "cost probe", "stub", "contaminated", "oom")
+    kinds = ("imported", "forecast", "cost probe", "stub", "contaminated", "oom")
     shown_kinds = [k for k in kinds if any(f.startswith(translate(k, lang)) for f in flags)]
     return tuple(TableCell(translate(f"flag.{kind}", lang), "value") for kind in shown_kinds)
 
@@ -204,11 +218,14 @@ def total_line(records: Sequence[RunRecord], lang: str = "en") -> str:
     """`Total, sequential: **about 14 min 59 s** (8:01 + 2:06 + …)`, as one Markdown line.
 
     Forecasts are never added to measurements: they follow separately, or, if there is nothing else,
-    make a total that says what it is.
+    make a total that says what it is. Imported runs are no part of it; empty: there are no others.
     """
+    records = [r for r in records if not published_runs.is_imported(r)]
     counted = [r for r in records if not cost_forecasts.is_cost_probe(r)]
     expected = [r for r in records if cost_forecasts.is_cost_probe(r)]
     forecast_total = _forecast_total(expected, lang) if expected else ""
+    if not records:
+        return ""
     if not counted and expected:
         return f"{translate('total line', lang)}: {forecast_total}"
     line = _measured_total(counted, lang)

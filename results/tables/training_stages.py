@@ -15,8 +15,11 @@ from results.text.translations import translate
 RATES: Final = ("projector_lr", "lr")
 
 
-def stages(records: Sequence[RunRecord], lang: str = "en") -> Table:
-    """One row for each completed stage: what it trains, its rates, batch, length and times."""
+def stages(records: Sequence[RunRecord], lang: str = "en", *, named: bool = True) -> Table:
+    """One row for each completed stage: what it trains, its rates, batch, length and times.
+
+    `named`: with the run's name in each row.
+    """
     staged = [record for record in records if record.stages]
     fields = run_cells.distinguishing_fields(staged)
     names = (
@@ -27,25 +30,33 @@ def stages(records: Sequence[RunRecord], lang: str = "en") -> Table:
         TableColumn(translate(f"stages.{name}", lang), right=n > 1) for n, name in enumerate(names)
     ]
     body = tuple(
-        (*run_cells.name_cells(record, fields, lang), *_stage_cells(record, stage))
+        (
+            *(run_cells.name_cells(record, fields, lang) if named else ()),
+            *_stage_cells(record, stage),
+        )
         for record in staged
         for stage in record.stages
     )
     remarks = (TableCell(translate("stages.remark", lang), "value"),) if body else ()
-    names_of_run = run_cells.name_columns(fields, lang)
+    names_of_run = run_cells.name_columns(fields, lang) if named else ()
     table = Table((*names_of_run, *columns), body, remarks)
     return run_cells.drop_unknown_columns(table, len(names_of_run))
 
 
-def epochs(records: Sequence[RunRecord], lang: str = "en") -> Table:
-    """One row an epoch, of runs that have stages or validate: loss, time, validation, note."""
-    shown = [r for r in records if r.stages or any(e.validation for e in r.training_epochs)]
+def epochs(records: Sequence[RunRecord], lang: str = "en", *, named: bool = True) -> Table:
+    """One row an epoch, of runs that have stages or validate: loss, time, validation, note.
+
+    `named`: with the run's name in each row; without, every run with epochs is shown.
+    """
+    shown = [
+        r for r in records if not named or r.stages or any(e.validation for e in r.training_epochs)
+    ]
     rows = [(record, epoch) for record in shown for epoch in record.training_epochs]
     fields = run_cells.distinguishing_fields(shown)
     metrics = list(dict.fromkeys(name for _, epoch in rows for name in epoch.validation))
     has_stages = any(epoch.stage for _, epoch in rows)
     columns = [
-        *run_cells.name_columns(fields, lang),
+        *(run_cells.name_columns(fields, lang) if named else ()),
         *([TableColumn(translate("stages.stage", lang))] if has_stages else []),
         TableColumn(translate("stages.epoch number", lang), right=True),
         TableColumn(translate("stages.loss", lang), right=True),
@@ -61,7 +72,7 @@ def epochs(records: Sequence[RunRecord], lang: str = "en") -> Table:
             seconds = TableCell(formats.duration(epoch.seconds), "value")
         values = [_number(epoch.validation.get(name), "{:.4f}") for name in metrics]
         number, note = TableCell(str(epoch.epoch), "value"), TableCell(_note(epoch, lang), "value")
-        name_cells = run_cells.name_cells(record, fields, lang)
+        name_cells = run_cells.name_cells(record, fields, lang) if named else ()
         body.append((*name_cells, *stage, number, loss, seconds, *values, note))
     return Table(tuple(columns), tuple(body), ())
 

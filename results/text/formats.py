@@ -80,6 +80,13 @@ def watts(value: float) -> str:
     return f"{value:.0f} W"
 
 
+def cost(name: str, value: float, low: float | None = None, high: float | None = None) -> str:
+    """A cost of `results.comparison.costs`: bytes as a size, seconds as a time."""
+    if name in ("rss", "vram"):
+        return size(value)
+    return step_time_interval(value, low, high) if name == "step" else duration(value)
+
+
 def size(bytes_: float) -> str:
     """`3.15 GiB`, below one GiB `612 MiB`."""
     if not math.isfinite(bytes_):

@@ -1,6 +1,7 @@
-"""Words and sentences of tables and reports in English and Korean, from `lang/*.toml`.
+"""Words and sentences of tables and reports in English and Korean.
 
-Headings follow the reports that the users write by hand: Korean prose, English column names.
+`lang/{en,ko}.toml`; of the kinds of reports `lang/documents.{en,ko}.toml`. Headings follow the
+reports that the users write by hand: Korean prose, English column names.
 """
 
 from __future__ import annotations
@@ -39,4 +40,10 @@ def load_words(lang: str) -> dict[str, dict[str, str]]:
     """
     if lang not in LANGS:
         raise KeyError(lang)
-    return tomllib.loads((Path(__file__).parent / "lang" / f"{lang}.toml").read_text("utf-8"))
+    folder = Path(__file__).parent / "lang"
+    files = (folder / f"{lang}.toml", folder / f"documents.{lang}.toml")
+    return {
+        group: words
+        for path in files
+        for group, words in tomllib.loads(path.read_text("utf-8")).items()
+    }

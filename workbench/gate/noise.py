@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from datasets_mm.atomic_files import locked, write_atomic
-from results.comparison.groups import COSTS, RunGroup
+from results.comparison.costs import COSTS
+from results.comparison.groups import RunGroup
 from results.records.schema import RunRecord
 
 MOST_RATIOS: Final = 200

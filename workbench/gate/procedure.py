@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from results.comparison import gate
+from results.comparison.costs import COSTS
 from results.comparison.gate import GateCheck, Verdict
-from results.comparison.groups import COSTS
 from results.records.metric_names import headline_metric
 from results.records.schema import RunRecord
 from workbench import paths

@@ -26,6 +26,7 @@ from workbench.planning import (
     trained_models,
 )
 from workbench.planning.run_matrix import (
+    Criteria,
     Devices,
     Ints,
     Names,
@@ -43,6 +44,9 @@ ADDED_FIELDS: Final = (
     "origins", "cpu", "runs", "refuse_on",
 )  # fmt: skip
 """Fields added after the first records: left out of the hash while they are unset."""
+
+REPORT_TEXTS: Final = ("about", "title", "goal", "background", "why", "expected", "criteria")
+"""Fields for readers, which change no run."""
 
 
 class PlanError(ValueError):
@@ -110,6 +114,10 @@ class SuitePlan(PlanPart):
     """What led to the suite, for the report."""
     why: Text | dict[str, Text] = ""
     """Reason for the subsets, as a sentence; or a table with one for each subset or model."""
+    expected: Text = ""
+    """Expected result of the runs, for the report."""
+    criteria: Criteria = ()
+    """Success criteria of every run, such as `diversity > 0.5`, judged in the report."""
 
     @model_validator(mode="before")
     @classmethod
@@ -135,10 +143,8 @@ class SuitePlan(PlanPart):
 
     def hash(self) -> str:
         """12 hex digits; equal for equal plans, whatever their texts for the report."""
-        excluded: dict[str, Any] = dict.fromkeys(
-            ("about", "title", "goal", "background", "why"), True
-        )
-        excluded["variants"] = {"__all__": {"why"}}
+        excluded: dict[str, Any] = dict.fromkeys(REPORT_TEXTS, True)
+        excluded["variants"] = {"__all__": {"why", "expected", "criteria", "baseline"}}
         content = self.model_dump(mode="json", exclude=excluded)
         # Plans without these newer fields keep the hashes that older records hold.
         unset = set(ADDED_FIELDS) - self.model_dump(exclude_defaults=True).keys()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from engines.protocol import Device, Task
 from results.text.renamed_words import rename_typed_keys
@@ -32,6 +32,19 @@ Devices = Annotated[
 TypedSettings = Annotated[dict[str, Any], BeforeValidator(rename_typed_keys)]
 """Settings that a person wrote; earlier names are replaced, with a warning."""
 Text = Annotated[str, Field(max_length=4000)]
+
+
+def _check_criterion(text: str) -> str:
+    from results.comparison.criteria import parse_criterion
+
+    parse_criterion(text)
+    return text
+
+
+Criteria = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_criterion)], ...], BeforeValidator(_as_tuple)
+]
+"""Success criteria such as `diversity > 0.5`."""
 
 
 class PlanPart(BaseModel):
@@ -83,6 +96,12 @@ class Variant(PlanPart):
     """Its name in tables, such as "E5-v2"."""
     why: Text = ""
     """Reason for comparing it, for the report."""
+    expected: Text = ""
+    """Expected result, for the report."""
+    criteria: Criteria = ()
+    """Success criteria, judged in the report; they precede the plan's."""
+    baseline: str = ""
+    """Label, or suite/id, of the run that it is compared with; empty: its previous version."""
 
 
 class RunBlock(PlanPart):

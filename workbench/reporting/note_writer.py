@@ -11,8 +11,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from engines.protocol import RunSpec
-from results.records import notes
+from results.records import notes, published_runs
 from results.records.notes import Kind, Note, RunNotes
+from workbench.reporting import suite_view
 from workbench.suites import suite
 
 STATES: Final = ("waiting", "running", "done", "stopped")
@@ -20,7 +21,7 @@ STATES: Final = ("waiting", "running", "done", "stopped")
 MAX_LENGTH: Final = 4000
 """Maximum length of a note, in characters."""
 MAX_STATE_LENGTH: Final = 40
-CLEARABLE: Final = ("state", "tombstone", "reason", *notes.SINGLE_KINDS)
+CLEARABLE: Final = (*notes.RUN_KINDS, "tombstone", "reason", *notes.SINGLE_KINDS)
 
 
 class NoteError(suite.SuiteError):
@@ -30,15 +31,19 @@ class NoteError(suite.SuiteError):
 def find_target(log_root: Path, name: str) -> tuple[str, str]:
     """(suite, run id) of a name; the run id is empty for a whole suite.
 
-    A run is named by its id, its label or a part of `suite/run`, a suite by a part of its name.
+    A run is named by its id, its label or a part of `suite/run`, a suite by a part of its name,
+    the report of a week as `week:2026-W48`.
 
     Raises:
         SuiteError: none fits, or more than one.
     """
+    if notes.WEEK.fullmatch(name):
+        return name, ""
     folders = suite.list_suites(log_root)
     candidates = [
         (folder.name, spec.run_id, spec.label) for folder in folders for spec in _runs(folder)
     ]
+    candidates += _imported_runs(log_root)
     whole = [k for k in candidates if name in (f"{k[0]}/{k[1]}", k[1], k[2])]
     suites = [] if whole else [folder.name for folder in folders if name in folder.name]
     if len(exact := [suite_name for suite_name in suites if suite_name == name] or suites) == 1:
@@ -65,6 +70,16 @@ def _runs(folder: Path) -> list[RunSpec]:
         return []
 
 
+def _imported_runs(log_root: Path) -> list[tuple[str, str, str]]:
+    """Suite, run id and label of imported records, which have no folder."""
+    identities = (
+        record.identity
+        for record in suite_view.read_records(log_root)
+        if published_runs.is_imported(record)
+    )
+    return [(i.suite, i.run_id, i.label) for i in identities]
+
+
 def add_note(
     log_root: Path, key: tuple[str, str], kind: Kind, text: str, *, about: str = "", date: str = ""
 ) -> None:
@@ -75,15 +90,15 @@ def add_note(
         OSError: the file cannot be written.
     """
     content = " ".join(text.split())
-    longest = MAX_STATE_LENGTH if kind == "state" else MAX_LENGTH
+    longest = MAX_STATE_LENGTH if kind in notes.RUN_KINDS else MAX_LENGTH
     if len(content) > longest:
         raise NoteError(
             f"a {kind} of {len(content):,} letters is too long; {longest:,} are the most"
         )
     if key[1] and kind in notes.SUITE_KINDS:
         raise NoteError(f"a {kind} is noted on a suite, and {key[1]} is a run; give {key[0]}")
-    if not key[1] and kind == "state":
-        raise NoteError(f"a state is noted on a run, and {key[0]} is a suite; give suite/run")
+    if not key[1] and kind in notes.RUN_KINDS:
+        raise NoteError(f"a {kind} is noted on a run, and {key[0]} is none; give suite/run")
     if not content and kind not in CLEARABLE:
         raise NoteError(f"the {kind} is empty; write what is to be noted")
     if kind == "withdrawn" and content not in _noted_texts(read_standing(log_root, key)):
@@ -156,6 +171,7 @@ def read_standing(log_root: Path, key: tuple[str, str]) -> RunNotes:
 def standing_lines(standing: RunNotes) -> list[tuple[str, str]]:
     """(kind, text) of all notes, in the order of a report."""
     shown = [(name, getattr(standing, name)) for name in ("title", "goal", "background", "state")]
+    shown += [("public", standing.public_score)]
     shown += [("tags", ", ".join(sorted(standing.tags)))]
     shown += [
         ("why", f"{about}: {reason}" if about else reason)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,7 +25,7 @@ def audit_suite(
     run id.
     """
     record_of_run = {r.identity.run_id: r for r in log_records if r.identity.suite == folder.name}
-    reasons = suite_notes.read_planned_reasons(_read_plan(folder))
+    reasons = suite_notes.read_planned_reasons(suite_notes.read_plan_table(folder))
     statements = {
         run.spec.run_id: (
             reasons.get(run.spec.label, ""),
@@ -51,10 +50,3 @@ def audit_suite(
 def _planned_identity(run: RunView) -> Identity:
     names = ("suite", "run_id", "engine", "task", "subset", "model", "params", "seed", "label")
     return Identity(**{name: getattr(run.spec, name) for name in names})
-
-
-def _read_plan(folder: Path) -> dict[str, object]:
-    try:
-        return tomllib.loads((folder / "plan.toml").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}

@@ -5,21 +5,20 @@ The plan is read without validation: a report needs the texts of old plans that 
 
 from __future__ import annotations
 
+import contextlib
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from results.comparison.criteria import parse_criterion
 from results.records.notes import RunNotes
-from results.records.suite_view import RecipeWords, SuiteWords
+from results.records.suite_view import RecipeWords, RunWords, SuiteWords
 
 
 def collect_words(folder: Path, noted: RunNotes) -> SuiteWords:
     """Texts of a suite; notes take precedence over the plan."""
-    try:
-        table = tomllib.loads((folder / "plan.toml").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        table = {}
+    table = read_plan_table(folder)
 
     def text(name: str) -> str:
         return getattr(noted, name) or _clean_text(table.get(name))
@@ -46,6 +45,57 @@ def read_planned_reasons(table: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(variant, dict) and (reason := _clean_text(variant.get("why"))):
             reasons[_clean_text(variant.get("label"))] = reason
     return {name: reason for name, reason in reasons.items() if reason}
+
+
+def collect_run_words(
+    folder: Path | None, labels: Mapping[str, str], noted: Mapping[str, RunNotes]
+) -> dict[str, RunWords]:
+    """Texts of each run that has any: of its variant, of the plan, and noted ones.
+
+    Args:
+        folder: The suite; None: it was imported and has no plan.
+        labels: Run id -> label.
+        noted: Notes by run id.
+    """
+    table = read_plan_table(folder) if folder else {}
+    variants = {
+        _clean_text(variant.get("label")): variant
+        for variant in table.get("variant", ())
+        if isinstance(variant, dict)
+    }
+    words = {}
+    for run, label in labels.items():
+        variant, standing = variants.get(label, {}), noted.get(run, RunNotes())
+        expected = [_clean_text(part.get("expected")) for part in (variant, table)]
+        words[run] = RunWords(
+            expected=next(filter(None, expected), ""),
+            criteria=tuple(dict.fromkeys((*_read_criteria(variant), *_read_criteria(table)))),
+            baseline=_clean_text(variant.get("baseline")),
+            conclusion=standing.conclusion,
+            next_steps=standing.next_steps,
+            public_score=standing.public_score,
+        )
+    return {run: text for run, text in words.items() if text != RunWords()}
+
+
+def _read_criteria(part: Mapping[str, Any]) -> list[str]:
+    """Criteria of a plan or a variant; those that cannot be read are left out."""
+    value = part.get("criteria", ())
+    texts = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    valid = []
+    for text in map(_clean_text, texts):
+        with contextlib.suppress(ValueError):
+            parse_criterion(text)
+            valid.append(text)
+    return valid
+
+
+def read_plan_table(folder: Path) -> dict[str, Any]:
+    """The suite's plan, not validated; empty where it cannot be read."""
+    try:
+        return tomllib.loads((folder / "plan.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def read_recipe_words(subsets: Iterable[str]) -> dict[str, RecipeWords]:

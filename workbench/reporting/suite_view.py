@@ -1,14 +1,9 @@
-"""Suite views: data of a suite for reports, and records on the command line.
-
-Reports are rendered by a child process, `python -m results.report`, since figures need matplotlib.
-"""
+"""Suite views: data of a suite for reports, and records on the command line."""
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +15,6 @@ from results.tables import ablation
 from results.text import formats
 from results.text.sanitize import clean, clean_line, escape_json
 from workbench import paths
-from workbench.exit_codes import ExitCode
 from workbench.planning import plan
 from workbench.reporting import (
     answer_examples,
@@ -40,7 +34,7 @@ def read_records(log_root: Path) -> list[RunRecord]:
     lines = store.read_records(log_root / "results.jsonl")
     records = query.last_attempts(lines.all())
     if lines.trouble:
-        _print_message(lines.trouble)
+        print_message(lines.trouble)
     return records
 
 
@@ -52,48 +46,83 @@ def read_suite_records(folder: Path, log_records: list[RunRecord] | None = None)
     return sorted(records, key=lambda r: order.get(r.identity.run_id, len(order)))
 
 
-def build_view(folder: Path) -> SuiteView:
-    """All data of a suite that a report needs."""
+def build_view(
+    folder: Path,
+    selected: Collection[str] | None = None,
+    log_records: list[RunRecord] | None = None,
+) -> SuiteView:
+    """All data of a suite that a report needs.
+
+    Args:
+        folder: The suite.
+        selected: Ids of the runs that the report is of; None: all.
+        log_records: All records of its log root, if already read.
+    """
     state = suite_reader.SuiteReader(folder).poll()
-    log_records = read_records(folder.parent)
+    log_records = read_records(folder.parent) if log_records is None else log_records
+    runs = [r for r in state.runs if selected is None or r.spec.run_id in selected]
+    run_ids = {r.spec.run_id for r in runs}
     records = [
         r
         for r in read_suite_records(folder, log_records)
         if r.identity.run_id not in state.to_retry
+        and (selected is None or r.identity.run_id in run_ids)
     ]
     done = {r.identity.run_id for r in records}
-    standings = notes.reduce_notes(notes.read_notes(folder.parent / "notes.jsonl"))
-    noted = {run: standing for (name, run), standing in standings.items() if name == folder.name}
+    noted = read_suite_notes(folder.parent, folder.name)
     return SuiteView(
         name=folder.name,
         plan_toml=(folder / "plan.toml").read_text(encoding="utf-8"),
         started_wall=_start_time(folder, state.started_wall),
         state=state.warden,
         words=suite_notes.collect_words(folder, noted.get("", notes.RunNotes())),
-        recipes=suite_notes.read_recipe_words(r.spec.subset for r in state.runs),
+        run_words=suite_notes.collect_run_words(
+            folder, {r.spec.run_id: r.spec.label for r in runs}, noted
+        ),
+        recipes=suite_notes.read_recipe_words(r.spec.subset for r in runs),
         records=tuple(records),
         forecasts=_matching_forecasts(records, log_records),
-        pending=tuple(r.spec.run_id for r in state.runs if r.spec.run_id not in done),
+        pending=tuple(r.spec.run_id for r in runs if r.spec.run_id not in done),
         curves={
             r.spec.run_id: RunCurves(
                 curves={name: list(curve.points) for name, curve in r.state.curves.items()}
             )
-            for r in state.runs
+            for r in runs
         },
-        notes={run: standing.findings for run, standing in noted.items()},
-        states=_run_states(state.runs, noted),
-        planned=tuple(_planned_identity(r.spec) for r in state.runs if r.spec.run_id not in done),
+        notes={run: standing.findings for run, standing in noted.items() if run in {"", *run_ids}},
+        states=_run_states(runs, noted),
+        planned=tuple(_planned_identity(r.spec) for r in runs if r.spec.run_id not in done),
         search=_build_search(folder),
         audit=suite_audit.audit_suite(
-            folder,
-            [r for r in state.runs if r.spec.run_id not in state.to_retry],
-            log_records,
-            noted,
+            folder, [r for r in runs if r.spec.run_id not in state.to_retry], log_records, noted
         ),
         changes=ablation.compute_changes(records, folder.parent),
         captions=_collect_by_run(caption_examples.collect_caption_examples, records, folder),
         answers=_collect_by_run(answer_examples.collect_answer_examples, records, folder),
     )
+
+
+def build_imported_view(log_root: Path, name: str, records: Sequence[RunRecord]) -> SuiteView:
+    """Imported records of one suite, which has no folder."""
+    noted = read_suite_notes(log_root, name)
+    run_ids = {r.identity.run_id for r in records}
+    return SuiteView(
+        name=name,
+        state="imported",
+        records=tuple(records),
+        notes={run: s.findings for run, s in noted.items() if run in {"", *run_ids}},
+        states={run: standing.state for run, standing in noted.items() if standing.state},
+        run_words=suite_notes.collect_run_words(
+            None, {r.identity.run_id: r.identity.label for r in records}, noted
+        ),
+        recipes=suite_notes.read_recipe_words(r.identity.subset for r in records),
+    )
+
+
+def read_suite_notes(log_root: Path, name: str) -> dict[str, notes.RunNotes]:
+    """Current notes of a suite by run id; under `""` those of the whole suite."""
+    standings = notes.reduce_notes(notes.read_notes(log_root / "notes.jsonl"))
+    return {run: standing for (owner, run), standing in standings.items() if owner == name}
 
 
 def _collect_by_run(
@@ -157,73 +186,9 @@ def _matching_forecasts(
     return tuple({id(r): r for r in sources if r is not None}.values())
 
 
-@dataclass(frozen=True)
-class ReportOptions:
-    """Optional parts of a report."""
-
-    appendix: bool = False
-    """Counters and trained tensors of each run."""
-    data: bool = False
-    """The full check of each subset."""
-    compare: tuple[str, str] | None = None
-    """Two subsets, side by side."""
-    eda: bool = False
-    """Charts of its subsets."""
-    forms: tuple[str, ...] = ()
-    """Beside the Markdown: `html`, `tex`."""
-    github: Path | None = None
-    """The step summary to which the report is appended, instead of being printed."""
-
-
-def write_report(
-    folder: Path, lang: str, out: Path | None, options: ReportOptions | None = None
-) -> ExitCode:
-    """Print the report, or write it with its figures into `out`.
-
-    Raises:
-        SuiteError: data that was asked for cannot be scanned.
-    """
-    options = options or ReportOptions()
-    command = [sys.executable, "-m", "results.report", "-", "--lang", lang]
-    command += ["--appendix"] if options.appendix else []
-    command += [f"--form={form}" for form in options.forms]
-    command += ["--github", str(options.github)] if options.github else []
-    view = _add_data_checks(build_view(folder), options)
-    if out is not None:
-        command += ["--out", str(out)]
-        view = _add_contact_sheets(view)
-    done = subprocess.run(command, input=view.model_dump_json().encode(), check=False)
-    return ExitCode.COMPLETED if done.returncode == 0 else ExitCode.FAILED
-
-
-def _add_data_checks(view: SuiteView, options: ReportOptions) -> SuiteView:
-    """The view with the requested scans of its subsets."""
-    from workbench.subsets import profile_process, report_charts, report_checks
-
-    runs = [*(record.identity for record in view.records), *view.planned]
-    drawn = report_charts.charts_of_runs(runs, _print_message) if options.eda else ()
-    try:
-        checks = report_checks.check_subsets(runs, _print_message) if options.data else ()
-        pairs = [options.compare] if options.compare else []
-        compared = tuple(report_checks.compare_subsets(*pair, runs) for pair in pairs)
-    except profile_process.ProfileError as error:
-        raise suite.SuiteError(str(error)) from None
-    update = {"checks": checks, "comparisons": compared, "charts": drawn}
-    return view.model_copy(update=update)
-
-
-def _print_message(text: str) -> None:
+def print_message(text: str) -> None:
+    """A sentence on stderr."""
     print(f"workbench: {clean(text)}", file=sys.stderr)
-
-
-def _add_contact_sheets(view: SuiteView) -> SuiteView:
-    """The view with contact sheets for the videos among its examples."""
-    frames = {r.identity.run_id: r.identity.params.get("frames") or 8 for r in view.records}
-    shown = {
-        run: caption_examples.add_contact_sheets(many, frames[run], paths.cache_root())
-        for run, many in view.captions.items()
-    }
-    return view.model_copy(update={"captions": shown})
 
 
 def format_summary(folder: Path) -> str:

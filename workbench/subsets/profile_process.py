@@ -38,6 +38,8 @@ class ProfileRequest:
     sample: int | None = None
     seed: int = 0
     fresh: bool = False
+    cached: bool = False
+    """Only a profile that is there: scan nothing."""
 
     def command(self) -> list[str]:
         """The child's command line."""
@@ -50,7 +52,7 @@ class ProfileRequest:
         }
         arguments = [part for name, value in options.items() if value is not None
                  for part in (name, str(value))]  # fmt: skip
-        switches = [f"--{name}" for name in ("exact", "fresh") if getattr(self, name)]
+        switches = [f"--{name}" for name in ("exact", "fresh", "cached") if getattr(self, name)]
         module = [sys.executable, "-m", "datasets_mm.profile.describe"]
         fixed = ["--cache-root", str(paths.cache_root()), "--seed", str(self.seed)]
         return [*module, *fixed, *arguments, *switches, "--", self.target]

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 
 def check_subsets(
-    runs: Sequence[Identity], on_message: Callable[[str], None]
+    runs: Sequence[Identity], on_message: Callable[[str], None], *, cached: bool = False
 ) -> tuple[SubsetCheck, ...]:
     """Every subset of the runs, checked in full; `on_message` gets a sentence before each scan.
+
+    `cached`: nothing is scanned, and subsets that were not described before are left out.
 
     Raises:
         ProfileError: one cannot be scanned.
@@ -30,8 +32,14 @@ def check_subsets(
 
     results = []
     for name in dict.fromkeys(run.subset for run in runs):
-        on_message(f"{name}: full check …")
-        profile = profile_subset(name, runs)
+        if not cached:
+            on_message(f"{name}: full check …")
+        try:
+            profile = profile_subset(name, runs, cached=cached)
+        except profile_process.ProfileError:
+            if cached:
+                continue
+            raise
         problems = tuple(problem.sentence() for problem in check.find_problems(profile))
         sentence = check.missing_sentence(profile)
         results.append(SubsetCheck(subset=name, sentence=sentence, problems=problems))
@@ -69,16 +77,16 @@ def compare_profiles(first: Profile, second: Profile) -> DataComparison:
     )
 
 
-def profile_subset(name: str, runs: Sequence[Identity]) -> Profile:
+def profile_subset(name: str, runs: Sequence[Identity], *, cached: bool = False) -> Profile:
     """Full profile of a subset, with the data root of a run that used it, else of any run.
 
     Raises:
-        ProfileError: it cannot be scanned.
+        ProfileError: it cannot be scanned, or with `cached` was not described before.
     """
     subset_runs = [run for run in runs if run.subset == name] or list(runs)
     params: dict[str, Any] = subset_runs[0].params if subset_runs else {}
     root, images = params.get("data_root"), params.get("image_root")
     request = profile_process.ProfileRequest(
-        name, data_root=Path(root) if root else None, image_root=str(images or "")
+        name, data_root=Path(root) if root else None, image_root=str(images or ""), cached=cached
     )
     return profile_process.make_profile(request, lambda done, total, unit: None)  # noqa: ARG005

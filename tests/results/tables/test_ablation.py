@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from results import report
 from results.records.schema import Exit, MetricRecord, Reading
 from results.records.suite_view import SuiteView
-from results.report import weekly
 from results.tables import ablation
 from results.text.table import render_markdown
 from tests.results.conftest import GIB, record, unknown_memory, untimed
@@ -113,7 +113,7 @@ def test_a_run_that_failed_says_so(records):
 @pytest.mark.parametrize("lang", ["en", "ko"])
 def test_the_report_has_the_table(records, lang):
     view = SuiteView(suite="s", name="s", records=tuple(records))
-    text = weekly.render(view, lang)
+    text = report.render(view, lang)
     assert render_markdown(ablation.table(records, lang)) in text
     assert "4-bit weights" in text
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from results.records import notes
+from results.records import notes, published_runs, store
 from results.records.schema import MetricRecord
 from tests.workbench.tui import sample_suites
 from workbench.reporting import caption_examples, note_writer
@@ -105,9 +105,29 @@ def test_a_suite_takes_every_kind_of_note_and_gives_it_back(tmp_path: Path) -> N
     with pytest.raises(note_writer.NoteError, match="nothing noted reads 'no such'"):
         note_writer.add_note(tmp_path, key, "withdrawn", "no such")
     with pytest.raises(note_writer.NoteError, match=r"give 20260101-study-ab12$"):
-        note_writer.add_note(tmp_path, (key[0], "01-captioning-a"), "next", "x")
-    with pytest.raises(note_writer.NoteError, match="give suite/run"):
-        note_writer.add_note(tmp_path, key, "state", "done")
+        note_writer.add_note(tmp_path, (key[0], "01-captioning-a"), "title", "x")
+    for kind in ("state", "public-score"):
+        with pytest.raises(note_writer.NoteError, match="give suite/run"):
+            note_writer.add_note(tmp_path, key, kind, "0.9")
+
+
+def test_a_run_and_a_week_take_a_conclusion_and_next_steps(tmp_path: Path) -> None:
+    _suite(tmp_path, "20260101-study-ab12", ("01-captioning-a", "E5-v2"))
+    imported = published_runs.read_published("siglip-study")[1]
+    store.append_record(tmp_path / "results.jsonl", imported)
+    for name in ("E5-v2", "week:2026-W48", "E5-v3"):
+        key = note_writer.find_target(tmp_path, name)
+        note_writer.add_note(tmp_path, key, "conclusion", f"of {name}")
+        note_writer.add_note(tmp_path, key, "next", "Linear")
+        standing = note_writer.read_standing(tmp_path, key)
+        assert (standing.conclusion, standing.next_steps) == (f"of {name}", ("Linear",))
+    assert key == ("published-siglip-study", "published-e5-v3"), "an imported run"
+    note_writer.add_note(tmp_path, key, "public-score", "0.924")
+    assert ("public", "0.924") in note_writer.standing_lines(
+        note_writer.read_standing(tmp_path, key)
+    )
+    note_writer.add_note(tmp_path, key, "public-score", "")
+    assert note_writer.read_standing(tmp_path, key).public_score == ""
 
 
 def test_the_command_notes_and_shows(tmp_path: Path) -> None:
@@ -189,5 +209,5 @@ def test_the_command_notes_on_a_suite(tmp_path: Path) -> None:
     for line in ("20260101-study-ab12\n", "  next       E1-v2 (Linear)", "2026-01-20  E5-v3 완료",
                  "why        s: text+image", "conclusion 단순한"):  # fmt: skip
         assert line in shown
-    wrong = CliRunner().invoke(app, ["results", "note", "E5-v2", "--next", "x", *suite[-2:]])
+    wrong = CliRunner().invoke(app, ["results", "note", "E5-v2", "--title", "x", *suite[-2:]])
     assert wrong.exit_code != 0

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from results.records.notes import RunNotes
+from results.records.suite_view import RunWords
 from workbench.planning import expand, plan
 from workbench.reporting import suite_notes
 
@@ -21,6 +22,9 @@ clip-nano = "small enough"
 [[variant]]
 label = "E5-v2"
 why = "lower rate"
+expected = "no mode collapse"
+criteria = ["diversity > 0.5", "METEOR >= previous"]
+baseline = "E5"
 """
 
 
@@ -39,6 +43,27 @@ def test_texts_of_a_plan_and_of_notes(tmp_path: Path) -> None:
     assert suite_notes.collect_words(tmp_path, RunNotes()).reasons == {"": "all of it"}
 
 
+def test_what_was_expected_of_a_run_stands_in_its_plan(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text(f'criteria = "loss < 2"\nexpected = "fast"\n{TOLD}')
+    noted = {"02": RunNotes(conclusion="collapsed", public_score="0.8")}
+    words = suite_notes.collect_run_words(tmp_path, {"01": "E5-v2", "02": ""}, noted)
+    assert words["01"] == RunWords(
+        expected="no mode collapse", baseline="E5",
+        criteria=("diversity > 0.5", "METEOR >= previous", "loss < 2"),
+    )  # fmt: skip
+    assert words["02"] == RunWords(
+        expected="fast", criteria=("loss < 2",), conclusion="collapsed", public_score="0.8"
+    )
+    (tmp_path / "plan.toml").write_text('criteria = ["nonsense", 3]\n')
+    assert suite_notes.collect_run_words(tmp_path, {"01": ""}, {}) == {}, "an old plan, now invalid"
+
+
+def test_a_criterion_that_is_none_is_refused_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text(TOLD.replace("diversity > 0.5", "diversity high"))
+    with pytest.raises(plan.PlanError, match=r"criteria.*'diversity high' is no criterion; write"):
+        plan.load(tmp_path / "plan.toml")
+
+
 def test_the_plan_keeps_its_texts_and_its_hash(tmp_path: Path) -> None:
     path = tmp_path / "plan.toml"
     path.write_text(TOLD)
@@ -46,7 +71,8 @@ def test_the_plan_keeps_its_texts_and_its_hash(tmp_path: Path) -> None:
     path.write_text(plan.dump(told))
     assert plan.load(path) == told
     bare = told.model_copy(update={"title": "", "goal": "", "why": ""})
-    variants = tuple(v.model_copy(update={"why": ""}) for v in told.variants)
+    silent = {"why": "", "expected": "", "criteria": (), "baseline": ""}
+    variants = tuple(v.model_copy(update=silent) for v in told.variants)
     assert bare.model_copy(update={"variants": variants}).hash() == told.hash()
 
 

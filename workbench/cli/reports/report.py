@@ -1,16 +1,22 @@
-"""`workbench report`: the report of a suite, and the check of its options."""
+"""`workbench report`: a report of suites and runs, and the check of its options."""
 
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from workbench.cli import start
-from workbench.cli.options import FOLDER, Language, LogRoot, SuiteName
+from workbench.cli.options import FOLDER, Language, LogRoot
 from workbench.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from results.comparison.document_view import Kind
+    from results.records.schema import RunRecord
+    from workbench.reporting.document import DocumentRequest
 
 
 def register(app: typer.Typer) -> None:
@@ -19,8 +25,29 @@ def register(app: typer.Typer) -> None:
 
 
 def report(  # noqa: PLR0913, PLR0917 - one parameter for each option
-    name: SuiteName = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN|SUITE]...",
+            help="Names or parts of suites, ids or labels of runs; default: the newest suite.",
+        ),
+    ] = None,
     log_root: LogRoot = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            help="suite, weekly, study, audit, challenge or run; default: by what is named.",
+            metavar="KIND",
+        ),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="DAY", help="Runs that ended since monday, 2026-11-23, 7d (UTC)."),
+    ] = None,
+    last: Annotated[
+        str | None,
+        typer.Option("--to", metavar="DATE", help="With --since: the last day; default: today."),
+    ] = None,
     lang: Language = "en",
     out: Annotated[
         Path | None,
@@ -47,20 +74,51 @@ def report(  # noqa: PLR0913, PLR0917 - one parameter for each option
         bool, typer.Option("--github", help="Append it to the file of GITHUB_STEP_SUMMARY.")
     ] = False,
 ) -> None:
-    """The weekly report of a suite as Markdown, HTML or LaTeX."""
-    from workbench import paths
-    from workbench.reporting import suite_view
-    from workbench.suites import suite
+    """A report of runs of one or several suites as Markdown, HTML or LaTeX."""
+    from workbench.reporting import document, report_process
 
-    folder = suite.find_suite(paths.log_root(log_root), name)
     summary = os.environ.get("GITHUB_STEP_SUMMARY", "") if github else ""
-    if problem := find_report_problem(form or [], summary, eda=eda, github=github, out=out):
+    problem = find_report_problem(form or [], summary, eda=eda, github=github, out=out)
+    problem = problem or find_kind_problem(kind, since, last)
+    if problem:
         start.print_progress(problem)
         raise typer.Exit(ExitCode.USAGE)
-    options = suite_view.ReportOptions(
+    options = report_process.ReportOptions(
         appendix, data, compare_data, eda, tuple(form or ()), Path(summary) if summary else None
     )
-    raise typer.Exit(suite_view.write_report(folder, lang, out, options))
+    request, log_records = _select(names or [], log_root, kind, since, last)
+    documents = document.build_documents(request, log_records)
+    raise typer.Exit(report_process.write_reports(documents, lang, out, options))
+
+
+def _select(
+    names: list[str], log_root: Path | None, kind: str | None, since: str | None, last: str | None
+) -> tuple[DocumentRequest, list[RunRecord]]:
+    """What the report is of, and all records of its log root."""
+    from workbench import paths
+    from workbench.reporting import document, period, selection, suite_view
+    from workbench.suites import suite
+
+    root = selection.find_log_root(paths.log_root(log_root), names)
+    if not names and since is None:
+        names = [str(suite.find_suite(root, None))]
+    days = None if since is None else period.parse_period(since, last, datetime.now(UTC))
+    log_records = suite_view.read_records(root)
+    chosen = selection.select_by_names(root, names, log_records, several=days is not None)
+    if days is not None:
+        chosen = selection.select_by_period(root, days, log_records, chosen)
+    return document.DocumentRequest(root, chosen, cast("Kind | None", kind), days), log_records
+
+
+def find_kind_problem(kind: str | None, since: str | None, last: str | None) -> str:
+    """What is wrong with kind and days of a report; empty: nothing."""
+    from results.comparison.document_view import KINDS
+
+    if kind is not None and kind not in KINDS:
+        return f"--kind: '{kind}' is not known; use {', '.join(KINDS)}"
+    if last is not None and since is None:
+        return "--to is the last day of a report since a day; give --since, too"
+    return ""
 
 
 def find_report_problem(

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 NoteTarget = Annotated[
     str,
     typer.Argument(
-        metavar="RUN|SUITE",
-        help="A run's id or label, a suite's name, or a part.",
+        metavar="RUN|SUITE|WEEK",
+        help="A run's id or label, a suite's name, or a part; the report of a week: week:2026-W48.",
         autocompletion=completion.complete_runs,
     ),
 ]
@@ -31,6 +31,9 @@ Finding = Annotated[
 RunStateWord = Annotated[
     str | None,
     typer.Option(help="Of a run: waiting, running, done, stopped, or own words; '': none."),
+]
+PublicScore = Annotated[
+    str | None, typer.Option(help="Of a run: its score on a challenge's leaderboard; '': none.")
 ]
 Tag = Annotated[str | None, typer.Option(help="A word to find it by; -word takes it back.")]
 Reasons = Annotated[
@@ -46,7 +49,7 @@ Links = Annotated[
         metavar="WHERE TEXT", help="A document beside it: path or address, what it holds."
     ),
 ]
-ReportTitle = Annotated[str | None, typer.Option(help="Title of the suite's report.")]
+ReportTitle = Annotated[str | None, typer.Option(help="Title of the report.")]
 Goal = Annotated[str | None, typer.Option(help="What the suite is to find out.")]
 Background = Annotated[str | None, typer.Option(help="What led to it.")]
 Conclusion = Annotated[str | None, typer.Option(help="What follows from it.")]
@@ -81,6 +84,7 @@ def note(  # noqa: PLR0913, PLR0917 - one parameter for each option
     name: NoteTarget,
     finding: Finding = None,
     state: RunStateWord = None,
+    public_score: PublicScore = None,
     tag: Tag = None,
     reasons: Reasons = None,
     next_: NextStep = None,
@@ -94,7 +98,7 @@ def note(  # noqa: PLR0913, PLR0917 - one parameter for each option
     take_back: TakenBack = None,
     log_root: LogRoot = None,
 ) -> None:
-    """Note something on a run or a suite; without any option, print what is noted."""
+    """Note something on a run, a suite or a week; without any option, print what is noted."""
     from results.text.sanitize import clean_line
     from workbench import paths
     from workbench.reporting import note_writer
@@ -103,8 +107,8 @@ def note(  # noqa: PLR0913, PLR0917 - one parameter for each option
     key = note_writer.find_target(root, name)
     texts: dict[Kind, str | None] = {
         "title": title, "goal": goal, "background": background, "finding": finding, "state": state,
-        "tag": tag, "next": next_, "event": event, "conclusion": conclusion,
-        "withdrawn": take_back,
+        "public-score": public_score, "tag": tag, "next": next_, "event": event,
+        "conclusion": conclusion, "withdrawn": take_back,
     }  # fmt: skip
     for kind, text in texts.items():
         if text is not None:

@@ -1,20 +1,16 @@
-"""The report of a suite as Markdown, in the order in which the users write theirs, and its summary.
+"""Sections of a report about the runs of its view, each a function of a `ReportInput`.
 
-`SECTIONS` is the one list of sections: the report has all of them, the summary those marked so. A
-section without content is left out, so a weekly report, a captioning study and a VQA challenge have
-the same order.
-
-A pure function of the view: the same view gives the same bytes, on every machine and in every time
-zone.
+A section without content yields nothing. `results.report.documents.kinds` has their orders.
 """
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from results.records import cost_forecasts, message_translations
+from results.comparison.document_view import DocumentView
+from results.records import cost_forecasts
 from results.records.schema import RunRecord
 from results.records.suite_view import SuiteView
 from results.report import (
@@ -51,7 +47,7 @@ OWN_TABLES = frozenset({captioning.ENGINE, vqa.ENGINE})
 class ReportInput(NamedTuple):
     """What sections are written from."""
 
-    view: SuiteView
+    document: DocumentView
     lang: str = "en"
     figures: Mapping[str, str] = {}
     """Link by name (`loss`, `memory`), or under `""` the reason why there are none."""
@@ -62,80 +58,59 @@ class ReportInput(NamedTuple):
     log_root: str = ""
     """Folder that paths of outputs begin with; empty: they are relative to the log root."""
 
-
-class ReportSection(NamedTuple):
-    """One part of a report, with its headings."""
-
-    render: Callable[[ReportInput], Iterator[str]]
-    in_summary: bool = False
+    @property
+    def view(self) -> SuiteView:
+        """All runs of the document as one suite."""
+        return self.document.suite
 
 
-def render(
-    view: SuiteView,
-    lang: str = "en",
-    figures: Mapping[str, str] | None = None,
-    pictures: Mapping[str, str] | None = None,
-    *,
-    appendix: bool = False,
-) -> str:
-    """The whole report; parameters as in `ReportInput`."""
-    view = view.model_copy(
-        update={
-            "records": message_translations.localize_records(view.records, lang),
-            "forecasts": message_translations.localize_records(view.forecasts, lang),
-        }
-    )
-    page = ReportInput(view, lang, figures or {}, pictures or {}, appendix)
-    return _join(part for section in SECTIONS for part in section.render(page))
+Section = Callable[[ReportInput], Iterator[str]]
+"""One part of a report, with its headings."""
 
 
-def render_summary(view: SuiteView, log_root: str = "") -> str:
-    """Tables of costs, scores, memory estimates and outputs: the end of a headless run."""
-    page = ReportInput(view, log_root=log_root)
-    return _join(
-        part for section in SECTIONS if section.in_summary for part in section.render(page)
-    )
-
-
-def _join(parts: Iterator[str]) -> str:
-    return "\n".join(part if part.endswith("\n") else f"{part}\n" for part in parts)
-
-
-def _render_head(page: ReportInput) -> Iterator[str]:
+def render_head(page: ReportInput) -> Iterator[str]:
+    """Title, goal, background, start and end of a suite."""
     view, lang = page.view, page.lang
-    yield f"# {story.title(view, lang)}"
+    yield f"# {story.title(page.document, lang)}"
     yield from story.goal_and_background(view, lang)
-    started = _format_time(view.started_wall) or "n/a"
+    started = format_time(view.started_wall) or "n/a"
     lines = [f"suite: {code(view.name)}"] if view.words.title else []
-    lines += [translate("report.started", lang).format(started, _format_state(view.state, lang))]
+    lines += [translate("report.started", lang).format(started, format_state(view.state, lang))]
+    lines += count_lines(view, lang)
+    yield "\n".join(f"- {line}" for line in lines)
+
+
+def count_lines(view: SuiteView, lang: str) -> Iterator[str]:
+    """Runs that did not complete, or that all did; runs that have not ended."""
     failed = [r for r in view.records if r.exit.cause != "completed"]
     if failed:
         failures = ", ".join(
             f"{code(r.identity.run_id)} ({cause(r.exit.cause, lang)})" for r in failed
         )
         counts = (len(failed), len(view.records))
-        lines.append(translate("report.not completed", lang).format(*counts, failures))
+        yield translate("report.not completed", lang).format(*counts, failures)
     elif view.records and not view.pending:
         counts = (len(view.records), len(view.records))
-        lines.append(translate("report.all completed", lang).format(*counts))
+        yield translate("report.all completed", lang).format(*counts)
     if view.pending:
-        lines.append(translate("report.pending", lang).format(", ".join(map(code, view.pending))))
-    yield "\n".join(f"- {line}" for line in lines)
+        yield translate("report.pending", lang).format(", ".join(map(code, view.pending)))
 
 
-def _format_state(state: str, lang: str) -> str:
+def format_state(state: str, lang: str) -> str:
+    """State of a suite in words."""
     states = {"queued", "running", "paused", "stopping", "starting", "ended", "lost"}
     return translate(f"state.{state}", lang) if state in states else escape(state or "n/a")
 
 
-def _format_time(wall: float | None) -> str:
+def format_time(wall: float | None) -> str:
     """A Unix time in UTC: local time would make the report depend on where it is written."""
     if wall is None:
         return ""
     return datetime.datetime.fromtimestamp(wall, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _render_setup(page: ReportInput) -> Iterator[str]:
+def render_subsets(page: ReportInput) -> Iterator[str]:
+    """Subsets with their samples and the reasons for them, then reasons for models and variants."""
     view, lang, records = page.view, page.lang, page.view.records
     subsets = list(dict.fromkeys(i.subset for i in (*(r.identity for r in records), *view.planned)))
     subset_table, reasons = (
@@ -143,18 +118,32 @@ def _render_setup(page: ReportInput) -> Iterator[str]:
         story.subset_reasons(view, subsets, lang),
     )
     heading = "story.subsets" if reasons else "report.subsets"
-    yield from _section("##", heading, "\n".join(filter(None, (subset_table, reasons))), lang)
-    yield from _section("##", "story.choices", story.other_reasons(view, subsets), lang)
-    yield from data.render(view, lang)
-    yield from _section("##", "architecture.heading", architecture.render(view, lang), lang)
+    yield from titled("##", heading, "\n".join(filter(None, (subset_table, reasons))), lang)
+    yield from titled("##", "story.choices", story.other_reasons(view, subsets), lang)
+
+
+def render_data(page: ReportInput) -> Iterator[str]:
+    """Full checks and comparisons of subsets."""
+    yield from data.render(page.view, page.lang)
+
+
+def render_architecture(page: ReportInput) -> Iterator[str]:
+    """The parts of the models as a drawing."""
+    drawing = architecture.render(page.view, page.lang)
+    yield from titled("##", "architecture.heading", drawing, page.lang)
+
+
+def render_setup(page: ReportInput) -> Iterator[str]:
+    """Models, environment, fixed and differing settings."""
+    lang, records = page.lang, page.view.records
     yield f"## {translate('report.setup', lang)}"
-    yield from _section("###", "report.models", sections.models(records, lang), lang)
-    yield from _section("###", "report.environment", sections.environment(records, lang), lang)
-    yield from _section("###", "report.fixed", sections.fixed_settings(records, lang), lang)
-    yield from _section("###", "report.differing", sections.differing_settings(records, lang), lang)
+    yield from titled("###", "report.models", sections.models(records, lang), lang)
+    yield from titled("###", "report.environment", sections.environment(records, lang), lang)
+    yield from titled("###", "report.fixed", sections.fixed_settings(records, lang), lang)
+    yield from titled("###", "report.differing", sections.differing_settings(records, lang), lang)
 
 
-def _render_method(page: ReportInput) -> Iterator[str]:
+def render_method(page: ReportInput) -> Iterator[str]:
     """Heading of the results, and how they were measured."""
     if records := page.view.records:
         yield f"## {translate('report.results', page.lang)}"
@@ -164,32 +153,43 @@ def _render_method(page: ReportInput) -> Iterator[str]:
         yield f"{translate('report.method', page.lang)}\n" + "\n".join(f"- {r}" for r in remarks)
 
 
-def _render_costs(page: ReportInput) -> Iterator[str]:
-    """Cost, training, total, forecasts, and runs that did not complete."""
+def render_costs(page: ReportInput) -> Iterator[str]:
+    """Cost, training and total."""
     view, lang, records = page.view, page.lang, page.view.records
     if not records:
         return
-    yield from _table_section("###", "report.cost", run_cost.cost_table(records, lang), lang)
+    yield from titled_table("###", "report.cost", run_cost.cost_table(records, lang), lang)
     trained = run_cost.training_table(records, lang, view.notes)
     if trained.rows:
         yield f"### {translate('report.training', lang)}"
         evaluated = "with evaluation" if metrics.splits(records) else "no evaluation"
         yield translate(f"report.{evaluated}", lang)
         yield render_markdown(trained)
-    yield from _section("###", "report.total", f"- {run_cost.total_line(records, lang)}", lang)
+    if total := run_cost.total_line(records, lang):
+        yield from titled("###", "report.total", f"- {total}", lang)
+
+
+def render_forecasts(page: ReportInput) -> Iterator[str]:
+    """Forecasts of cost probes, and full runs beside their forecasts."""
+    lang, records = page.lang, page.view.records
     expected = cost_forecast.forecast_table(records, lang)
-    yield from _table_section("###", "report.forecasts", expected, lang)
-    if comparisons := cost_forecasts.compare_suite(records, view.forecasts):
+    yield from titled_table("###", "report.forecasts", expected, lang)
+    if comparisons := cost_forecasts.compare_suite(records, page.view.forecasts):
         compared = cost_forecast.comparison_table(comparisons, lang)
-        yield from _table_section("###", "report.compared", compared, lang)
-    yield from _table_section("###", "report.failures", run_cost.failure_table(records, lang), lang)
+        yield from titled_table("###", "report.compared", compared, lang)
 
 
-def _render_search(page: ReportInput) -> Iterator[str]:
+def render_failures(page: ReportInput) -> Iterator[str]:
+    """Runs that did not complete."""
+    lang, records = page.lang, page.view.records
+    yield from titled_table("###", "report.failures", run_cost.failure_table(records, lang), lang)
+
+
+def render_search(page: ReportInput) -> Iterator[str]:
     """Of a search: its trials side by side."""
     if page.view.search is not None:
         trials = search_trials.table(page.view.records, page.view.search, page.lang)
-        yield from _table_section("##", "trials.heading", trials, page.lang)
+        yield from titled_table("##", "trials.heading", trials, page.lang)
 
 
 def _training_remarks(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
@@ -203,7 +203,7 @@ def _training_remarks(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
         )
 
 
-def _render_evaluation(page: ReportInput) -> Iterator[str]:
+def render_evaluation(page: ReportInput) -> Iterator[str]:
     """Metrics by split, of engines without tables of their own."""
     lang = page.lang
     records = [r for r in page.view.records if r.identity.engine not in OWN_TABLES]
@@ -219,7 +219,7 @@ def _render_evaluation(page: ReportInput) -> Iterator[str]:
             yield render_markdown(ablation_table)
 
 
-def _render_stages(page: ReportInput) -> Iterator[str]:
+def render_stages(page: ReportInput) -> Iterator[str]:
     records, lang = page.view.records, page.lang
     for name, table in (
         ("title", training_stages.stages(records, lang)),
@@ -231,37 +231,48 @@ def _render_stages(page: ReportInput) -> Iterator[str]:
             yield render_markdown(table)
 
 
-def _render_findings(page: ReportInput) -> Iterator[str]:
-    yield from _section("##", "story.findings", story.findings(page.view), page.lang)
+def render_findings(page: ReportInput) -> Iterator[str]:
+    yield from titled("##", "story.findings", story.findings(page.view), page.lang)
 
 
-def _render_audit(page: ReportInput) -> Iterator[str]:
+def render_audit(page: ReportInput) -> Iterator[str]:
     """Faults of the plan, the suite and its runs, and the rules that were checked."""
+    yield from render_faults(page)
+    yield from render_rules(page)
+
+
+def render_faults(page: ReportInput) -> Iterator[str]:
+    """Faults of the plan, the suite and its runs."""
     if page.view.audit:
         yield f"## {translate('audit.heading', page.lang)}"
         yield render_markdown(audit.fault_table(page.view.audit, page.lang))
+
+
+def render_rules(page: ReportInput) -> Iterator[str]:
+    """Rules of the audit without a fault."""
+    if page.view.audit:
         rules = render_markdown(audit.rule_table(page.view.audit, page.lang))
-        yield from _section("###", "audit.rules", rules, page.lang)
+        yield from titled("###", "audit.rules", rules, page.lang)
 
 
-def _render_optimizations(page: ReportInput) -> Iterator[str]:
+def render_optimizations(page: ReportInput) -> Iterator[str]:
     """Ablation table where there is a run with all on; else where each optimization is applied."""
     view, lang = page.view, page.lang
     if changes_table := ablation.table(view.records, lang, view.changes):
-        yield from _section("##", "optimization.heading", render_markdown(changes_table), lang)
+        yield from titled("##", "optimization.heading", render_markdown(changes_table), lang)
     elif applied := ablation.applied(view.records, lang):
-        yield from _section("##", "optimization.applied heading", render_markdown(applied), lang)
+        yield from titled("##", "optimization.applied heading", render_markdown(applied), lang)
 
 
-def _render_retrieval_cost(page: ReportInput) -> Iterator[str]:
+def render_retrieval_cost(page: ReportInput) -> Iterator[str]:
     """Heading of the measurements, and the cost of evaluations."""
     if records := page.view.records:
         yield f"## {translate('report.measurements', page.lang)}"
         cost = retrieval_cost.cost(records, page.lang)
-        yield from _section("###", "report.evaluation cost", render_markdown(cost), page.lang)
+        yield from titled("###", "report.evaluation cost", render_markdown(cost), page.lang)
 
 
-def _render_steps_and_memory(page: ReportInput) -> Iterator[str]:
+def render_steps_and_memory(page: ReportInput) -> Iterator[str]:
     kinds: dict[str, Callable[[Sequence[RunRecord], str], Table]] = {
         "steps": steps_and_memory.step_table,
         "phases": steps_and_memory.phase_table,
@@ -270,15 +281,15 @@ def _render_steps_and_memory(page: ReportInput) -> Iterator[str]:
     for name, table in kinds.items():
         if page.view.records:
             text = render_markdown(table(page.view.records, page.lang))
-            yield from _section("###", f"report.{name}", text, page.lang)
+            yield from titled("###", f"report.{name}", text, page.lang)
 
 
-def _render_memory_estimates(page: ReportInput) -> Iterator[str]:
+def render_memory_estimates(page: ReportInput) -> Iterator[str]:
     estimates = memory_estimate.table(page.view.records, page.lang)
-    yield from _table_section("###", "report.fit", estimates, page.lang)
+    yield from titled_table("###", "report.fit", estimates, page.lang)
 
 
-def _render_figures(page: ReportInput) -> Iterator[str]:
+def render_figures(page: ReportInput) -> Iterator[str]:
     if not page.figures:
         return
     lang = page.lang
@@ -293,22 +304,39 @@ def _render_figures(page: ReportInput) -> Iterator[str]:
             yield f"*{translate(f'figure.{name} caption', lang)}*"
 
 
-def _render_outputs(page: ReportInput) -> Iterator[str]:
+def render_outputs(page: ReportInput) -> Iterator[str]:
     outputs = run_outputs.table(page.view.records, page.lang, page.log_root)
-    yield from _table_section("##", "outputs.heading", outputs, page.lang)
+    yield from titled_table("##", "outputs.heading", outputs, page.lang)
 
 
-def _render_tail(page: ReportInput) -> Iterator[str]:
-    """Notices, notes, conclusion, and how to repeat the suite."""
+def render_notices(page: ReportInput) -> Iterator[str]:
+    """Notices of the runs."""
+    text = sections.notices(page.view.records, page.lang)
+    yield from titled("##", "report.notices", text, page.lang)
+
+
+def render_notes(page: ReportInput) -> Iterator[str]:
+    """Findings that stand in no table, and linked documents."""
     view, lang = page.view, page.lang
-    yield from _section("##", "report.notices", sections.notices(view.records, lang), lang)
-    yield from _section("##", "report.notes", sections.notes(view), lang)
-    yield from _section("##", "story.links", story.links(view, lang), lang)
-    yield from _section("##", "story.timeline", story.timeline(view, lang), lang)
-    yield from _section("##", "story.conclusion", story.conclusion(view), lang)
-    yield from _section("##", "story.next", story.next_steps(view), lang)
+    yield from titled("##", "report.notes", sections.notes(view), lang)
+    yield from titled("##", "story.links", story.links(view, lang), lang)
+
+
+def render_end(page: ReportInput) -> Iterator[str]:
+    """Timeline, conclusion and next steps of a suite."""
+    view, lang = page.view, page.lang
+    yield from titled("##", "story.timeline", story.timeline(view, lang), lang)
+    yield from titled("##", "story.conclusion", story.conclusion(view), lang)
+    yield from titled("##", "story.next", story.next_steps(view), lang)
+
+
+def render_repetition(page: ReportInput) -> Iterator[str]:
+    """How to repeat the suites: commit, command, plan."""
+    view, lang = page.view, page.lang
     yield f"## {translate('report.again', lang)}"
-    if not view.plan_toml.strip():
+    plans = {part.name: part.plan_toml for part in page.document.parts}
+    plans = plans or {view.name: view.plan_toml}
+    if not any(text.strip() for text in plans.values()):
         yield translate("report.no plan", lang)
         return
     commits = {r.environment.git_commit for r in view.records if r.environment.git_commit}
@@ -318,49 +346,46 @@ def _render_tail(page: ReportInput) -> Iterator[str]:
         yield translate(key, lang).format(code(commits.pop()))
     yield translate("report.command", lang)
     yield code_block("workbench run plan.toml", "sh")
-    yield code_block(view.plan_toml, "toml")
+    for name, text in plans.items():
+        if text.strip():
+            yield from [f"### {code(name)}"] if len(plans) > 1 else []
+            yield code_block(text, "toml")
 
 
-def _render_appendix(page: ReportInput) -> Iterator[str]:
+def render_appendix(page: ReportInput) -> Iterator[str]:
     if page.appendix:
         text = sections.appendix(page.view.records)
-        yield from _section("##", "report.appendix", text, page.lang)
+        yield from titled("##", "report.appendix", text, page.lang)
 
 
-def _section(level: str, heading: str, body: str, lang: str) -> Iterator[str]:
+def titled(level: str, heading: str, body: str, lang: str) -> Iterator[str]:
     """A heading and its body, or nothing when the body is empty."""
     if body:
         yield f"{level} {translate(heading, lang)}"
         yield body
 
 
-def _table_section(level: str, heading: str, table: Table, lang: str) -> Iterator[str]:
+def titled_table(level: str, heading: str, table: Table, lang: str) -> Iterator[str]:
     """A heading and its table, or nothing for a table without rows."""
     if table.rows:
-        yield from _section(level, heading, render_markdown(table), lang)
+        yield from titled(level, heading, render_markdown(table), lang)
 
 
-SECTIONS: Final = (
-    ReportSection(_render_head),
-    ReportSection(_render_setup),
-    ReportSection(_render_method),
-    ReportSection(_render_costs, in_summary=True),
-    ReportSection(_render_search, in_summary=True),
-    ReportSection(_render_evaluation, in_summary=True),
-    ReportSection(_render_stages, in_summary=True),
-    ReportSection(lambda page: captions.render_scores(page.view, page.lang), in_summary=True),
-    ReportSection(lambda page: captions.render_examples(page.view, page.lang, page.pictures)),
-    ReportSection(lambda page: answers.render_scores(page.view, page.lang), in_summary=True),
-    ReportSection(lambda page: answers.render_errors(page.view, page.lang, page.pictures)),
-    ReportSection(_render_findings),
-    ReportSection(_render_audit),
-    ReportSection(_render_optimizations),
-    ReportSection(_render_retrieval_cost, in_summary=True),
-    ReportSection(_render_steps_and_memory),
-    ReportSection(_render_memory_estimates, in_summary=True),
-    ReportSection(_render_figures),
-    ReportSection(_render_outputs, in_summary=True),
-    ReportSection(_render_tail),
-    ReportSection(_render_appendix),
-)
-"""All sections of a report, in their order."""
+def render_caption_scores(page: ReportInput) -> Iterator[str]:
+    """Experiments of captioning, and all scores."""
+    yield from captions.render_scores(page.view, page.lang)
+
+
+def render_caption_examples(page: ReportInput) -> Iterator[str]:
+    """Best and worst captions."""
+    yield from captions.render_examples(page.view, page.lang, page.pictures)
+
+
+def render_answer_scores(page: ReportInput) -> Iterator[str]:
+    """VQA runs and ensembles."""
+    yield from answers.render_scores(page.view, page.lang)
+
+
+def render_answer_errors(page: ReportInput) -> Iterator[str]:
+    """Error analysis of answers."""
+    yield from answers.render_errors(page.view, page.lang, page.pictures)

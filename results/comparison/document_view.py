@@ -1,0 +1,236 @@
+"""Input of a report: runs of one or several suites as one `DocumentView`.
+
+`merge_suites` joins suites into one `SuiteView`, whose run ids are unique.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, TypeVar
+
+from pydantic import Field
+
+from results.records.schema import RunRecord
+from results.records.suite_view import SuiteView, SuiteViewPart, SuiteWords
+
+Kind = Literal["suite", "weekly", "study", "audit", "challenge", "run"]
+KINDS: Final[tuple[Kind, ...]] = ("suite", "weekly", "study", "audit", "challenge", "run")
+
+T = TypeVar("T")
+_TIME: Final = re.compile(r"^\d{8}-\d{6}-")
+
+
+class ReportPeriod(SuiteViewPart):
+    """Days of a report, as dates, and those that it is compared with."""
+
+    first: str
+    last: str
+    earlier_first: str
+    earlier_last: str
+
+
+class SuitePart(SuiteViewPart):
+    """A suite of a document that joins several."""
+
+    name: str
+    started_wall: float | None = None
+    state: str = ""
+    plan_toml: str = ""
+    words: SuiteWords = SuiteWords()
+    findings: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    """Ids of its runs in the document; with a record or without."""
+
+
+class ValueChange(SuiteViewPart):
+    """A metric or cost of two runs."""
+
+    name: str
+    split: str = ""
+    """Empty: a cost, in seconds or bytes."""
+    before: float
+    after: float
+    low: float | None = None
+    """Of the difference."""
+    high: float | None = None
+    verdict: Literal["better", "worse", "equal", "not distinguishable", "no interval"]
+
+    @property
+    def delta(self) -> float:
+        """After less before."""
+        return self.after - self.before
+
+
+class RunChange(SuiteViewPart):
+    """A run compared with an earlier one."""
+
+    run: str
+    """Its id in the document."""
+    baseline: str
+    """`suite/id` of the other."""
+    label: str = ""
+    """Of the other."""
+    relation: Literal["named", "previous", "first", "earlier"]
+    """See `results.comparison.experiments`."""
+    values: tuple[ValueChange, ...] = ()
+    settings: tuple[tuple[str, str, str], ...] = ()
+    """Name, before, after; `–`: not set."""
+    others: tuple[str, ...] = ()
+    """What else differs: data, model, seed, code, versions, hardware."""
+    public_score: str = ""
+    """Of the other."""
+
+
+class RankedRuns(SuiteViewPart):
+    """Runs that differ by their seed, at their place of a ranking."""
+
+    runs: tuple[str, ...]
+    """Ids in the document."""
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int
+    verdict: Literal["best", "worse", "not distinguishable", "no interval"]
+    """Compared with the best."""
+
+
+class Ranking(SuiteViewPart):
+    """Runs by the headline metric of a split, best first."""
+
+    split: str
+    metric: str
+    places: tuple[RankedRuns, ...]
+
+
+class JudgedCriterion(SuiteViewPart):
+    """A success criterion, judged."""
+
+    text: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    verdict: Literal["met", "not met", "not measured"]
+    certain: bool = True
+    """False: the interval of the value holds the bound."""
+
+
+class DocumentView(SuiteViewPart):
+    """A report's content; the only input of `results.report`."""
+
+    kind: Kind = "suite"
+    suite: SuiteView
+    """All runs, those of several suites as one suite."""
+    parts: tuple[SuitePart, ...] = ()
+    """The suites; empty: `suite` is one."""
+    period: ReportPeriod | None = None
+    note_target: str = ""
+    """What `workbench results note` is given for the document's own texts."""
+    earlier_runs: int = 0
+    """Number of runs of the earlier period."""
+    changes: tuple[RunChange, ...] = ()
+    """Against the earlier period."""
+    baselines: tuple[RunChange, ...] = ()
+    """Against the previous version of an experiment, or its baseline."""
+    rankings: tuple[Ranking, ...] = ()
+    criteria: dict[str, tuple[JudgedCriterion, ...]] = Field(default={})
+    """By run id."""
+
+
+def qualify_run_ids(names: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], str]:
+    """(suite, run id) -> an id that no other run of these suites has.
+
+    An id that several suites have is preceded by its suite without date and time, which is a part
+    of `suite/id` and so names the run for every command: `demo-2ba0/01-retrieval-emoji_train`.
+    """
+    counts: dict[str, int] = {}
+    for runs in names.values():
+        for run in dict.fromkeys(runs):
+            counts[run] = counts.get(run, 0) + 1
+    return {
+        (suite, run): run if counts[run] == 1 else f"{short_suite_name(suite)}/{run}"
+        for suite, runs in names.items()
+        for run in runs
+    }
+
+
+def short_suite_name(name: str) -> str:
+    """A suite's name without date and time: `demo-2ba0`."""
+    return _TIME.sub("", name)
+
+
+def merge_suites(suites: Sequence[SuiteView], words: SuiteWords | None = None) -> SuiteView:
+    """Suites as one, with the texts of the document; run ids by `qualify_run_ids`."""
+    ids = qualify_run_ids({suite.name: _run_ids(suite) for suite in suites})
+    views = [_rename_runs(suite, ids) for suite in suites]
+    if len(views) == 1 and words is None:
+        return views[0]
+    searches = [view.search for view in views if view.search is not None]
+    by_run = ("curves", "states", "changes", "captions", "answers", "run_words")
+    noted = {run: texts for view in views for run, texts in view.notes.items() if run}
+    findings = tuple(text for view in views for text in view.notes.get("", ()))
+    forecasts = {(r.identity.suite, r.identity.run_id): r for v in views for r in v.forecasts}
+    joined: dict[str, Any] = {
+        name: {key: value for view in views for key, value in getattr(view, name).items()}
+        for name in (*by_run, "recipes")
+    }
+    for name in ("records", "pending", "planned"):
+        joined[name] = tuple(entry for view in views for entry in getattr(view, name))
+    for name in ("charts", "checks", "comparisons"):
+        joined[name] = tuple(_unique(entry for view in views for entry in getattr(view, name)))
+    return SuiteView(
+        name=", ".join(short_suite_name(view.name) for view in views),
+        started_wall=min((v.started_wall for v in views if v.started_wall), default=None),
+        state="ended" if all(view.state == "ended" for view in views) else "running",
+        words=words or SuiteWords(),
+        forecasts=tuple(forecasts.values()),
+        notes={**({"": findings} if findings else {}), **noted},
+        audit=_merge_audits(views),
+        search=searches[0] if len(searches) == 1 else None,
+        **joined,
+    )
+
+
+def _run_ids(suite: SuiteView) -> list[str]:
+    return list(dict.fromkeys([*(r.identity.run_id for r in suite.records), *suite.pending]))
+
+
+def _rename_runs(suite: SuiteView, ids: Mapping[tuple[str, str], str]) -> SuiteView:
+    """The suite with its runs by their ids in the document."""
+
+    def rename(run: str) -> str:
+        return ids.get((suite.name, run), run)
+
+    def rename_record(record: RunRecord) -> RunRecord:
+        identity = record.identity
+        update = {"run_id": rename(identity.run_id)}
+        return record.model_copy(update={"identity": identity.model_copy(update=update)})
+
+    by_run = ("curves", "states", "changes", "captions", "answers", "run_words", "notes")
+    update: dict[str, Any] = {
+        name: {rename(run): value for run, value in getattr(suite, name).items()} for name in by_run
+    }
+    update["records"] = tuple(map(rename_record, suite.records))
+    update["pending"] = tuple(map(rename, suite.pending))
+    update["planned"] = tuple(
+        identity.model_copy(update={"run_id": rename(identity.run_id)})
+        for identity in suite.planned
+    )
+    return suite.model_copy(update=update)
+
+
+def _merge_audits(views: Sequence[SuiteView]) -> tuple[Any, ...]:
+    """Faults of all, then each rule once that none of them broke."""
+    rows = [row for view in views for row in view.audit]
+    faults = list(_unique(row for row in rows if row.standing == "fault"))
+    codes = {row.code for row in faults}
+    rest = {row.code: row for row in rows if row.code not in codes}
+    return (*faults, *rest.values())
+
+
+def _unique(entries: Iterable[T]) -> list[T]:
+    kept: list[T] = []
+    for entry in entries:
+        if not any(entry == other for other in kept):
+            kept.append(entry)
+    return kept

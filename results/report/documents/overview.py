@@ -1,0 +1,335 @@
+"""Sections about a document as a whole: its suites, experiments, changes, failures and end.
+
+What only a person knows has a place that names the command which fills it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from results.comparison.document_view import RunChange, SuitePart, ValueChange, short_suite_name
+from results.records import metric_names, published_runs
+from results.records.schema import Identity, RunRecord
+from results.records.suite_view import SuiteView
+from results.report import story
+from results.report.documents.run_titles import (
+    format_date,
+    list_identities,
+    main_runs,
+    title_of_run,
+)
+from results.report.documents.summary import format_delta, headline_change
+from results.report.suite_sections import (
+    ReportInput,
+    count_lines,
+    format_state,
+    format_time,
+    titled,
+    titled_table,
+)
+from results.tables import captioning, run_cells
+from results.text import formats
+from results.text.table import (
+    Table,
+    TableCell,
+    TableColumn,
+    code,
+    escape,
+    join_lines,
+    prose,
+    render_markdown,
+)
+from results.text.translations import cause, translate
+
+COSTS_SHOWN: Final = ("epoch", "wall", "rss", "vram")
+"""Costs in the table of changes; `workbench results compare` has all."""
+
+
+def render_head(page: ReportInput) -> Iterator[str]:
+    """Title, goal, background, days and counts."""
+    view, lang, document = page.view, page.lang, page.document
+    yield f"# {story.title(document, lang)}"
+    yield from story.goal_and_background(view, lang)
+    suites = ", ".join(code(part.name) for part in document.parts)
+    lines = []
+    if document.period:
+        days = f"{document.period.first} – {document.period.last}"
+        lines.append(translate("document.period", lang).format(days))
+    lines.append(translate("document.of", lang).format(len(view.records), suites))
+    imported = sum(map(published_runs.is_imported, view.records))
+    if imported:
+        lines.append(translate("document.imported", lang).format(imported))
+    lines += count_lines(view, lang)
+    yield "\n".join(f"- {line}" for line in lines)
+
+
+def render_suites(page: ReportInput) -> Iterator[str]:
+    """What was run, and why: a row a suite."""
+    lang = page.lang
+    names = ("suite", "start", "state", "runs", "why")
+    columns = tuple(TableColumn(translate(f"document.{name}", lang)) for name in names)
+    rows = tuple(
+        (
+            TableCell(part.name, "code"),
+            TableCell(format_time(part.started_wall) or "–", "value"),
+            TableCell(format_state(part.state, lang) if part.state else "–", "value"),
+            TableCell(str(len(part.runs)), "value"),
+            TableCell(_reason(part, page), "value"),
+        )
+        for part in page.document.parts
+    )
+    yield from titled_table("##", "document.suites", Table(columns, rows), lang)
+
+
+def _reason(part: SuitePart, page: ReportInput) -> str:
+    """Title, goal and reason of a suite, or the command that notes the reason."""
+    words = part.words
+    texts = [prose(t) for t in (words.title, words.goal, words.reasons.get("", "")) if t]
+    if texts:
+        return "; ".join(texts)
+    if part.state == IMPORTED:
+        return translate("document.imported suite", page.lang)
+    return fill_in(page, part.name, "--why")
+
+
+IMPORTED: Final = "imported"
+"""State of a suite of imported records."""
+
+
+def render_experiments(page: ReportInput) -> Iterator[str]:
+    """Every run with its result, state and finding; captioning has a list of its own."""
+    view, lang = page.view, page.lang
+    runs = {r.identity.run_id: r for r in view.records}
+    identities = [i for i in list_identities(view) if i.engine != captioning.ENGINE]
+    names = ("experiment", "subset", "model", "result", "time", "state", "finding")
+    columns = tuple(
+        TableColumn(translate(f"document.{name}", lang), name == "time") for name in names
+    )
+    rows = tuple(_experiment_row(page, i, runs.get(i.run_id)) for i in identities)
+    yield from titled_table("##", "document.experiments", Table(columns, rows), lang)
+
+
+def _experiment_row(
+    page: ReportInput, identity: Identity, record: RunRecord | None
+) -> tuple[TableCell, ...]:
+    view, lang, run = page.view, page.lang, identity.run_id
+    metric = metric_names.headline_metric(record.metrics) if record else None
+    result, time = TableCell("–", "value"), TableCell("–", "value")
+    if metric:
+        value = formats.interval(metric.value, metric.low, metric.high)
+        result = TableCell(f"{escape(metric.name)} {value} ({code(metric.split)})", "value")
+    if record:
+        time = run_cells.reading_cell(record.timing.end_to_end_seconds, formats.duration)
+    state = state_of_run(view, run, record)
+    return (
+        TableCell(
+            identity.label or run,
+            "text" if identity.label else "code",
+            run_cells.flags(record, lang) if record else (),
+        ),
+        TableCell(identity.subset, "code"),
+        TableCell(identity.model_title, "code"),
+        result,
+        time,
+        captioning.state_cell(state, lang),
+        TableCell("; ".join(view.notes.get(run, ())), "prose"),
+    )
+
+
+def state_of_run(view: SuiteView, run: str, record: RunRecord | None) -> str:
+    """The state that a person noted, else how the run ended, else what its journal says."""
+    state = view.states.get(run, "waiting")
+    if record is None or state not in ("waiting", "running"):
+        return state
+    return "done" if record.exit.cause == "completed" else record.exit.cause
+
+
+def render_changes(page: ReportInput) -> Iterator[str]:
+    """What changed against the earlier period: each run beside its nearest earlier one."""
+    document, lang = page.document, page.lang
+    if document.period is None:
+        return
+    days = f"{document.period.earlier_first} – {document.period.earlier_last}"
+    yield f"## {translate('document.changes', lang).format(days)}"
+    if not document.changes:
+        yield translate("document.no changes", lang).format(document.earlier_runs)
+        return
+    rows = [row for change in document.changes for row in _change_rows(page, change)]
+    names = ("run", "before run", "quantity", "before", "after", "difference", "verdict")
+    columns = [
+        TableColumn(translate(f"document.{name}", lang), name in ("before", "after", "difference"))
+        for name in names
+    ]
+    remark = TableCell(translate("document.changes remark", lang), "value")
+    yield render_markdown(Table(tuple(columns), tuple(rows), (remark,)))
+    lines = [f"- {title_of_run(page.view, c.run)}: {describe_settings(c, lang)}"
+             for c in document.changes if c.settings or c.others]  # fmt: skip
+    yield from titled("###", "document.settings changed", join_lines(lines), lang)
+    compared = {change.run for change in document.changes}
+    new = [title_of_run(page.view, r.identity.run_id) for r in page.view.records
+           if r.identity.run_id not in compared and r.exit.cause == "completed"]  # fmt: skip
+    if new:
+        yield translate("document.new runs", lang).format(", ".join(new))
+
+
+def _change_rows(page: ReportInput, change: RunChange) -> Iterator[tuple[TableCell, ...]]:
+    """The headline metric, then costs."""
+    costs = [v for v in change.values if not v.split and v.name in COSTS_SHOWN]
+    headline = headline_change(change)
+    values = [*([headline] if headline else []), *costs]
+    blank = TableCell("", "value")
+    for at, value in enumerate(values):
+        names = [TableCell(title_of_run(page.view, change.run), "value"),
+                 TableCell(change.baseline, "code")]  # fmt: skip
+        yield (*(names if not at else [blank, blank]), *value_cells(value, page.lang))
+
+
+def value_cells(value: ValueChange, lang: str) -> tuple[TableCell, ...]:
+    """Name, before, after, difference, verdict; a better or worse one in bold."""
+    verdict = TableCell(
+        translate(f"document.{value.verdict}", lang),
+        "strong" if value.verdict in ("better", "worse") else "value",
+    )
+    if value.split:
+        name = TableCell(f"{escape(value.name)} ({code(value.split)})", "value")
+        before, after = (formats.number(v, 3) for v in (value.before, value.after))
+        delta = format_delta(value)
+    else:
+        name = TableCell(translate(f"compare.cost {value.name}", lang), "value")
+        before, after = (formats.cost(value.name, v) for v in (value.before, value.after))
+        delta = f"{(value.after / value.before - 1) * 100:+.1f} %" if value.before else "–"
+    return name, *(TableCell(text, "value") for text in (before, after, delta)), verdict
+
+
+def describe_settings(change: RunChange, lang: str) -> str:
+    """`lr 2e-05 → 5e-05; also other: code, versions`; that nothing changed."""
+    texts = [f"{code(name)} {escape(before)} → {escape(after)}"
+             for name, before, after in change.settings]  # fmt: skip
+    text = ", ".join(texts) or translate("document.same settings", lang)
+    kinds = ", ".join(translate(f"compare.kind {kind}", lang) for kind in change.others)
+    return text + (translate("document.also differs", lang).format(kinds) if kinds else "")
+
+
+def render_failures(page: ReportInput) -> Iterator[str]:
+    """Runs that did not complete, counted by cause, with the detail of each."""
+    lang = page.lang
+    failed = [r for r in page.view.records if r.exit.cause != "completed"]
+    names = ("cause", "count", "failed runs", "detail")
+    columns = tuple(
+        TableColumn(translate(f"document.{name}", lang), name == "count") for name in names
+    )
+    rows = []
+    for name in dict.fromkeys(r.exit.cause for r in failed):
+        of_cause = [r for r in failed if r.exit.cause == name]
+        details = dict.fromkeys(r.exit.detail for r in of_cause if r.exit.detail)
+        runs = ", ".join(title_of_run(page.view, r.identity.run_id) for r in of_cause)
+        rows.append((
+            TableCell(cause(name, lang)), TableCell(str(len(of_cause)), "value"),
+            TableCell(runs, "value"), TableCell("; ".join(details)),
+        ))  # fmt: skip
+    yield from titled_table("##", "document.failures", Table(columns, tuple(rows)), lang)
+
+
+def render_submissions(page: ReportInput) -> Iterator[str]:
+    """Experiments of a challenge: public score, baseline and its score, delta, what changed."""
+    view, lang = page.view, page.lang
+    changes = {change.run: change for change in page.document.baselines}
+    names = (
+        "experiment",
+        "date",
+        "public score",
+        "result",
+        "baseline",
+        "delta",
+        "changed-settings",
+    )
+    columns = tuple(TableColumn(translate(f"document.{name}", lang)) for name in names)
+    rows = tuple(
+        _submission_row(page, record, changes.get(record.identity.run_id))
+        for record in main_runs(view.records)
+    )
+    yield from titled_table("##", "document.submissions", Table(columns, rows), lang)
+
+
+def _submission_row(
+    page: ReportInput, record: RunRecord, change: RunChange | None
+) -> tuple[TableCell, ...]:
+    view, lang, run = page.view, page.lang, record.identity.run_id
+    words = view.run_words.get(run)
+    public = words.public_score if words else ""
+    metric = metric_names.headline_metric(record.metrics)
+    result = "–" if metric is None else formats.interval(metric.value, metric.low, metric.high)
+    value = headline_change(change) if change else None
+    delta = "–" if value is None else format_delta(value)
+    return (
+        TableCell(title_of_run(view, run), "value", run_cells.flags(record, lang)),
+        TableCell(format_date(record.started_wall) or "–", "value"),
+        TableCell(public) if public else TableCell("–", "value"),
+        TableCell(result, "value"),
+        TableCell("–" if change is None else change.label or change.baseline, "code")
+        if change else TableCell("–", "value"),
+        TableCell(delta, "value"),
+        TableCell(describe_settings(change, lang) if change else "–", "value"),
+    )  # fmt: skip
+
+
+def render_timeline(page: ReportInput) -> Iterator[str]:
+    """By date: suites that started, runs that ended, what people noted, what is planned."""
+    view, lang = page.view, page.lang
+    events = [(date, prose(event)) for date, event in view.words.events]
+    for part in page.document.parts:
+        if date := format_date(part.started_wall):
+            name = code(short_suite_name(part.name))
+            events.append((date, translate("document.suite started", lang).format(name)))
+    ended: dict[tuple[str, str], list[str]] = {}
+    for record in view.records:
+        if date := format_date(record.ended_wall):
+            ended.setdefault((date, record.exit.cause), []).append(record.identity.run_id)
+    for (date, end), runs in ended.items():
+        names = ", ".join(title_of_run(view, run) for run in runs)
+        events.append((date, f"{cause(end, lang)}: {names}"))
+    if view.planned:
+        names = ", ".join(title_of_run(view, i.run_id) for i in view.planned)
+        planned = translate("document.planned event", lang).format(names)
+        events.append((translate("document.later", lang), planned))
+    yield from titled("##", "story.timeline", story.timeline_table(events, lang), lang)
+
+
+def render_conclusion(page: ReportInput) -> Iterator[str]:
+    """Findings, then the conclusions of the document and of its suites, or the place for them."""
+    view, lang, document = page.view, page.lang, page.document
+    findings = list(dict.fromkeys(view.notes.get("", ())))
+    lines = [f"{number}. {prose(text)}" for number, text in enumerate(findings, 1)]
+    yield from titled("##", "story.findings", join_lines(lines), lang)
+    conclusions = [view.words.conclusion] if view.words.conclusion else []
+    conclusions += [part.words.conclusion for part in document.parts if part.words.conclusion]
+    yield f"## {translate('story.conclusion', lang)}"
+    for text in dict.fromkeys(conclusions):
+        yield f"> {prose(text)}\n"
+    if not conclusions or (document.period and not view.words.conclusion):
+        yield fill_in(page, document.note_target, "--conclusion", "story.conclusion")
+
+
+def render_next(page: ReportInput) -> Iterator[str]:
+    """Next steps that people noted, and runs that are still planned."""
+    view, lang = page.view, page.lang
+    yield f"## {translate('story.next', lang)}"
+    steps = [f"- {prose(step)}" for step in dict.fromkeys(view.words.next_steps)]
+    for identity in view.planned:
+        names = title_of_run(view, identity.run_id), code(identity.subset), code(identity.model)
+        steps.append(f"- {translate('document.planned', lang).format(*names)}")
+    if steps:
+        yield join_lines(steps)
+    if not view.words.next_steps:
+        yield fill_in(page, page.document.note_target, "--next", "story.next")
+
+
+def fill_in(page: ReportInput, target: str, option: str, key: str = "") -> str:
+    """The marked place of a text that only a person can write, with the command that fills it.
+
+    `key`: of its heading.
+    """
+    command = code(f'workbench results note {target} {option} "…"')
+    title = f"{translate(key, page.lang)}: " if key else ""
+    return f"**[{translate('document.fill in', page.lang)}]** {title}{command}"

@@ -1,0 +1,246 @@
+"""What a report has found, in at most five lines, and its rankings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Final
+
+from results.comparison.document_view import Kind, RankedRuns, Ranking, RunChange, ValueChange
+from results.records import cost_forecasts, metric_names, published_runs
+from results.records.schema import RunRecord
+from results.report.documents.run_titles import title_of_run, title_of_runs
+from results.report.suite_sections import ReportInput, titled
+from results.tables import captioning, run_cost
+from results.text import formats
+from results.text.table import (
+    Table,
+    TableCell,
+    TableColumn,
+    code,
+    escape,
+    join_lines,
+    render_markdown,
+)
+from results.text.translations import cause, translate
+
+MAX_LINES: Final = 5
+MAX_NAMES: Final = 3
+
+Lines = Callable[[ReportInput], Iterator[str]]
+
+
+def render_summary(page: ReportInput) -> Iterator[str]:
+    """The lines, then the rankings."""
+    lines = (line for source in SOURCES[page.document.kind] for line in source(page))
+    text = join_lines([f"- {line}" for line in islice(lines, MAX_LINES)])
+    yield from titled("##", "document.summary", text, page.lang)
+    for ranking in page.document.rankings:
+        heading = translate("document.ranking", page.lang)
+        yield f"### {heading.format(code(ranking.split))}"
+        yield render_markdown(ranking_table(page, ranking))
+
+
+def ranking_table(page: ReportInput, ranking: Ranking) -> Table:
+    """A row a entry: run, value with its interval, n, verdict against the first."""
+    lang = page.lang
+    names = ("rank", "run", "n", "against best")
+    rank, run, n, verdict = (
+        TableColumn(translate(f"document.{name}", lang), name in ("rank", "n")) for name in names
+    )
+    columns = (rank, run, TableColumn(escape(ranking.metric), right=True), n, verdict)
+    rows = tuple(
+        (
+            TableCell(str(number), "value"),
+            TableCell(_name_place(page, entry), "value"),
+            TableCell(formats.interval(entry.value, entry.low, entry.high), "value"),
+            TableCell(formats.count(entry.n), "value"),
+            TableCell(translate(f"document.{entry.verdict}", lang), "value"),
+        )
+        for number, entry in enumerate(ranking.places, 1)
+    )
+    remarks = [TableCell(translate("document.ranking remark", lang), "value")]
+    return Table(columns, rows, tuple(remarks))
+
+
+def _name_place(page: ReportInput, entry: RankedRuns) -> str:
+    """Run, subset and model; flagged where captions are all alike."""
+    view, lang = page.view, page.lang
+    record = next(r for r in view.records if r.identity.run_id in entry.runs)
+    title = title_of_runs(view, entry.runs, lang)
+    parts = [title, *(code(name) for name in (record.identity.subset, record.identity.model_title)
+                      if code(name) not in title)]  # fmt: skip
+    flags = [translate("captions.collapse", lang)] if _collapsed_splits(record) else []
+    flags += [translate("imported", lang)] if published_runs.is_imported(record) else []
+    return " · ".join(parts) + (f" **[{', '.join(flags)}]**" if flags else "")
+
+
+def list_best(page: ReportInput) -> Iterator[str]:
+    """The best of each ranking; without rankings the score of each run, at most two."""
+    lang = page.lang
+    for ranking in page.document.rankings[:2]:
+        best, *others = ranking.places
+        value = formats.interval(best.value, best.low, best.high)
+        line = translate("document.best of", lang).format(
+            short_name(ranking.metric), code(ranking.split),
+            title_of_runs(page.view, best.runs, lang), value,
+        )  # fmt: skip
+        alike = [p for p in others if p.verdict == "not distinguishable"]
+        if alike:
+            names = [title_of_runs(page.view, entry.runs, lang) for entry in alike]
+            line += translate("document.not distinguishable from", lang).format(_join(names))
+        elif all(entry.verdict == "worse" for entry in others):
+            line += translate("document.better than all", lang)
+        else:
+            line += translate("document.order alone", lang)
+        yield line
+    if not page.document.rankings:
+        yield from islice(_list_scores(page), 2)
+
+
+def _list_scores(page: ReportInput) -> Iterator[str]:
+    for record in page.view.records:
+        if metric := metric_names.headline_metric(record.metrics):
+            value = formats.interval(metric.value, metric.low, metric.high)
+            name = title_of_run(page.view, record.identity.run_id)
+            score = f"{short_name(metric.name)} {value} ({code(metric.split)})"
+            yield f"{name}: {score}"
+
+
+def headline_change(change: RunChange) -> ValueChange | None:
+    """The change of the headline metric."""
+    return metric_names.headline_metric([value for value in change.values if value.split])
+
+
+def short_name(metric: str) -> str:
+    """`SigLIP cosine (google/…)` -> `SigLIP cosine`; tables have the full name."""
+    return escape(metric.partition(" (")[0])
+
+
+def _list_collapsed(page: ReportInput) -> Iterator[str]:
+    names = [
+        title_of_run(page.view, r.identity.run_id)
+        for r in page.view.records
+        if _collapsed_splits(r)
+    ]
+    if names:
+        yield translate("document.collapsed", page.lang).format(_join(names))
+
+
+def _collapsed_splits(record: RunRecord) -> list[str]:
+    if record.identity.engine != captioning.ENGINE:
+        return []
+    splits = [split for split in captioning.splits([record]) if split != "train"]
+    return [split for split in splits if captioning.is_collapsed(record, split)]
+
+
+def _list_period_changes(page: ReportInput) -> Iterator[str]:
+    """How many metrics are better, worse or alike against the earlier period."""
+    document, lang = page.document, page.lang
+    pairs = [(c, v) for c in document.changes if (v := headline_change(c))]
+    if not pairs or document.period is None:
+        return
+    counts = Counter(value.verdict for _, value in pairs)
+    numbers = (counts["better"], counts["worse"], len(pairs) - counts["better"] - counts["worse"])
+    days = f"{document.period.earlier_first} – {document.period.earlier_last}"
+    line = translate("document.changed", lang).format(days, *numbers)
+    worse = [title_of_run(page.view, c.run) for c, v in pairs if v.verdict == "worse"]
+    yield line + (translate("document.worse runs", lang).format(_join(worse)) if worse else "")
+
+
+def _list_version_changes(page: ReportInput) -> Iterator[str]:
+    """The headline metric of each run against its previous version or baseline."""
+    texts = []
+    for change in page.document.baselines:
+        value = headline_change(change)
+        if value is None or (change.relation == "first" and page.document.kind == "study"):
+            continue
+        names = title_of_run(page.view, change.run), name_baseline(change)
+        against = translate("document.against", page.lang).format(*names)
+        verdict = translate(f"document.{value.verdict}", page.lang)
+        texts.append(f"{against}: {short_name(value.name)} {format_delta(value)} ({verdict})")
+    if texts:
+        yield _join(texts, "; ")
+
+
+def name_baseline(change: RunChange) -> str:
+    """The other run's label, else its `suite/id`."""
+    return escape(change.label) if change.label else code(change.baseline)
+
+
+def format_delta(value: ValueChange) -> str:
+    """`+0.021 [0.003, 0.039]`."""
+    text = formats.interval(value.delta, value.low, value.high)
+    return f"+{text}" if value.delta > 0 else text
+
+
+def _list_criteria(page: ReportInput) -> Iterator[str]:
+    """How many success criteria are met, and which are not."""
+    judged = [(run, c) for run, criteria in page.document.criteria.items() for c in criteria]
+    if not judged:
+        return
+    counts = Counter(criterion.verdict for _, criterion in judged)
+    numbers = counts["met"], counts["not met"], counts["not measured"]
+    line = translate("document.criteria counts", page.lang).format(*numbers)
+    unmet = [
+        f"{title_of_run(page.view, run)} {escape(criterion.text)}"
+        for run, criterion in judged
+        if criterion.verdict == "not met"
+    ]
+    yield line + (f": {_join(unmet)}" if unmet else "")
+
+
+def _list_failures(page: ReportInput) -> Iterator[str]:
+    records = page.view.records
+    counts = Counter(r.exit.cause for r in records if r.exit.cause != "completed")
+    if counts:
+        causes = ", ".join(f"{cause(name, page.lang)} {n}" for name, n in counts.most_common())
+        numbers = counts.total(), len(records)
+        yield translate("document.failures line", page.lang).format(*numbers, causes)
+
+
+def _list_faults(page: ReportInput) -> Iterator[str]:
+    """Errors and warnings of the audit, the worst named."""
+    faults = [row for row in page.view.audit if row.standing == "fault"]
+    severe = [row for row in faults if row.severity == "error"]
+    severe = severe or [row for row in faults if row.severity == "warning"]
+    if faults:
+        counts = [sum(r.severity == name for r in faults) for name in ("error", "warning", "note")]
+        line = translate("document.faults", page.lang).format(*counts)
+        names = [escape(row.title[page.lang]) for row in severe]
+        yield line + (f": {_join(list(dict.fromkeys(names)))}" if names else "")
+
+
+def _list_costs(page: ReportInput) -> Iterator[str]:
+    """The sum of all wall-clocks, and the longest run."""
+    total = run_cost.total_line(page.view.records, page.lang)
+    walls = [
+        (wall, r)
+        for r in page.view.records
+        if not published_runs.is_imported(r)
+        and cost_forecasts.is_measured(r)
+        and (wall := r.timing.end_to_end_seconds.value) is not None
+    ]
+    if len(walls) < 2:
+        yield from [total] if walls else []
+        return
+    wall, record = max(walls, key=lambda pair: pair[0])
+    name = title_of_run(page.view, record.identity.run_id)
+    yield total + translate("document.longest", page.lang).format(name, formats.duration(wall))
+
+
+def _join(names: list[str], separator: str = ", ") -> str:
+    rest = len(names) - MAX_NAMES
+    return separator.join(names[:MAX_NAMES]) + (f" (+{rest})" if rest > 0 else "")
+
+
+SOURCES: Final[Mapping[Kind, tuple[Lines, ...]]] = {
+    "suite": (list_best, _list_collapsed, _list_costs, _list_failures, _list_faults),
+    "weekly": (_list_costs, list_best, _list_period_changes, _list_failures, _list_faults),
+    "study": (list_best, _list_collapsed, _list_version_changes, _list_criteria, _list_faults),
+    "audit": (_list_faults, _list_failures, _list_costs),
+    "challenge": (list_best, _list_version_changes, _list_criteria, _list_failures, _list_faults),
+    "run": (list_best, _list_collapsed, _list_version_changes, _list_criteria, _list_costs),
+}
+"""What the lines are about, the most important first."""

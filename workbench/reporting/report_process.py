@@ -1,0 +1,106 @@
+"""Writing of reports: a child process, `python -m results.report`, renders each document.
+
+Figures need matplotlib, which the workbench does not load.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from results.comparison.document_view import DocumentView
+from results.records.suite_view import SuiteView
+from workbench import paths
+from workbench.exit_codes import ExitCode
+from workbench.reporting import caption_examples
+from workbench.reporting.suite_view import print_message
+from workbench.suites.suite import SuiteError
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Optional parts of a report."""
+
+    appendix: bool = False
+    """Counters and trained tensors of each run."""
+    data: bool = False
+    """The full check of each subset."""
+    compare: tuple[str, str] | None = None
+    """Two subsets, side by side."""
+    eda: bool = False
+    """Charts of its subsets."""
+    forms: tuple[str, ...] = ()
+    """Beside the Markdown: `html`, `tex`."""
+    github: Path | None = None
+    """The step summary to which the report is appended, instead of being printed."""
+
+
+def write_reports(
+    documents: Sequence[DocumentView], lang: str, out: Path | None, options: ReportOptions
+) -> ExitCode:
+    """Print the reports, or write them with their figures into `out`, each of several in a folder.
+
+    Raises:
+        SuiteError: data that was asked for cannot be scanned.
+    """
+    for document in documents:
+        runs = document.parts[0].runs if document.parts else ()
+        folder = out / runs[0] if out is not None and len(documents) > 1 and runs else out
+        code = _write_report(document, lang, folder, options)
+        if code is not ExitCode.COMPLETED:
+            return code
+    return ExitCode.COMPLETED
+
+
+def _write_report(
+    document: DocumentView, lang: str, out: Path | None, options: ReportOptions
+) -> ExitCode:
+    command = [sys.executable, "-m", "results.report", "-", "--lang", lang]
+    command += ["--appendix"] if options.appendix else []
+    command += [f"--form={form}" for form in options.forms]
+    command += ["--github", str(options.github)] if options.github else []
+    suite = _add_data_checks(document, options)
+    if out is not None:
+        command += ["--out", str(out)]
+        suite = _add_contact_sheets(suite)
+    view = document.model_copy(update={"suite": suite})
+    done = subprocess.run(command, input=view.model_dump_json().encode(), check=False)
+    return ExitCode.COMPLETED if done.returncode == 0 else ExitCode.FAILED
+
+
+def _add_data_checks(document: DocumentView, options: ReportOptions) -> SuiteView:
+    """The suite with the requested scans of its subsets.
+
+    A weekly report has the checks of subsets that were described before, too; it scans nothing.
+    """
+    from workbench.subsets import profile_process, report_charts, report_checks
+
+    view = document.suite
+    runs = [*(record.identity for record in view.records), *view.planned]
+    drawn = report_charts.charts_of_runs(runs, print_message) if options.eda else ()
+    cached = document.kind == "weekly" and not options.data
+    try:
+        checks = (
+            report_checks.check_subsets(runs, print_message, cached=cached)
+            if options.data or cached
+            else ()
+        )
+        pairs = [options.compare] if options.compare else []
+        compared = tuple(report_checks.compare_subsets(*pair, runs) for pair in pairs)
+    except profile_process.ProfileError as error:
+        raise SuiteError(str(error)) from None
+    update = {"checks": checks, "comparisons": compared, "charts": drawn}
+    return view.model_copy(update=update)
+
+
+def _add_contact_sheets(view: SuiteView) -> SuiteView:
+    """The view with contact sheets for the videos among its examples."""
+    frames = {r.identity.run_id: r.identity.params.get("frames") or 8 for r in view.records}
+    shown = {
+        run: caption_examples.add_contact_sheets(many, frames[run], paths.cache_root())
+        for run, many in view.captions.items()
+    }
+    return view.model_copy(update={"captions": shown})
