@@ -21,29 +21,38 @@ class ItemScores(NamedTuple):
 
 
 def read_scores(log_root: Path, record: RunRecord, metric: MetricRecord) -> ItemScores:
-    """Scores of a metric; none where there is no file.
+    """Scores of a metric; none where there is no file. See `read_items`."""
+    scores = ItemScores({}, {})
+    for item, (score, line) in read_items(log_root, record, metric).items():
+        scores.values[item] = score
+        cluster = next((line[key] for key in CLUSTER_KEYS if line.get(key)), item)
+        scores.clusters[item] = str(cluster)
+    return scores
+
+
+def read_items(
+    log_root: Path, record: RunRecord, metric: MetricRecord
+) -> dict[str, tuple[float, dict[str, Any]]]:
+    """Score and line of each item, by its id; empty where there is no file.
 
     A line is `{"id": …, "recall@1": …, "cluster": …}`; in the file of a variant its scores go by
     the plain name. A file outside of the log root is not read, whatever the record says.
     """
-    scores = ItemScores({}, {})
     if not metric.scores_file or not record.folder:
-        return scores
+        return {}
     root = log_root.resolve()
     path = (root / record.folder / metric.scores_file).resolve()
     if not path.is_relative_to(root) or not path.is_file():
-        return scores
+        return {}
     names = (metric.name, split_name(metric.name).base)
+    items: dict[str, tuple[float, dict[str, Any]]] = {}
     with path.open("rb") as file:
         for line in file:
             data = _parse_object(line)
             value = next((data[name] for name in names if name in data), None)
             if "id" in data and isinstance(value, int | float):
-                item = str(data["id"])
-                cluster = next((data[key] for key in CLUSTER_KEYS if data.get(key)), item)
-                scores.values[item] = float(value)
-                scores.clusters[item] = str(cluster)
-    return scores
+                items[str(data["id"])] = (float(value), data)
+    return items
 
 
 def _parse_object(line: bytes) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from results import significance
+from results.comparison.cases import CaseComparison
 from results.comparison.differences import FieldDifference, count_choices
 from results.comparison.groups import CostChange, GroupComparison, MetricChange, RunGroup
 from results.records.schema import Reading
@@ -58,6 +59,30 @@ def costs_table(comparison: GroupComparison, lang: str = "en", other: str = "B")
     if any(change.difference.low is None for change in comparison.costs):
         remarks = (_word("remark single", lang),)
     return Table(_columns(("cost", "a", "b", "ratio", "verdict"), lang, other), rows, remarks)
+
+
+def cases_table(compared: CaseComparison | None, lang: str = "en", other: str = "B") -> Table:
+    """A row a case: its kind, item, score and rank of both; how many items are of each kind."""
+    if compared is None:
+        return Table((), (), (_word("no cases", lang),))
+    titles = [translate("compare.kind", lang), translate("compare.item", lang)]
+    sides = [TableColumn(f"{side} {compared.metric}", right=True) for side in ("A", other)]
+    ranks = [TableColumn(f"{side} rank", right=True) for side in ("A", other)]
+    rows = tuple(
+        (
+            _word(case.kind, lang),
+            TableCell(case.id, "code"),
+            *(TableCell(formats.number(score), "value") for score in (case.a, case.b)),
+            *(TableCell(str(line.get("rank") or "–")) for line in (case.a_line, case.b_line)),
+        )
+        for case in compared.cases
+    )
+    counts = ", ".join(
+        f"{translate(f'compare.{kind}', lang)}: {formats.count(count)}"
+        for kind, count in compared.counts.items()
+    )
+    remark = TableCell(f"{compared.metric} ({compared.split}): {counts}", "prose")
+    return Table((*map(TableColumn, titles), *sides, *ranks), rows, (remark,))
 
 
 def differences_table(

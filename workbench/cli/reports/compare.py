@@ -12,6 +12,7 @@ from workbench.cli import completion
 from workbench.cli.options import AsJson, AsMarkdown, Language, LogRoot
 
 if TYPE_CHECKING:
+    from results.comparison.cases import CaseComparison
     from results.comparison.differences import FieldDifference
     from results.comparison.groups import GroupComparison, RunGroup
     from results.text.table import Table
@@ -26,6 +27,16 @@ RunNames = Annotated[
         autocompletion=completion.complete_runs,
     ),
 ]
+Cases = Annotated[
+    int,
+    typer.Option(
+        "--cases", min=0, help="So many single items of each kind: where which run is better."
+    ),
+]
+CaseMetric = Annotated[
+    str,
+    typer.Option("--case-metric", help="Of --cases: recall@1@emoji_val; default: the main."),
+]
 EveryMetric = Annotated[
     bool, typer.Option("--all-metrics", help="Variants and every cutoff, not only those of tables.")
 ]
@@ -37,10 +48,12 @@ def register(app: typer.Typer) -> None:
     app.command("explain")(explain_runs)
 
 
-def compare_runs(
+def compare_runs(  # noqa: PLR0913, PLR0917 - one parameter for each option
     names: RunNames,
     log_root: LogRoot = None,
     every_metric: EveryMetric = False,
+    cases: Cases = 0,
+    case_metric: CaseMetric = "",
     lang: Language = "en",
     markdown: AsMarkdown = False,
     as_json: AsJson = False,
@@ -55,8 +68,11 @@ def compare_runs(
     unequal = differences.find_differences(sides)
     if as_json:
         for comparison in comparisons:
-            typer.echo(json.dumps(_to_json(comparison, differences.find_differences(
-                [comparison.a, comparison.b])), ensure_ascii=False))  # fmt: skip
+            pair = [comparison.a, comparison.b]
+            row = _to_json(comparison, differences.find_differences(pair))
+            if cases:
+                row["cases"] = _case_row(_find_cases(comparison, root, cases, case_metric))
+            typer.echo(json.dumps(row, ensure_ascii=False))
         return
     _print_table("", tables.groups_table(sides, lang), markdown)
     for at, comparison in enumerate(comparisons, 1):
@@ -66,6 +82,10 @@ def compare_runs(
         )
         _print_table(next(titles), tables.metrics_table(comparison, lang, other), markdown)
         _print_table(next(titles), tables.costs_table(comparison, lang, other), markdown)
+        if cases:
+            compared = _find_cases(comparison, root, cases, case_metric)
+            title = f"{translate('compare.cases', lang)}: A, {other}"
+            _print_table(title, tables.cases_table(compared, lang, other), markdown)
     title = translate("compare.differences", lang)
     _print_table(title, tables.differences_table(unequal, sides, lang), markdown)
 
@@ -112,6 +132,19 @@ def _find_sides(names: list[str], log_root: Path | None) -> tuple[Path, list[Run
         raise typer.BadParameter(f"give 2 to {MOST_GROUPS} runs")
     root = paths.log_root(log_root)
     return root, run_groups.find_groups(root, names)
+
+
+def _find_cases(
+    comparison: GroupComparison, root: Path, limit: int, metric: str
+) -> CaseComparison | None:
+    from results.comparison.cases import compare_cases
+
+    first, second = (side.records[0] for side in (comparison.a, comparison.b))
+    return compare_cases(first, second, root, limit, metric)
+
+
+def _case_row(compared: CaseComparison | None) -> dict[str, Any] | None:
+    return compared.as_row() if compared else None
 
 
 def _print_table(title: str, table: Table, markdown: bool) -> None:

@@ -181,7 +181,7 @@ HELP_SECTIONS: Final = (
         ("c · m", "columns and their order · metric and split of the score"),
         ("g · Enter", "group by suite, label, subset, model · fold a group"),
         ("v", "saved views; save this one"),
-        ("Space", "mark up to four runs"),
+        ("Space · C", "mark up to four runs · compare them; there: Enter shows cases"),
         ("Enter", "all that is known of a run; there: n notes a finding, s a state"),
         ("x · w", "export marked or shown runs · write the suite's report"),
         ("n", "note on the suite: next step, finding, reason, timeline, conclusion"),

@@ -43,6 +43,7 @@ class ResultsScreen(RunActions):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "Filter", key_display="/"),
+        Binding("C", "compare", "Compare"),
         Binding("c", "columns", "Columns"),
         Binding("m", "metric", "Metric"),
         Binding("g", "group", "Group"),
@@ -296,6 +297,17 @@ class ResultsScreen(RunActions):
         else:
             self.marked.append(key)
         self._paint()
+
+    def action_compare(self) -> None:
+        """Compare the marked runs with the first of them."""
+        from workbench.tui.screens.compare import CompareScreen
+
+        runs = {run.summary.key: run for run in self._batch.runs}
+        marked = [runs[key] for key in self.marked if key in runs]
+        if len(marked) < 2:
+            self.notify("Mark two to four runs with Space, then press C.")
+            return
+        self.app.push_screen(CompareScreen(marked))
 
 
 def _stat_mark(path: Path) -> tuple[int, int]:

@@ -65,6 +65,11 @@ def export_arguments(file: Path, log_root: Path) -> list[str]:
     return ["results", "export", str(file), "--run", "-", "--log-root", _shorter_path(log_root)]
 
 
+def compare_arguments(names: Sequence[str], log_root: Path) -> list[str]:
+    """Arguments of `workbench` that compare runs with the first of them."""
+    return ["results", "compare", *names, "--log-root", _shorter_path(log_root)]
+
+
 def command_line(arguments: Sequence[str]) -> str:
     """The command as a shell line."""
     return shlex.join(["workbench", *arguments])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -188,3 +189,38 @@ async def test_the_cursor_stays_on_the_newest_row_until_it_is_moved(
         sample_suites.append_record(log_root, sample_suites.record("s", 3, random.Random(3)))
         await until(pilot, lambda: len(grid.rows) == 3)
         assert (grid.key, grid.cursor) == (held, 2)
+
+
+async def test_marked_runs_are_compared_pair_by_pair(
+    app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.workbench.tui.view_models.results.test_comparison import ROW
+    from workbench.tui.screens.compare import CaseDialog, CompareScreen
+
+    sample_suites.write_records(log_root, 4)
+    commands: list[list[str]] = []
+
+    async def pretend(arguments: list[str], text: str = "") -> cli_commands.CommandResult:
+        commands.append(arguments)
+        return cli_commands.CommandResult(0, f"{json.dumps(ROW)}\n" * 2, "")
+
+    monkeypatch.setattr(cli_commands, "run_workbench", pretend)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("3")
+        await until(pilot, lambda: "4 runs" in screen_text(pilot))
+        keys = app.screen.query_one("#records", Grid).keys
+        await pilot.press("C", "space", "down", "space", "down", "space", "C")
+        await until(pilot, lambda: isinstance(app.screen, CompareScreen))
+        await until(pilot, lambda: "B better" in screen_text(pilot))
+        assert commands[0][:5] == ["results", "compare", *keys[:3]]
+        await pilot.press("right_square_bracket")
+        await until(pilot, lambda: "C better" in screen_text(pilot))
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: commands[-1][-1] == "mrr@10@val")
+        await pilot.press("v")
+        await until(pilot, lambda: "differs" in screen_text(pilot))
+        await pilot.press("v", "end", "enter")
+        await until(pilot, lambda: isinstance(app.screen, CaseDialog))
+        assert "a hound" in screen_text(pilot)
+        await pilot.press("escape", "escape")
+        assert isinstance(app.screen, ResultsScreen)
