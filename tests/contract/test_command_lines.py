@@ -1,0 +1,126 @@
+"""Every `workbench …` in README and docs is a command line that the real parser takes.
+
+Nothing is executed. Code blocks are parsed whole; code within a sentence may leave arguments out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from workbench.cli.main import app
+from workbench.planning import plan
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    page
+    for pattern in ("*.md", "docs/**/*.md", "examples/**/*.md")
+    for page in ROOT.glob(pattern)
+    if page.name != "CHANGELOG.md"
+]
+CALL = re.compile(r"(?:[A-Z_]+=\S* |\$ |nohup |.*[;&|] ?)*(?:\.venv/bin/)?workbench ")
+COMMANDS: Any = typer.main.get_command(app)
+
+
+def command_lines(text: str) -> Iterator[tuple[str, bool]]:
+    """Each command line of a page, and whether it stands in a code block."""
+    fenced = False
+    block = ""
+    for line in text.splitlines():
+        if line.lstrip().startswith("```"):
+            fenced = not fenced
+            continue
+        if fenced or line.startswith("    "):
+            block += line.strip()
+            if block.endswith("\\"):  # goes on in the next line
+                block = block.removesuffix("\\")
+                continue
+            yield block, True
+            block = ""
+        else:
+            for code in re.findall(r"`([^`]+)`", line):
+                yield code.strip(), False
+
+
+def workbench_calls(line: str) -> list[list[str]]:
+    """The words behind each `workbench` of a line of the shell; none: it is no such line."""
+    if not CALL.match(line):
+        return []
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=";|&<>")
+    lexer.whitespace_split, lexer.commenters = True, "#"
+    try:
+        words = list(lexer)
+    except ValueError:  # an apostrophe of a sentence
+        words = line.split()
+    calls: list[list[str]] = []
+    for is_end, group in itertools.groupby(words, lambda word: set(word) <= set(";|&<>")):
+        command = [word for word in group if not re.match(r"[A-Z_]+=|\$$|nohup$", word)]
+        if not is_end and command and command[0].removeprefix(".venv/bin/") == "workbench":
+            calls.append([word.rstrip(",") for word in command[1:]])
+    return calls
+
+
+def check(words: list[str], *, whole: bool) -> str:
+    """What is wrong with a command line; empty: nothing."""
+    command, words = COMMANDS, list(words)
+    while words and hasattr(command, "commands"):
+        if words[0].startswith("-"):
+            break
+        if words[0] not in command.commands:
+            return f"no command '{words[0]}'"
+        command = command.commands[words.pop(0)]
+    known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"--help", "-h"}
+    for word in words:
+        option = word.partition("=")[0]
+        if re.match(r"--?[a-z]", option) and option not in known:
+            return f"{command.name} has no {option}"
+    if not whole or any("…" in word or "..." in word for word in words):
+        return ""
+    try:
+        command.make_context(command.name, words)
+    except Exception as error:  # click's own, whatever the library that carries it
+        describe = getattr(error, "format_message", None)
+        return str(describe() if describe else error)
+    for flag in ("-p", "--preset"):
+        if flag in words and words[words.index(flag) + 1] not in plan.preset_files():
+            return f"no preset '{words[words.index(flag) + 1]}'"
+    return ""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_command_line_of_a_page_parses(page: Path) -> None:
+    problems = []
+    for line, whole in command_lines(page.read_text("utf-8")):
+        if "─" in line:  # a diagram
+            continue
+        told = [check(words, whole=whole) for words in workbench_calls(line)]
+        problems += [f"{line}: {problem}" for problem in told if problem]
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("workbench rnu plan.toml", "no command"),
+        ("workbench run --preset demo --no-such", "run has no --no-such"),
+        ("workbench run -p dmo", "no preset 'dmo'"),
+        ("workbench run --repeats many", "valid integer"),
+        ("workbench data describe", "Missing argument"),
+        ("workbench run plan.toml --until soon", "no duration"),
+        ("workbench run plan.toml --until 11h30m  # stops", ""),
+        ("WORKBENCH_CACHE=/x workbench ps; workbench stop", ""),
+    ],
+)
+def test_what_a_wrong_line_is_told(line: str, problem: str) -> None:
+    ((text, _), *_) = command_lines(f"    {line}")
+    calls = workbench_calls(text)
+    assert calls
+    told = "".join(check(words, whole=True) for words in calls)
+    assert problem in told if problem else told == ""
