@@ -9,7 +9,7 @@ CHECKED := tests/contract tests/results tests/workbench/audit tests/workbench/cl
 	tests/workbench/planning tests/workbench/reporting tests/workbench/subsets tests/workbench/suites \
 	tests/workbench/tui/view_models tests/engines/test_catalogs.py
 
-.PHONY: demo demo-captioning demo-vqa test check lint format lock benchmarks soak cases fuzz clean
+.PHONY: demo demo-captioning demo-vqa test check lint reference format lock benchmarks soak cases fuzz clean
 
 demo: $(STAMP)
 	$(BIN)/workbench run --preset demo
@@ -38,6 +38,11 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/forbidden.py
 	$(BIN)/python .ci/names.py
+	$(BIN)/python .ci/reference.py --check
+
+# docs/reference, from the code.
+reference: $(STAMP)
+	$(BIN)/python .ci/reference.py
 
 format: $(STAMP)
 	$(BIN)/ruff format .

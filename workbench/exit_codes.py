@@ -24,3 +24,4 @@ class ExitCode(IntEnum):
     """The suite stopped at a checkpoint, for its time limit or a scheduler's SIGUSR1 or SIGUSR2;
     `workbench resume` goes on. EX_TEMPFAIL of sysexits.h."""
     INTERRUPTED = 130
+    """Ctrl-C or SIGINT ended it."""
