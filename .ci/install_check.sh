@@ -12,7 +12,7 @@ cp "$wheel" "$root/requirements.lock" "$home"
 wheel=$home/$(basename "$wheel")
 as=(env -i HOME="$home" PATH="$home/venv/bin:$home/.local/bin:/usr/bin:/bin" LANG=C.UTF-8
     PIP_CONFIG_FILE="${PIP_CONFIG_FILE:-}" PIP_CERT="${PIP_CERT:-}" PIP_FIND_LINKS="${PIP_FIND_LINKS:-}"
-    SSL_CERT_FILE="${SSL_CERT_FILE:-${PIP_CERT:-}}" UV_FIND_LINKS="${PIP_FIND_LINKS:-}")
+    SSL_CERT_FILE="${SSL_CERT_FILE:-${PIP_CERT:-}}" UV_SYSTEM_CERTS=1 UV_FIND_LINKS="${PIP_FIND_LINKS:-}")
 offline=(unshare --net)
 if [ -n "$user" ]; then
     useradd --no-create-home --home-dir "$home" "$user"
