@@ -9,7 +9,7 @@ import datetime
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
-from results.comparison.document_view import DocumentView
+from results.comparison.document_view import DocumentView, ReportPeriod
 from results.records import message_translations
 from results.records.suite_view import SuiteView
 from results.text.table import (
@@ -32,8 +32,13 @@ def title(document: DocumentView, lang: str) -> str:
     period, name = document.period, document.suite.name
     if document.kind == "run":
         name = ", ".join(r.identity.label or r.identity.run_id for r in document.suite.records)
-    subject = f"{period.first} – {period.last}" if period else escape(name)
+    subject = format_days(period) if period else escape(name)
     return translate(f"document.title {document.kind}", lang).format(subject)
+
+
+def format_days(period: ReportPeriod) -> str:
+    """`2026-11-23 – 2026-11-29`, of one day its date alone."""
+    return " – ".join(dict.fromkeys((period.first, period.last)))
 
 
 def goal_and_background(view: SuiteView, lang: str) -> Iterator[str]:

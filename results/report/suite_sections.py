@@ -238,7 +238,7 @@ def render_findings(page: ReportInput) -> Iterator[str]:
 def render_audit(page: ReportInput) -> Iterator[str]:
     """Faults of the plan, the suite and its runs, and the rules that were checked."""
     yield from render_faults(page)
-    yield from render_rules(page)
+    yield from render_rules(page, "###")
 
 
 def render_faults(page: ReportInput) -> Iterator[str]:
@@ -248,11 +248,11 @@ def render_faults(page: ReportInput) -> Iterator[str]:
         yield render_markdown(audit.fault_table(page.view.audit, page.lang))
 
 
-def render_rules(page: ReportInput) -> Iterator[str]:
+def render_rules(page: ReportInput, level: str = "##") -> Iterator[str]:
     """Rules of the audit without a fault."""
     if page.view.audit:
         rules = render_markdown(audit.rule_table(page.view.audit, page.lang))
-        yield from titled("###", "audit.rules", rules, page.lang)
+        yield from titled(level, "audit.rules", rules, page.lang)
 
 
 def render_optimizations(page: ReportInput) -> Iterator[str]:

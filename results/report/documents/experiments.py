@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from results.comparison.document_view import JudgedCriterion, RunChange
 from results.records import published_runs
@@ -39,6 +39,9 @@ from results.text.table import (
 )
 from results.text.translations import translate
 
+UNSET: Final[tuple[Any, ...]] = (None, "", [], ())
+"""Values of settings that are not set."""
+
 
 def render_experiments(page: ReportInput) -> Iterator[str]:
     """A section for each experiment; settings are those in which the experiments differ."""
@@ -50,37 +53,52 @@ def render_experiments(page: ReportInput) -> Iterator[str]:
         flags = run_cells.flags(record, page.lang)
         suffix = f" **[{escape(', '.join(flags))}]**" if flags else ""
         yield f"### {title_of_run(page.view, record.identity.run_id)}{suffix}"
+        yield from _render_beginning(page, record, "####")
         settings = {k: v for k, v in record.identity.params.items() if k in differing}
-        yield from _render_experiment(page, record, settings, "####")
+        yield from _render_settings(page, settings, "####")
+        yield from _render_training(page, record, "####")
 
 
 def render_single(page: ReportInput) -> Iterator[str]:
-    """The experiments of a report of runs, with all of their settings."""
+    """The experiment of a report of one run, with its scores and all of its settings."""
     for record in page.view.records:
-        settings = {**record.identity.params, "seed": record.identity.seed}
-        yield from _render_experiment(page, record, settings, "##")
+        yield from _render_beginning(page, record, "##")
         yield from _render_scores(page, record)
+        yield from _render_training(page, record, "##")
+        settings = {**record.identity.params, "seed": record.identity.seed}
+        yield from _render_settings(page, settings, "##")
 
 
-def _render_experiment(
-    page: ReportInput, record: RunRecord, settings: dict[str, Any], level: str
-) -> Iterator[str]:
-    view, lang, run = page.view, page.lang, record.identity.run_id
-    words = view.run_words.get(run, RunWords())
+def _render_beginning(page: ReportInput, record: RunRecord, level: str) -> Iterator[str]:
+    """What the run is, what was expected of it, and what changed against its baseline."""
+    run = record.identity.run_id
     yield join_lines(list(_fact_lines(page, record)))
-    yield from _render_expectation(page, run, words, level)
+    yield from _render_expectation(page, run, page.view.run_words.get(run, RunWords()), level)
     change = next((c for c in page.document.baselines if c.run == run), None)
     if change:
         yield from _render_change(page, change, level)
-    block = "\n".join(line for item in settings.items() for line in _setting_lines(*item))
-    yield from titled(level, "document.settings", code_block(block, "yaml") if block else "", lang)
+
+
+def _render_training(page: ReportInput, record: RunRecord, level: str) -> Iterator[str]:
+    """Stages, epochs, examples, problems, conclusion."""
+    view, lang, run = page.view, page.lang, record.identity.run_id
     stages = training_stages.stages([record], lang, named=False)
     yield from titled_table(level, "stages.title", stages, lang)
     epochs = training_stages.epochs([record], lang, named=False)
     yield from titled_table(level, "stages.epochs title", epochs, lang)
     yield from captions.render_run_examples(run, view, lang, page.pictures, level)
     yield from _render_problems(page, record, level)
-    yield from _render_conclusion(page, record, words, level)
+    yield from _render_conclusion(page, record, view.run_words.get(run, RunWords()), level)
+
+
+def _render_settings(page: ReportInput, settings: dict[str, Any], level: str) -> Iterator[str]:
+    """Settings as a block of YAML; those that are not set in one line."""
+    chosen = {name: value for name, value in settings.items() if value not in UNSET}
+    lines = [line for item in chosen.items() for line in _setting_lines(*item)]
+    if unset := [name for name in settings if name not in chosen]:
+        lines.append(f"# {translate('report.unset', page.lang)}: {', '.join(unset)}")
+    block = code_block("\n".join(lines), "yaml") if lines else ""
+    yield from titled(level, "document.settings", block, page.lang)
 
 
 def _setting_lines(name: str, value: Any) -> Iterator[str]:

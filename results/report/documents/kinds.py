@@ -73,9 +73,12 @@ IN_SUMMARY: Final[frozenset[Section]] = frozenset({
 })  # fmt: skip
 """Sections with which a headless run ends."""
 
-RESULTS: Final[tuple[Section, ...]] = (
+COSTS: Final[tuple[Section, ...]] = (
     suite_sections.render_method,
     suite_sections.render_costs,
+    suite_sections.render_forecasts,
+)
+SCORES: Final[tuple[Section, ...]] = (
     suite_sections.render_search,
     suite_sections.render_evaluation,
     suite_sections.render_caption_scores,
@@ -106,11 +109,12 @@ REPORT_KINDS: Final[Mapping[Kind, ReportKind]] = {
             overview.render_suites,
             suite_sections.render_subsets,
             suite_sections.render_data,
-            *RESULTS,
+            overview.render_profile_hint,
+            *COSTS,
+            *SCORES,
             overview.render_experiments,
             overview.render_changes,
             overview.render_failures,
-            suite_sections.render_forecasts,
             suite_sections.render_optimizations,
             suite_sections.render_faults,
             suite_sections.render_figures,
@@ -126,7 +130,7 @@ REPORT_KINDS: Final[Mapping[Kind, ReportKind]] = {
             overview.render_head,
             summary.render_summary,
             overview.render_experiments,
-            *RESULTS[3:],
+            *SCORES,
             suite_sections.render_architecture,
             experiments.render_experiments,
             suite_sections.render_optimizations,
@@ -137,7 +141,7 @@ REPORT_KINDS: Final[Mapping[Kind, ReportKind]] = {
         ),
         (
             overview.render_suites, suite_sections.render_subsets, suite_sections.render_data,
-            *RESULTS[:3], suite_sections.render_rules, *MEASUREMENTS,
+            *COSTS, suite_sections.render_rules, *MEASUREMENTS,
         ),
     ),
     "audit": ReportKind(
@@ -145,8 +149,7 @@ REPORT_KINDS: Final[Mapping[Kind, ReportKind]] = {
             overview.render_head,
             summary.render_summary,
             suite_sections.render_audit,
-            suite_sections.render_memory_estimates,
-            suite_sections.render_forecasts,
+            overview.render_estimates,
             overview.render_failures,
             *END,
         ),
@@ -172,7 +175,7 @@ REPORT_KINDS: Final[Mapping[Kind, ReportKind]] = {
         ),
         (
             overview.render_suites, suite_sections.render_subsets, suite_sections.render_data,
-            suite_sections.render_architecture, *RESULTS[:3], suite_sections.render_rules,
+            suite_sections.render_architecture, *COSTS, suite_sections.render_rules,
             *MEASUREMENTS,
         ),
     ),
@@ -186,7 +189,7 @@ REPORT_KINDS: Final[Mapping[Kind, ReportKind]] = {
         ),
         (
             suite_sections.render_subsets, suite_sections.render_data,
-            suite_sections.render_architecture, *RESULTS[:2], *MEASUREMENTS,
+            suite_sections.render_architecture, *COSTS, *MEASUREMENTS,
         ),
     ),
 }  # fmt: skip

@@ -19,12 +19,14 @@ from results.report.documents.run_titles import (
     main_runs,
     title_of_run,
 )
-from results.report.documents.summary import format_delta, headline_change
+from results.report.documents.summary import format_delta, headline_change, name_baseline
 from results.report.suite_sections import (
     ReportInput,
     count_lines,
     format_state,
     format_time,
+    render_forecasts,
+    render_memory_estimates,
     titled,
     titled_table,
 )
@@ -54,7 +56,7 @@ def render_head(page: ReportInput) -> Iterator[str]:
     suites = ", ".join(code(part.name) for part in document.parts)
     lines = []
     if document.period:
-        days = f"{document.period.first} – {document.period.last}"
+        days = story.format_days(document.period)
         lines.append(translate("document.period", lang).format(days))
     lines.append(translate("document.of", lang).format(len(view.records), suites))
     imported = sum(map(published_runs.is_imported, view.records))
@@ -108,6 +110,22 @@ def render_experiments(page: ReportInput) -> Iterator[str]:
     )
     rows = tuple(_experiment_row(page, i, runs.get(i.run_id)) for i in identities)
     yield from titled_table("##", "document.experiments", Table(columns, rows), lang)
+    if rows and not all(view.notes.get(i.run_id) for i in identities):
+        yield fill_in(page, translate("document.run name", lang), "--finding", "document.finding")
+
+
+def render_profile_hint(page: ReportInput) -> Iterator[str]:
+    """How the full check of the subsets comes into the report, where it is not there."""
+    if page.view.records and not page.view.checks:
+        yield translate("document.no checks", page.lang)
+
+
+def render_estimates(page: ReportInput) -> Iterator[str]:
+    """Memory estimates and cost forecasts beside what was measured."""
+    parts = [*render_memory_estimates(page), *render_forecasts(page)]
+    if parts:
+        yield f"## {translate('document.estimates', page.lang)}"
+        yield from parts
 
 
 def _experiment_row(
@@ -153,7 +171,8 @@ def render_changes(page: ReportInput) -> Iterator[str]:
     days = f"{document.period.earlier_first} – {document.period.earlier_last}"
     yield f"## {translate('document.changes', lang).format(days)}"
     if not document.changes:
-        yield translate("document.no changes", lang).format(document.earlier_runs)
+        key = "no changes" if document.earlier_runs else "no earlier runs"
+        yield translate(f"document.{key}", lang).format(document.earlier_runs)
         return
     rows = [row for change in document.changes for row in _change_rows(page, change)]
     names = ("run", "before run", "quantity", "before", "after", "difference", "verdict")
@@ -181,7 +200,7 @@ def _change_rows(page: ReportInput, change: RunChange) -> Iterator[tuple[TableCe
     blank = TableCell("", "value")
     for at, value in enumerate(values):
         names = [TableCell(title_of_run(page.view, change.run), "value"),
-                 TableCell(change.baseline, "code")]  # fmt: skip
+                 TableCell(short_suite_name(change.baseline), "code")]  # fmt: skip
         yield (*(names if not at else [blank, blank]), *value_cells(value, page.lang))
 
 
@@ -267,8 +286,7 @@ def _submission_row(
         TableCell(format_date(record.started_wall) or "–", "value"),
         TableCell(public) if public else TableCell("–", "value"),
         TableCell(result, "value"),
-        TableCell("–" if change is None else change.label or change.baseline, "code")
-        if change else TableCell("–", "value"),
+        TableCell(name_baseline(change) if change else "–", "value"),
         TableCell(delta, "value"),
         TableCell(describe_settings(change, lang) if change else "–", "value"),
     )  # fmt: skip

@@ -7,10 +7,17 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Final
 
-from results.comparison.document_view import Kind, RankedRuns, Ranking, RunChange, ValueChange
+from results.comparison.document_view import (
+    Kind,
+    RankedRuns,
+    Ranking,
+    RunChange,
+    ValueChange,
+    short_suite_name,
+)
 from results.records import cost_forecasts, metric_names, published_runs
 from results.records.schema import RunRecord
-from results.report.documents.run_titles import title_of_run, title_of_runs
+from results.report.documents.run_titles import main_runs, title_of_run, title_of_runs
 from results.report.suite_sections import ReportInput, titled
 from results.tables import captioning, run_cost
 from results.text import formats
@@ -40,6 +47,8 @@ def render_summary(page: ReportInput) -> Iterator[str]:
         heading = translate("document.ranking", page.lang)
         yield f"### {heading.format(code(ranking.split))}"
         yield render_markdown(ranking_table(page, ranking))
+    if page.document.rankings:
+        yield translate("document.ranking remark", page.lang)
 
 
 def ranking_table(page: ReportInput, ranking: Ranking) -> Table:
@@ -60,8 +69,7 @@ def ranking_table(page: ReportInput, ranking: Ranking) -> Table:
         )
         for number, entry in enumerate(ranking.places, 1)
     )
-    remarks = [TableCell(translate("document.ranking remark", lang), "value")]
-    return Table(columns, rows, tuple(remarks))
+    return Table(columns, rows)
 
 
 def _name_place(page: ReportInput, entry: RankedRuns) -> str:
@@ -100,7 +108,7 @@ def list_best(page: ReportInput) -> Iterator[str]:
 
 
 def _list_scores(page: ReportInput) -> Iterator[str]:
-    for record in page.view.records:
+    for record in main_runs(page.view.records):
         if metric := metric_names.headline_metric(record.metrics):
             value = formats.interval(metric.value, metric.low, metric.high)
             name = title_of_run(page.view, record.identity.run_id)
@@ -165,8 +173,8 @@ def _list_version_changes(page: ReportInput) -> Iterator[str]:
 
 
 def name_baseline(change: RunChange) -> str:
-    """The other run's label, else its `suite/id`."""
-    return escape(change.label) if change.label else code(change.baseline)
+    """The other run's label, else its `suite/id`, the suite without date and time."""
+    return escape(change.label) if change.label else code(short_suite_name(change.baseline))
 
 
 def format_delta(value: ValueChange) -> str:
