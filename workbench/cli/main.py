@@ -45,7 +45,7 @@ from workbench.cli.options import (
     WorkingSuiteName,
     load_plan,
 )
-from workbench.cli.reports import compare, gate, imports, listing, report, results
+from workbench.cli.reports import compare, gate, imports, listing, report, results, track
 from workbench.exit_codes import ExitCode
 
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -70,6 +70,7 @@ listing.register(results_app)
 listing.register_views(views_app)
 results.register(results_app)
 imports.register(results_app)
+track.register(results_app)
 compare.register(results_app)
 search.register(app)
 init.register(app)
