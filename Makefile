@@ -13,15 +13,15 @@ CHECKED := tests/contract tests/results tests/workbench/audit tests/workbench/cl
 
 demo: $(STAMP)
 	$(BIN)/workbench run --preset demo
-	$(BIN)/workbench report
+	$(BIN)/workbench report --brief
 
 demo-captioning: $(STAMP)
 	$(BIN)/workbench run --preset demo-captioning
-	$(BIN)/workbench report
+	$(BIN)/workbench report --brief
 
 demo-vqa: $(STAMP)
 	$(BIN)/workbench run --preset demo-vqa
-	$(BIN)/workbench report
+	$(BIN)/workbench report --brief
 
 # Three processes for two cores: many tests wait for a process, a clock or a terminal. The longest
 # files begin first.

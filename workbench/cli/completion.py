@@ -99,6 +99,17 @@ def complete_runs(context: typer.Context, incomplete: str) -> list[str]:
 
 
 @_quiet
+def complete_suite_runs(context: typer.Context, incomplete: str) -> list[str]:
+    """Ids of the runs of the given suite, else of the one at work."""
+    from workbench.suites import suite, warden_file
+
+    root = _log_root(context)
+    folder = warden_file.choose_suite_at_work(root, context.params.get("suite"))
+    names = suite.list_run_names(folder or suite.find_suite(root, None))
+    return [name for name in sorted(names) if incomplete in name]
+
+
+@_quiet
 def complete_views(incomplete: str) -> list[str]:
     """Saved views."""
     from results.listing.views import read_views

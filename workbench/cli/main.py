@@ -13,7 +13,7 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
-from workbench.cli import audit, data, init, plan, search, start
+from workbench.cli import audit, control, data, init, plan, search, start
 from workbench.cli.options import (
     AsJson,
     CostProbe,
@@ -33,6 +33,7 @@ from workbench.cli.options import (
     NoGpu,
     PlanFile,
     Preset,
+    ProgressInterval,
     RefuseOn,
     Repeats,
     RunCommand,
@@ -77,6 +78,7 @@ init.register(app)
 plan.register(app)
 audit.register(app)
 report.register(app)
+control.register(app)
 gate.register(app)
 
 
@@ -192,6 +194,7 @@ def run(
     label: Label = None,
     log_root: LogRoot = None,
     headless: Headless = False,
+    progress_interval: ProgressInterval = None,
     detach: Detach = False,
     cost_probe: CostProbe = None,
     max_uncertainty: MaxUncertainty = None,
@@ -225,7 +228,9 @@ def run(
         return
     mode = OutputMode.choose(headless=headless, as_json=as_json)
     options = WardenOptions(share=share, time_limit=time_limit or math.inf)
-    start.start_suite(suite_plan, specs, root, mode, detach=detach, options=options)
+    start.start_suite(
+        suite_plan, specs, root, mode, detach=detach, options=options, interval=progress_interval
+    )
 
 
 @app.command()
@@ -245,7 +250,10 @@ def presets() -> None:
 
 @app.command()
 def attach(
-    name: WorkingSuiteName = None, log_root: LogRoot = None, as_json: AsJson = False
+    name: WorkingSuiteName = None,
+    log_root: LogRoot = None,
+    progress_interval: ProgressInterval = None,
+    as_json: AsJson = False,
 ) -> None:
     """Watch a suite, by default the one at work; Ctrl-C only detaches."""
     from workbench import paths
@@ -259,7 +267,9 @@ def attach(
         folder = suite.find_suite(root, None)
         print_message(f"no suite is at work; {folder.name} is the newest")
     raise typer.Exit(
-        follow.attach_suite(folder, OutputMode.choose(headless=False, as_json=as_json))
+        follow.attach_suite(
+            folder, OutputMode.choose(headless=False, as_json=as_json), progress_interval
+        )
     )
 
 
@@ -271,6 +281,7 @@ def resume(
     ] = None,
     log_root: LogRoot = None,
     headless: Headless = False,
+    progress_interval: ProgressInterval = None,
     detach: Detach = False,
     share: Share = False,
     time_limit: TimeLimit = None,
@@ -280,13 +291,13 @@ def resume(
     from workbench import paths
     from workbench.headless import follow
     from workbench.headless.renderers import OutputMode
-    from workbench.suites import control
+    from workbench.suites import control as suite_control
     from workbench.supervisor import resume
     from workbench.supervisor.warden_options import WardenOptions
 
     folder = resume.choose_suite(paths.log_root(log_root), name)
     if resume.is_paused(folder):
-        control.send_command(folder, control.Command(do="resume"))
+        suite_control.send_command(folder, suite_control.Command(do="resume"))
         print_message(f"{folder.name} resumes; `workbench attach {folder.name}` shows it")
         raise typer.Exit(ExitCode.COMPLETED)
     start.check_surroundings(folder.parent)
@@ -296,9 +307,10 @@ def resume(
         raise typer.Exit(ExitCode.COMPLETED)
     print_message(resume.describe_resume(folder, runs, trials))
     mode = OutputMode.choose(headless=headless, as_json=as_json)
-    follow_suite = follow.run_detached if detach else follow.run_foreground
     options = WardenOptions(share=share, resume=True, time_limit=time_limit or math.inf)
-    raise typer.Exit(follow_suite(folder, mode, options))
+    if detach:
+        raise typer.Exit(follow.run_detached(folder, mode, options))
+    raise typer.Exit(follow.run_foreground(folder, mode, options, progress_interval))
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -52,6 +54,18 @@ def parse_duration(text: str) -> float:
             if total := 3600 * hours + 60 * minutes + seconds:
                 return float(total)
     raise typer.BadParameter(f"'{text}' is no duration; write 11h30m, 90m or 11:30:00")
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds of `5`, `0.5`, or a duration as `90s` or `5m`.
+
+    Raises:
+        typer.BadParameter: it is neither, or not above 0.
+    """
+    with contextlib.suppress(ValueError):
+        if 0 < (seconds := float(text)) < math.inf:
+            return seconds
+    return parse_duration(text)
 
 
 LogRoot = Annotated[
@@ -130,7 +144,18 @@ TaskName = Annotated[
 ]
 Name = Annotated[str | None, typer.Option("--name", help="Name of the suite.")]
 Label = Annotated[str | None, typer.Option("--label", help="Name of the experiment.")]
-Headless = Annotated[bool, typer.Option(help="No live table: one line a second.")]
+Headless = Annotated[
+    bool, typer.Option(help="No live table: a line at each phase, then after 1, 10, 30, 60 s.")
+]
+ProgressInterval = Annotated[
+    float | None,
+    typer.Option(
+        "--progress-interval",
+        parser=parse_seconds,
+        metavar="SECONDS",
+        help="Between two progress lines, or rows of --json: 5, 90s, 5m; default: growing.",
+    ),
+]
 Detach = Annotated[bool, typer.Option(help="Return at once; the suite goes on.")]
 CostProbe = Annotated[
     int | None,

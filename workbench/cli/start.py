@@ -93,11 +93,13 @@ def resolve_plan(suite_plan: SuitePlan, log_root: Path) -> tuple[SuitePlan, Targ
     return plan.resolve_model_names(suite_plan, log_root), device
 
 
-def start_suite(
+def start_suite(  # noqa: PLR0913 - one parameter for each choice of the command
     suite_plan: SuitePlan, specs: list[RunSpec], log_root: Path, mode: OutputMode,
-    *, detach: bool, options: WardenOptions,
+    *, detach: bool, options: WardenOptions, interval: float | None = None,
 ) -> NoReturn:  # fmt: skip
     """Build strict subsets, create the suite's folder, and start its warden; ends the command.
+
+    `interval`: seconds between two lines of progress; None: growing ones.
 
     Raises:
         SuiteError: no suite can run here.
@@ -110,8 +112,9 @@ def start_suite(
     if not build.build_strict_subsets(specs):
         raise typer.Exit(ExitCode.USAGE)
     folder = suite.create_suite(log_root, suite_plan, specs)
-    follow_suite = follow.run_detached if detach else follow.run_foreground
-    raise typer.Exit(follow_suite(folder, mode, options))
+    if detach:
+        raise typer.Exit(follow.run_detached(folder, mode, options))
+    raise typer.Exit(follow.run_foreground(folder, mode, options, interval))
 
 
 def check_devices(suite_plan: SuitePlan) -> None:

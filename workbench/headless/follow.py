@@ -33,8 +33,10 @@ from workbench.supervisor.warden_options import WardenOptions
 POLL_SECONDS: Final = 0.5
 
 
-def run_foreground(folder: Path, mode: OutputMode, options: WardenOptions) -> ExitCode:
-    """Start the warden and follow the suite to its end.
+def run_foreground(
+    folder: Path, mode: OutputMode, options: WardenOptions, interval: float | None = None
+) -> ExitCode:
+    """Start the warden and follow the suite to its end; `interval`: of `make_renderer`.
 
     Ctrl-C stops the suite after a step and its checkpoint; a second one ends it at once. SIGUSR1
     and SIGUSR2 suspend it: stopped in the same way, exit code 75, to be continued.
@@ -66,7 +68,7 @@ def run_foreground(folder: Path, mode: OutputMode, options: WardenOptions) -> Ex
         handle_signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), on_signal),
         handle_signals((signal.SIGUSR1, signal.SIGUSR2), on_suspend),
     ):
-        state = _follow_suite(folder, mode)
+        state = _follow_suite(folder, mode, interval)
     _print_unfinished(state)
     _print_results(folder, mode)
     status = exit_status(state)
@@ -87,10 +89,10 @@ def run_detached(folder: Path, mode: OutputMode, options: WardenOptions) -> Exit
     return ExitCode.COMPLETED
 
 
-def attach_suite(folder: Path, mode: OutputMode) -> ExitCode:
+def attach_suite(folder: Path, mode: OutputMode, interval: float | None = None) -> ExitCode:
     """Follow a running or ended suite; Ctrl-C detaches and stops nothing."""
     try:
-        state = _follow_suite(folder, mode)
+        state = _follow_suite(folder, mode, interval)
     except KeyboardInterrupt:
         print_log_line(f"detached; {folder.name} goes on")
         return ExitCode.COMPLETED
@@ -167,9 +169,9 @@ def exit_status(state: SuiteState) -> ExitCode:
     return ExitCode.COMPLETED
 
 
-def _follow_suite(folder: Path, mode: OutputMode) -> SuiteState:
+def _follow_suite(folder: Path, mode: OutputMode, interval: float | None) -> SuiteState:
     reader = suite_reader.SuiteReader(folder)
-    renderer = make_renderer(mode, folder)
+    renderer = make_renderer(mode, folder, interval)
     try:
         while True:
             state = reader.poll()
@@ -207,10 +209,13 @@ def _print_unfinished(state: SuiteState) -> None:
 
 def _print_results(folder: Path, mode: OutputMode) -> None:
     """Print the suite's records as Markdown tables or JSON rows."""
-    from workbench.reporting import suite_view
+    from workbench.reporting import report_process, suite_view
 
     if mode is OutputMode.JSON:
         for record in suite_view.read_suite_records(folder):
             print_json({"kind": "record", **json.loads(record.model_dump_json())})
     else:
-        print(suite_view.format_summary(folder))
+        report_process.print_document(suite_view.format_summary(folder) + "\n")
+        if sys.stdout.isatty():
+            report = f"workbench report {folder.name}"
+            print(f"Next: `{report}` has all of it, `workbench` the screens.", file=sys.stderr)

@@ -18,8 +18,10 @@ from workbench.suites.state import RunView, SuiteState
 if TYPE_CHECKING:
     from rich.table import Table
 
-LINE_SECONDS: Final = 1.0
-"""Shortest time between two progress lines."""
+JSON_SECONDS: Final = 1.0
+"""Time between two progress rows in JSON."""
+LINE_SECONDS: Final = (1.0, 10.0, 30.0, 60.0)
+"""Times between the progress lines since a run's phase changed; then the last one."""
 
 REPAINT_SECONDS: Final = 2.0
 """Time between two repaints of the live table while no run changes its stage."""
@@ -57,20 +59,29 @@ class Renderer(Protocol):
         """End the output: the suite has ended, or the user detached."""
 
 
-def make_renderer(mode: OutputMode, folder: Path) -> Renderer:
-    """The renderer of the suite in `folder` for an output mode."""
+def make_renderer(mode: OutputMode, folder: Path, interval: float | None = None) -> Renderer:
+    """The renderer of the suite in `folder` for an output mode.
+
+    `interval`: seconds between two progress lines or rows; None: growing ones, rows each second.
+    """
     if mode is OutputMode.LINES:
-        return LineRenderer(folder)
-    return LiveTableRenderer() if mode is OutputMode.LIVE else JsonRenderer()
+        return LineRenderer(folder, LINE_SECONDS if interval is None else (interval,))
+    if mode is OutputMode.LIVE:
+        return LiveTableRenderer()
+    return JsonRenderer(JSON_SECONDS if interval is None else interval)
 
 
 class LineRenderer:
-    """Progress lines, one a second at most; a line for every ended run and each of its outputs."""
+    """A line at each change of a phase, then at growing intervals; a line for every ended run and
+    each of its outputs."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, intervals: Sequence[float] = LINE_SECONDS) -> None:
+        """`intervals`: seconds from line to line since the last change of a phase."""
+        self._folder, self._intervals = folder, intervals
         self._next = 0.0
         self._last = ""
+        self._stage: tuple[str, ...] = ()
+        self._lines_of_stage = 0
         self._ended: set[str] = set()
 
     def show(self, state: SuiteState) -> None:
@@ -81,14 +92,23 @@ class LineRenderer:
                 print_log_line(progress_line(view, number, state.total))
                 for line in output_lines(view, self._folder):
                     print_log_line(line)
-        now = time.monotonic()
+        now, stage = time.monotonic(), self._current_stage(state)
         line = self._current_line(state)
-        if line and line != self._last and now >= self._next:
-            self._next, self._last = now + LINE_SECONDS, line
+        is_new = stage != self._stage
+        if line and (is_new or (line != self._last and now >= self._next)):
+            self._lines_of_stage = 0 if is_new else self._lines_of_stage + 1
+            at = min(self._lines_of_stage, len(self._intervals) - 1)
+            self._stage, self._last, self._next = stage, line, now + self._intervals[at]
             print_log_line(line)
 
     def close(self) -> None:
         """Nothing to undo."""
+
+    @staticmethod
+    def _current_stage(state: SuiteState) -> tuple[str, ...]:
+        if (view := state.current) is not None:
+            return view.folder, view.state.status, view.state.phase
+        return state.warden, state.detail
 
     @staticmethod
     def _current_line(state: SuiteState) -> str:
@@ -173,9 +193,11 @@ def _cut_middle(text: str, width: int) -> str:
 
 
 class JsonRenderer:
-    """JSON rows on stdout: one a second for the current run, and one for every ended run."""
+    """JSON rows on stdout: regular ones for the current run, and one for every ended run."""
 
-    def __init__(self) -> None:
+    def __init__(self, interval: float = JSON_SECONDS) -> None:
+        """`interval`: seconds between two rows of progress."""
+        self._interval = interval
         self._next = 0.0
         self._ended: set[str] = set()
 
@@ -186,7 +208,7 @@ class JsonRenderer:
                 self._ended.add(view.folder)
                 print_json(self._make_row("run", view))
         if state.current and time.monotonic() >= self._next:
-            self._next = time.monotonic() + LINE_SECONDS
+            self._next = time.monotonic() + self._interval
             print_json(self._make_row("progress", state.current))
 
     def close(self) -> None:

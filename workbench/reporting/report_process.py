@@ -5,6 +5,8 @@ Figures need matplotlib, which the workbench does not load.
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -34,6 +36,8 @@ class ReportOptions:
     """Charts of its subsets."""
     forms: tuple[str, ...] = ()
     """Beside the Markdown: `html`, `tex`."""
+    brief: bool = False
+    """Print title and first section only: what came out."""
     github: Path | None = None
     """The step summary to which the report is appended, instead of being printed."""
 
@@ -67,8 +71,32 @@ def _write_report(
         command += ["--out", str(out)]
         suite = _add_contact_sheets(suite)
     view = document.model_copy(update={"suite": suite})
-    done = subprocess.run(command, input=view.model_dump_json().encode(), check=False)
+    is_printed = out is None and options.github is None
+    done = subprocess.run(
+        command, input=view.model_dump_json().encode(), check=False,
+        stdout=subprocess.PIPE if is_printed else None,
+    )  # fmt: skip
+    if is_printed:
+        print_document((done.stdout or b"").decode(), brief=options.brief)
     return ExitCode.COMPLETED if done.returncode == 0 else ExitCode.FAILED
+
+
+def is_terminal() -> bool:
+    """Whether stdout is one."""
+    return sys.stdout.isatty()
+
+
+def print_document(markdown: str, *, brief: bool = False) -> None:
+    """Print a document: Markdown, or text drawn for it where stdout is a terminal."""
+    from results.text.terminal_document import first_section, render_document
+
+    text = first_section(markdown) if brief else markdown
+    if is_terminal():
+        styled = "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+        text = render_document(text, shutil.get_terminal_size().columns, styled=styled)
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode())  # UTF-8 whatever the locale, as a file would have it
+    sys.stdout.flush()
 
 
 def _add_data_checks(document: DocumentView, options: ReportOptions) -> SuiteView:

@@ -134,7 +134,8 @@ def test_the_command(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def run_child(command: list[str], **options: Any) -> SimpleNamespace:
         views.append((command, json.loads(options["input"])))
-        return SimpleNamespace(returncode=0)
+        text = b"# T\n\n## A\n\n**1**\n\n## B\n\n2\n"
+        return SimpleNamespace(returncode=0, stdout=text if options["stdout"] else None)
 
     monkeypatch.setattr(report_process.subprocess, "run", run_child)
     monkeypatch.setattr("workbench.subsets.report_checks.check_subsets", lambda *_, **__: ())
@@ -149,9 +150,14 @@ def test_the_command(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [view["kind"] for _, view in views] == kinds
     assert views[1][1]["suite"]["name"] == "20261126-090000-mobile-1a2b"
     assert views[-1][0][-1] == str(root / "out" / "published-e7-v2"), "a folder each"
+    brief = CliRunner().invoke(app, [*run, "--brief"])
+    assert brief.stdout == "# T\n\n## A\n\n**1**\n\n", "Markdown where stdout is no terminal"
+    monkeypatch.setattr(report_process, "is_terminal", lambda: True)
+    assert "**" not in CliRunner().invoke(app, [*run, "--brief"]).stdout
     for words, problem in (
         (["--kind", "monthly"], "use suite, weekly, study, audit, challenge, run"),
         (["--to", "2026-11-29"], "give --since, too"),
+        (["--brief", "--out", "x"], "leave out --out"),
         (["--since", "someday"], "'someday' is no day"),
         (["nothing"], "no suite 'nothing'"),
     ):

@@ -66,6 +66,9 @@ def report(  # noqa: PLR0913, PLR0917 - one parameter for each option
         tuple[str, str] | None,
         typer.Option(metavar="SUBSET SUBSET", help="With two subsets side by side; scans them."),
     ] = None,
+    brief: Annotated[
+        bool, typer.Option("--brief", help="Print only title and first section: what came out.")
+    ] = False,
     form: Annotated[
         list[str] | None,
         typer.Option("--form", help="With --out, beside the Markdown: html (one file) or tex."),
@@ -80,15 +83,35 @@ def report(  # noqa: PLR0913, PLR0917 - one parameter for each option
     summary = os.environ.get("GITHUB_STEP_SUMMARY", "") if github else ""
     problem = find_report_problem(form or [], summary, eda=eda, github=github, out=out)
     problem = problem or find_kind_problem(kind, since, last)
+    if brief and (out is not None or github):
+        problem = problem or "--brief prints to the terminal; leave out --out and --github"
     if problem:
         start.print_progress(problem)
         raise typer.Exit(ExitCode.USAGE)
     options = report_process.ReportOptions(
-        appendix, data, compare_data, eda, tuple(form or ()), Path(summary) if summary else None
-    )
+        appendix, data, compare_data, eda, tuple(form or ()), brief,
+        Path(summary) if summary else None,
+    )  # fmt: skip
     request, log_records = _select(names or [], log_root, kind, since, last)
     documents = document.build_documents(request, log_records)
-    raise typer.Exit(report_process.write_reports(documents, lang, out, options))
+    code = report_process.write_reports(documents, lang, out, options)
+    if code is ExitCode.COMPLETED and report_process.is_terminal() and out is None:
+        _print_next_steps(names or [])
+    raise typer.Exit(code)
+
+
+def _print_next_steps(names: list[str]) -> None:
+    """Say how to go on, below a report on a terminal."""
+    typer.echo("Next:", err=True)
+    for command, purpose in (
+        (
+            " ".join(["workbench report", *names, "--out report/"]),
+            "all of it with figures, as a file",
+        ),
+        ("workbench", "the screens; in 3 Results: Space, Space, C compares"),
+        ("workbench results list", "`results compare RUN RUN`: is one better?"),
+    ):
+        typer.echo(f"  {command:<40} {purpose}", err=True)
 
 
 def _select(
