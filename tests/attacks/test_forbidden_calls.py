@@ -14,7 +14,7 @@ GATE = ROOT / ".ci" / "forbidden.py"
 
 def gate(*places: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(GATE), *map(str, places)], capture_output=True, text=True, timeout=60,
+        [sys.executable, str(GATE), *map(str, places)], capture_output=True, text=True, timeout=180,
         check=False, cwd=ROOT,
     )  # fmt: skip
 

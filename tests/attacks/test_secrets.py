@@ -71,7 +71,7 @@ def test_no_byte_that_the_tool_writes_holds_a_secret_of_its_surroundings(here: P
     ) as child:  # fmt: skip
         engine = engine_below(child.pid)
         os.kill(engine, 11)  # SIGSEGV: the stacks of all threads go into engine.log
-        out, err = child.communicate(timeout=60)
+        out, err = child.communicate(timeout=180)
     outputs.append(subprocess.CompletedProcess([], child.returncode, out, err))
     shown = (
         ["ps", "--all"], ["results", "list", "--json"], ["results", "show", "good"],

@@ -179,7 +179,7 @@ def test_a_link_in_a_suite_folder_is_not_written_through(here: Path, group: str)
     subprocess.run(
         [sys.executable, "-c", START, str(made)], cwd=here / "work",
         env={**environment(here), "PYTHONPATH": str(ROOT)},
-        capture_output=True, timeout=60, check=False,
+        capture_output=True, timeout=180, check=False,
     )  # fmt: skip
     assert victim.read_text() == "precious\n"
 

@@ -32,7 +32,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(here: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [sys.executable, "-m", "workbench", *words], cwd=here, capture_output=True, timeout=60,
+        [sys.executable, "-m", "workbench", *words], cwd=here, capture_output=True, timeout=180,
         env={**os.environ, "WORKBENCH_LOG_ROOT": str(here / "logs"), **environment}, check=False,
     )  # fmt: skip
 
@@ -129,7 +129,7 @@ def test_a_fault_of_ours_is_told_without_driving_the_terminal(here: Path) -> Non
         "catalogs.print_models = broken\n__main__.main()\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=False
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=180, check=False
     )
     assert done.returncode == 1
     assert b"evil" in done.stderr

@@ -23,7 +23,7 @@ def workbench(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     }  # fmt: skip
     return subprocess.run(
         [sys.executable, "-m", "workbench", *words], capture_output=True, text=True,
-        cwd=tmp_path, env=environment, timeout=60, check=False,
+        cwd=tmp_path, env=environment, timeout=180, check=False,
     )  # fmt: skip
 
 
@@ -249,7 +249,7 @@ def test_a_reader_that_has_enough_is_no_failure(tmp_path: Path, words: list[str]
     os.close(reading)
     done = subprocess.run(
         [sys.executable, "-u", "-m", "workbench", *words], stdout=writing, stderr=subprocess.PIPE,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}, timeout=60, text=True, check=False,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}, timeout=180, text=True, check=False,
     )  # fmt: skip
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
@@ -260,7 +260,7 @@ def test_a_full_disk_under_the_output_is_a_sentence(tmp_path: Path, words: list[
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "workbench", *words], stdout=full, stderr=subprocess.PIPE,
-            env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}, timeout=60, text=True,
+            env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}, timeout=180, text=True,
             check=False,
         )  # fmt: skip
     assert done.returncode == 1
@@ -291,7 +291,7 @@ def test_a_current_folder_that_is_gone_is_a_sentence(tmp_path: Path) -> None:
     gone.mkdir()
     script = f'cd "{gone}" && rmdir "{gone}" && exec {sys.executable} -m workbench ps'
     done = subprocess.run(
-        ["/bin/sh", "-c", script], capture_output=True, text=True, timeout=60, check=False,
+        ["/bin/sh", "-c", script], capture_output=True, text=True, timeout=180, check=False,
         env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 2

@@ -131,7 +131,7 @@ def test_a_dropped_line_does_not_touch_a_detached_suite(sandbox: Sandbox) -> Non
     sandbox.until_step(folder, step + 10)
     stopped = subprocess.run(
         [sys.executable, "-m", "workbench", "stop", folder.name],
-        env=sandbox.environment, capture_output=True, text=True, timeout=30, check=False,
+        env=sandbox.environment, capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
     assert stopped.returncode == 0, stopped.stderr
     gone(sandbox, folder)
@@ -170,7 +170,7 @@ def test_the_observer_costs_less_than_half_a_percent(sandbox: Sandbox) -> None:
     words = [*ENDLESS[:7], *steps, "--headless"]
     done = subprocess.run(
         [sys.executable, "-m", "workbench", *words],
-        env=sandbox.environment, capture_output=True, text=True, timeout=60, check=False,
+        env=sandbox.environment, capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     counters = end_of(suite.list_suites(sandbox.logs)[0]).counters

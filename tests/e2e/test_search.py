@@ -66,7 +66,7 @@ def test_a_search_survives_its_searcher_and_ctrl_c(tmp_path: Path) -> None:
         os.kill(pid, signal.SIGKILL)
     folder = until_trial(tmp_path, 3)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=180)
     assert process.returncode == 130, err
     assert "trials are left (stopped by" in err
     assert f"`workbench resume {folder.name}` goes on" in err
@@ -88,7 +88,7 @@ def test_a_search_survives_its_searcher_and_ctrl_c(tmp_path: Path) -> None:
     assert searchers(tmp_path) == []
 
     with start(tmp_path, "resume", folder.name) as nothing:
-        _, err = nothing.communicate(timeout=60)
+        _, err = nothing.communicate(timeout=180)
     assert nothing.returncode == 0
     assert "nothing is left to do" in err
 
@@ -96,11 +96,11 @@ def test_a_search_survives_its_searcher_and_ctrl_c(tmp_path: Path) -> None:
 def test_a_plain_run_of_the_kept_plan_searches_again(tmp_path: Path) -> None:
     short = [word.replace("steps=100", "steps=2") for word in SEARCH]
     with start(tmp_path, *short, "--trials", "2") as first:
-        first.communicate(timeout=60)
+        first.communicate(timeout=180)
     assert first.returncode == 0
     (folder,) = suite.list_suites(tmp_path / "bench_logs")
     with start(tmp_path, "run", str(folder / "plan.toml"), "--headless") as second:
-        _, err = second.communicate(timeout=60)
+        _, err = second.communicate(timeout=180)
     assert second.returncode == 0, err
     both = [suite.read_runs(each) for each in suite.list_suites(tmp_path / "bench_logs")]
     settings = [[spec.trial.settings for _, spec in runs if spec.trial] for runs in both]

@@ -58,7 +58,7 @@ def test_the_compiled_stub_says_the_same(library: Path, tmp_path: Path, monkeypa
             [sys.executable, "-m", "workbench.telemetry.sampler", "--once"],
             env={**os.environ, "PYTHONPATH": str(ROOT), "LD_LIBRARY_PATH": str(library.parent),
                  "NVML_STUB_STATE": str(tmp_path / machine.key)},
-            capture_output=True, text=True, check=True, timeout=60,
+            capture_output=True, text=True, check=True, timeout=180,
         )  # fmt: skip
         compiled = json.loads(done.stdout.splitlines()[0])["facts"]
         with monkeypatch.context() as patch:

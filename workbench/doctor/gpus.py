@@ -33,10 +33,9 @@ def start_sampler() -> subprocess.Popen[bytes]:
 
 
 def driver_findings(
-    child: subprocess.Popen[bytes], seconds: float | None = None
+    child: subprocess.Popen[bytes], seconds: float = gpu_selection.DRIVER_SECONDS_WITH_NODES
 ) -> Iterator[Finding]:
     """Findings from the sampler's output, or one about its missing answer after `seconds`."""
-    seconds = gpu_selection.driver_timeout() if seconds is None else seconds
     lines = probe_process.read_answer(child, seconds)
     if lines is None:
         text = f"the driver has not answered within {seconds:g} s"

@@ -59,7 +59,7 @@ def test_the_shell_reaches_it_without_the_screen(tmp_path: Path) -> None:
         "finally: print(*sorted({'torch', 'textual', 'rich'} & {*sys.modules}), file=sys.stderr)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60,
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=180,
         check=False, cwd=tmp_path,
     )  # fmt: skip
     assert {"demo", "demo-vqa"} <= {*done.stdout.split()}

@@ -289,7 +289,7 @@ def test_no_library_is_only_a_note(tmp_path: Path) -> None:
 def doctor(tmp_path: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "workbench", "doctor", *words], cwd=tmp_path, text=True,
-        capture_output=True, timeout=60, check=False,
+        capture_output=True, timeout=180, check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT), "WORKBENCH_CACHE": str(tmp_path / "cache"),
              "WORKBENCH_LOCKS": str(tmp_path), **environment},
     )  # fmt: skip

@@ -86,7 +86,7 @@ def test_the_command_wins_over_packages_of_its_names_on_pythonpath(
         env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(tmp_path),
              "WORKBENCH_CACHE": str(tmp_path / "cache"), "MPLBACKEND": "module://nowhere",
              "WORKBENCH_LOG_ROOT": "~/logs"},
-        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "logs" / "results.jsonl").is_file()  # `~` without a shell
@@ -124,7 +124,7 @@ def test_debugging_aids_of_python_do_not_change_what_is_measured(tmp_path: Path)
         [sys.executable, "-c", code, "a b", ""], env={**os.environ, **aids}, cwd=ROOT,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    said, _ = child.communicate(timeout=60)
+    said, _ = child.communicate(timeout=180)
     assert child.returncode == 7
     assert eval(said) == (child.pid, 0, False, [], False, ["a b", ""], False)
 

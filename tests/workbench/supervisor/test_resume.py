@@ -145,7 +145,7 @@ def test_a_run_that_is_not_reached_again_keeps_its_own_ending(sandbox: Sandbox) 
 def command(sandbox: Sandbox, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "workbench", *words],
-        env=sandbox.environment, capture_output=True, text=True, timeout=60, check=False,
+        env=sandbox.environment, capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
 
 
@@ -191,7 +191,7 @@ def test_two_resumes_at_once_are_one(sandbox: Sandbox) -> None:
         )
         for _ in range(2)
     ]  # fmt: skip
-    said = [process.communicate(timeout=60)[1] for process in both]
+    said = [process.communicate(timeout=180)[1] for process in both]
     codes = sorted(process.returncode for process in both)
     assert codes == [0, 2], said
     assert attempts(folder) == [2]

@@ -71,7 +71,7 @@ def test_suites_made_at_once_have_folders_of_their_own(tmp_path: Path) -> None:
     makers = [context.Process(target=_create, args=(tmp_path, queue)) for _ in range(16)]
     for maker in makers:
         maker.start()
-    names = {queue.get(timeout=30) for _ in makers}
+    names = {queue.get(timeout=180) for _ in makers}
     for maker in makers:
         maker.join()
     assert len(names) == 16

@@ -304,7 +304,7 @@ def test_tmux_detached_and_attached_again_at_another_size(log_root: Path, tmp_pa
     def tmux(*words: str, **options) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["tmux", "-f", "/dev/null", "-S", socket, *words], capture_output=True, text=True,
-            timeout=20, check=False, **options,
+            timeout=180, check=False, **options,
         )  # fmt: skip
 
     def shows(words: str) -> None:

@@ -157,7 +157,7 @@ def test_the_import_asks_the_terminal_nothing(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4), "red").save(file)
     done = subprocess.run(
         [sys.executable, "-c", code, str(file)],
-        capture_output=True, text=True, check=True, timeout=60,
+        capture_output=True, text=True, check=True, timeout=180,
     )  # fmt: skip
     assert done.stdout.strip() == "b'' 0"
 
