@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+Size = TypeVar("Size")
 Send = Callable[..., None]
 
 
@@ -33,6 +34,6 @@ class Report:
         self.failures += not holds
         self.send("figure", name, "ok" if holds else "FAILED", remark)
 
-    def size(self, full: int, small: int) -> int:
+    def size(self, full: Size, small: Size) -> Size:
         """One of the two."""
         return small if self.small else full

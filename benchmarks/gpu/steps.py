@@ -42,6 +42,7 @@ STEPS: Final = (
     ),
     Step("four bit", "benchmarks.gpu.numerics:four_bit", 60, least=25),
     Step("run and kill", "benchmarks.gpu.runs:kill", 90, least=40),
+    Step("captions", "benchmarks.gpu.captions:generation", 90, least=25),
     Step("vqa step", "benchmarks.gpu.vqa:step", 60, least=20),
     Step(
         "compile",
