@@ -216,7 +216,7 @@ def profile(contender: Contender, batch: int) -> None:
 
 def print_table(figures: Sequence[dict[str, Any]]) -> None:
     print(
-        "| weights | LoRA | batch | ms a caption | of one by one | tokens | captions that differ |"
+        "| weights | LoRA | batch | ms a caption | speed-up | tokens | captions that differ |"
     )
     print("|---|---|---:|---:|---:|---:|---:|")
     for row in figures:

@@ -99,12 +99,13 @@ def best_and_last(records: Sequence[RunRecord], lang: str = "en") -> Table:
     body = []
     for record, epochs in pairs:
         stage = [TableCell(_stage_title(record, epochs[-1].stage), "value")] if has_stages else []
-        for name, epoch in _best_and_last(epochs):
+        rows = _best_and_last(epochs)
+        for name, epoch in rows:
             body.append(
                 (
                     *run_cells.name_cells(record, fields, lang),
                     *stage,
-                    TableCell(_weights_title(record, name, lang), "value"),
+                    TableCell(_weights_title(record, name, len(rows), lang), "value"),
                     TableCell(str(epoch.epoch), "value"),
                     *(_number(epoch.validation.get(metric), "{:.4f}") for metric in metrics),
                     TableCell(localize(record.facts.get("monitor", "–"), lang)),
@@ -131,11 +132,12 @@ def _best_and_last(epochs: Sequence[EpochRecord]) -> list[tuple[str, EpochRecord
     return [*(("best", epoch) for epoch in bests[-1:]), ("last", epochs[-1])]
 
 
-def _weights_title(record: RunRecord, name: str, lang: str) -> str:
-    """`best, kept`: which weights the run ended with, where its facts say so."""
+def _weights_title(record: RunRecord, name: str, rows: int, lang: str) -> str:
+    """`best, kept`: which weights the run ended with, where its facts say so. `rows`: of 1 or 2."""
     title = translate(f"stages.{name}", lang)
     loads_best = record.facts.get("load_best", "").startswith("yes")
-    kept = "load_best" in record.facts and name != "both" and (name == "best") == loads_best
+    chosen = (name == "best") == loads_best or rows == 1
+    kept = "load_best" in record.facts and name != "both" and chosen
     return f"{title}, {translate('stages.kept', lang)}" if kept else title
 
 

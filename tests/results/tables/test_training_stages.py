@@ -104,8 +104,8 @@ def test_best_and_last_epoch_stand_side_by_side(make):
         ["best, and the last", "3"]
     ]
     never = [epoch.model_copy(update={"since_best": 4}) for epoch in epochs[-4:]]
-    none = run.model_copy(update={"training_epochs": tuple(never)})
-    assert [row[2] for row in cells(training_stages.best_and_last([none]))] == ["last"]
+    none = run.model_copy(update={"training_epochs": tuple(never), "facts": facts})
+    assert [row[2] for row in cells(training_stages.best_and_last([none]))] == ["last, kept"]
 
 
 def test_runs_without_stages_and_validation_have_no_rows(make):
