@@ -215,9 +215,7 @@ def profile(contender: Contender, batch: int) -> None:
 
 
 def print_table(figures: Sequence[dict[str, Any]]) -> None:
-    print(
-        "| weights | LoRA | batch | ms a caption | speed-up | tokens | captions that differ |"
-    )
+    print("| weights | LoRA | batch | ms a caption | speed-up | tokens | captions that differ |")
     print("|---|---|---:|---:|---:|---:|---:|")
     for row in figures:
         low, high = (1000 * edge for edge in row["range"])
