@@ -46,7 +46,7 @@ def render_plan(answers: PlanAnswers) -> str:
         _entry("models", list(answers.models), "workbench models"),
         _entry("seeds", list(answers.seeds), "three seeds tell a difference from chance"),
         *_device_lines(answers),
-        '# title = "Week 12"               # for the report; goal, background and why, too',
+        '# title = "Week 12"               # for the report; goal, why, expected, criteria, too',
         "",
         "[settings]                        # commented lines: the engine's defaults, of which the",
         "                                  # entry of a model may have others",
