@@ -51,15 +51,12 @@ class ValueChange(SuiteViewPart):
     """Empty: a cost, in seconds or bytes."""
     before: float
     after: float
+    delta: float
+    """After less before; the mean over items where these were compared, of BLEU too."""
     low: float | None = None
     """Of the difference."""
     high: float | None = None
     verdict: Literal["better", "worse", "equal", "not distinguishable", "no interval"]
-
-    @property
-    def delta(self) -> float:
-        """After less before."""
-        return self.after - self.before
 
 
 class RunChange(SuiteViewPart):

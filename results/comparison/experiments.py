@@ -105,7 +105,7 @@ def _list_settings(params: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         if name == "stages" and isinstance(value, list | tuple):
             for number, stage in enumerate(value, 1):
                 settings = stage.items() if isinstance(stage, dict) else [("", stage)]
-                yield from ((f"stage {number}: {key}", setting) for key, setting in settings)
+                yield from ((f"stage {number}: {key}", v) for key, v in settings if v is not None)
         else:
             yield name, value
 

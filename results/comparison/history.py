@@ -239,8 +239,8 @@ def _metric_change(change: MetricChange) -> ValueChange:
     }  # fmt: skip
     return ValueChange(
         name=change.name, split=change.split, before=change.a.value or 0.0,
-        after=change.b.value or 0.0, low=difference.low, high=difference.high,
-        verdict=words[change.verdict],
+        after=change.b.value or 0.0, delta=difference.delta, low=difference.low,
+        high=difference.high, verdict=words[change.verdict],
     )  # fmt: skip
 
 
@@ -251,7 +251,8 @@ def _cost_change(change: CostChange) -> ValueChange:
     }  # fmt: skip
     return ValueChange(
         name=change.name, before=change.a.value or 0.0, after=change.b.value or 0.0,
-        low=change.difference.low, high=change.difference.high, verdict=words[change.verdict],
+        delta=change.difference.delta, low=change.difference.low, high=change.difference.high,
+        verdict=words[change.verdict],
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from results.comparison.document_view import JudgedCriterion, RunChange
 from results.records import published_runs
+from results.records.metric_names import TRAIN_SPLIT
 from results.records.schema import RunRecord
 from results.records.suite_view import RunWords
 from results.report import answers, captions
@@ -106,7 +107,9 @@ def _setting_lines(name: str, value: Any) -> Iterator[str]:
     if isinstance(value, list | tuple) and value and all(isinstance(v, dict) for v in value):
         yield f"{name}:"
         for part in value:
-            pairs = ", ".join(f"{key}: {formats.setting(v)}" for key, v in part.items())
+            pairs = ", ".join(
+                f"{key}: {formats.setting(v)}" for key, v in part.items() if v not in UNSET
+            )
             yield f"  - {{{pairs}}}"
     else:
         yield f"{name}: {formats.setting(value)}"
@@ -181,7 +184,8 @@ def _render_change(page: ReportInput, change: RunChange, level: str) -> Iterator
         TableColumn(translate(f"document.{name}", lang), name in ("before", "after", "difference"))
         for name in names
     )
-    rows = [value_cells(value, lang) for value in change.values]
+    held_out = [value for value in change.values if value.split != TRAIN_SPLIT]
+    rows = [value_cells(value, lang) for value in held_out]
     rows += _public_score_rows(page, change)
     if rows:
         remark = TableCell(translate("document.change remark", lang), "value")
