@@ -24,6 +24,7 @@ from workbench.cli.options import (
     Force,
     GpuName,
     Headless,
+    KeepDone,
     Label,
     Language,
     LogRoot,
@@ -203,6 +204,7 @@ def run(
     gpu: GpuName = "",
     refuse_on: RefuseOn = None,
     force: Force = False,
+    keep_done: KeepDone = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -219,9 +221,15 @@ def run(
     }  # fmt: skip
     suite_plan = load_plan(plan_file, preset, flags, setting, cpu=cpu)
     root = paths.log_root(log_root)
-    suite_plan, specs, remarks = start.prepare_runs(suite_plan, setting or (), root, force=force)
+    prepared = start.prepare_runs(suite_plan, setting or (), root, force=force)
+    if keep_done:
+        prepared = start.leave_out_done(prepared, root)
+    suite_plan, specs, remarks = prepared
     for remark in remarks:
         print_message(remark)
+    if not specs:
+        print_message("every run of this plan is done with equal settings; nothing is started")
+        raise typer.Exit(ExitCode.COMPLETED)
     if dry_run:
         for spec in specs:
             typer.echo(escape_json(spec.model_dump_json()) if as_json else spec.run_id)

@@ -88,6 +88,12 @@ SuiteName = Annotated[
         autocompletion=completion.complete_suites,
     ),
 ]
+KeepDone = Annotated[
+    bool,
+    typer.Option(
+        "--keep-done", help="Leave out runs that the log root has completed with equal settings."
+    ),
+]
 WorkingSuiteName = Annotated[
     str | None,
     typer.Argument(metavar="[SUITE]", help="A name or a part of it; default: the one at work."),

@@ -65,6 +65,21 @@ def prepare_runs(
     return PreparedRuns(suite_plan, specs, [*remarks, *memory_remarks])
 
 
+def leave_out_done(prepared: PreparedRuns, log_root: Path) -> PreparedRuns:
+    """The runs without those that the log root has completed with equal settings; each has a
+    remark.
+
+    Raises:
+        NewerSchemaError, OSError: results.jsonl cannot be read.
+    """
+    from workbench.planning import done_runs
+
+    done = done_runs.find_done_runs(prepared.specs, log_root)
+    remarks = [f"{run_id} is done: {r.identity.suite}" for run_id, r in done.items()]
+    specs = [spec for spec in prepared.specs if spec.run_id not in done]
+    return PreparedRuns(prepared.suite_plan, specs, [*prepared.remarks, *remarks])
+
+
 def prepare_search(suite_plan: SuitePlan, log_root: Path) -> PreparedRuns:
     """As `prepare_runs`, without what depends on a trial's settings: automatic ones and memory.
 

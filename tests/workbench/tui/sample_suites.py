@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import random
 import socket
 import time
@@ -266,6 +267,32 @@ def record(
                          detail="" if done else "CUDA out of memory: micro-batch 64 does not fit"),
         counters={"malformed": 0.0}, folder=f"{suite_name}/runs/x",
         started_wall=1_795_000_000 + number * 600.0, ended_wall=1_795_000_400 + number * 600.0,
+    )  # fmt: skip
+
+
+def demo_specs(log_root: Path, cache_root: Path) -> list[RunSpec]:
+    """The runs of the preset `demo`."""
+    return expand.expand(plan.load_preset("demo"), cache_root, log_root)
+
+
+def record_of(spec: RunSpec, *, seconds: float, host: str | None = None) -> schema.RunRecord:
+    """A completed record of a planned run on this machine, half of its time training."""
+    base = record("20261127-120000-demo-71d3", 1, random.Random(1))
+    identity = base.identity.model_copy(
+        update={
+            "run_id": spec.run_id, "engine": spec.engine, "task": spec.task, "subset": spec.subset,
+            "model": spec.model, "params": spec.params, "seed": spec.seed, "repeat": spec.repeat,
+        }
+    )  # fmt: skip
+    environment = base.environment.model_copy(update={"hostname": host or platform.node()})
+    timing = base.timing.model_copy(
+        update={"end_to_end_seconds": Reading(value=seconds), "phases": {"train": seconds / 2}}
+    )
+    return base.model_copy(
+        update={
+            "identity": identity, "environment": environment, "timing": timing, "steps": 128,
+            "started_wall": time.time() - 86_400,
+        }
     )  # fmt: skip
 
 

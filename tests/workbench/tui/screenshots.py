@@ -17,6 +17,7 @@ from workbench.tui.screens.data import DataScreen
 from workbench.tui.screens.live import LiveScreen
 from workbench.tui.screens.plan import PlanScreen
 from workbench.tui.screens.results import ResultsScreen
+from workbench.tui.widgets.form import SettingsForm
 from workbench.tui.widgets.grid import Grid
 
 SIZES = ((80, 24), (120, 36))
@@ -32,8 +33,7 @@ async def shoot(log_root: Path, size: tuple[int, int], out: Path) -> None:
         await until(pilot, lambda: plan.preview is not None)
         grid = plan.query_one("#settings-grid", Grid)
         grid.focus()
-        while grid.key != "batch":
-            await pilot.press("down")
+        plan.query_one(SettingsForm).reveal("batch")
         plan.query_one("#subsets", Grid).focus()
         await pilot.pause(0.5)
         save(app, out / f"plan-{suffix}.svg")

@@ -13,6 +13,7 @@ from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
 from workbench.tui.screens.live import LiveScreen
 from workbench.tui.screens.plan import PlanScreen
+from workbench.tui.widgets.form import SettingsForm
 from workbench.tui.widgets.grid import Grid
 
 
@@ -39,7 +40,7 @@ async def edit(pilot, screen: PlanScreen, name: str, value: str) -> None:
     """Type a setting."""
     grid = screen.query_one("#settings-grid", Grid)
     grid.focus()
-    grid.cursor = list(grid.keys).index(name)
+    screen.query_one(SettingsForm).reveal(name)
     await pilot.press("enter", "end", *["backspace"] * 12, *value, "enter")
 
 

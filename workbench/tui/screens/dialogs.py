@@ -161,10 +161,11 @@ HELP_SECTIONS: Final = (
     )),
     ("Plan", (
         ("Space", "choose a subset or model; turn a switch"),
-        ("Enter", "edit a setting · Backspace: its default"),
-        ("p · e", "start from a preset · choose the engine"),
+        ("Enter", "edit a setting, open a group · Backspace: its default"),
+        ("s · / · Esc", "to the settings · find words in a list · show all"),
+        ("p · e · i", "start from a preset or suite · engine · folder of the data"),
         ("v", "settings, runs, plan file: where there is room for one"),
-        ("F5 · Ctrl+R", "start the suite"),
+        ("F5 · P · f · y", "start · cost probes · run done runs again · copy command"),
     )),
     ("Live", (
         ("o · [ ]", "choose a suite · the one before, after"),

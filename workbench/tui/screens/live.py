@@ -21,7 +21,7 @@ from textual.screen import Screen
 from textual.widgets import Footer, Static
 
 from results.text.sanitize import clean_line
-from workbench.tui.screens import suite_control
+from workbench.tui.screens import live_dialogs
 from workbench.tui.screens.dialogs import ChoiceDialog, MessageDialog
 from workbench.tui.system import cli_commands
 from workbench.tui.view_models import control_actions, live_rows, suite_feed
@@ -376,4 +376,4 @@ class LiveScreen(Screen[None]):
         """Ask for confirmation, then send the command."""
         if self.snapshot is not None:
             wake = self._wake_event.set
-            suite_control.ask_action(self.bench, do, self.snapshot, self.view, wake)
+            live_dialogs.ask_action(self.bench, do, self.snapshot, self.view, wake)

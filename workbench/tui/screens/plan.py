@@ -1,4 +1,4 @@
-"""Plan screen: choose subsets, models, engine and settings, preview the runs, start them.
+"""Plan screen: choose subsets, models, engine and settings, see runs and costs, start them.
 
 The screen holds one `PlanDraft` and paints from it. Catalogs are read and plans checked in
 threads; the suite is started by a subprocess ( `cli_commands`).
@@ -6,44 +6,43 @@ threads; the suite is started by a subprocess ( `cli_commands`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from rich.text import Text
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Container, Horizontal, Vertical
 from textual.message import Message
-from textual.screen import Screen
 from textual.timer import Timer
-from textual.widgets import Button, Footer, Static
+from textual.widgets import Button, Footer, Input, Static
 
 from workbench.tui.screens import plan_panels
-from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
+from workbench.tui.screens.dialogs import ChoiceDialog, MessageDialog
+from workbench.tui.screens.plan_actions import SUITE, PlanActions
 from workbench.tui.system import cli_commands
 from workbench.tui.view_models import plan_rows
 from workbench.tui.view_models.catalog import Catalogs
 from workbench.tui.view_models.form_fields import Setting
+from workbench.tui.view_models.plan import choices, costs, matrix
+from workbench.tui.view_models.plan.earlier import EarlierRuns
 from workbench.tui.view_models.plan_draft import (
     PlanDraft,
     PlanPreview,
     check_draft,
     draft_from_table,
-    save_draft,
+    read_plan_table,
 )
 from workbench.tui.widgets.form import SettingsForm
 from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.plan_preview import PlanFileView
 from workbench.tui.widgets.top_bar import Heading, Pick, TopBar
 
-if TYPE_CHECKING:
-    from workbench.tui.app import WorkbenchApp
-
 CHECK_SECONDS = 0.15
 """Delay between the last change and the next check of the plan."""
-VIEWS = ("settings", "runs", "file")
 
 
 class CatalogsRead(Message):
@@ -55,60 +54,66 @@ class CatalogsRead(Message):
 
 
 class Checked(Message):
-    """The draft was expanded."""
+    """The draft was expanded and priced."""
 
     def __init__(self, draft: PlanDraft, preview: PlanPreview) -> None:
         super().__init__()
         self.draft, self.preview = draft, preview
 
 
-class PlanScreen(Screen[None]):
-    """Edits a plan draft, shows its runs and plan file, and starts the suite."""
+class PlanScreen(PlanActions):
+    """Edits a plan draft, shows its runs, costs and plan file, and starts the suite."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f5,ctrl+r", "start", "Start", key_display="F5", priority=True),
         Binding("p", "presets", "Preset"),
         Binding("e", "engines", "Engine"),
-        Binding("v", "view", "Settings/runs"),
+        Binding("s", "settings", "Settings"),
+        Binding("slash", "find", "Find", key_display="/"),
+        Binding("v", "view", "View"),
+        Binding("i", "data_root", show=False),
+        Binding("f", "keep", show=False),
+        Binding("y", "copy", show=False),
+        Binding("P", "probe", show=False),
+        Binding("escape", "clear_find", show=False),
     ]
 
     def __init__(self) -> None:
-        super().__init__(classes="view-settings")
-        self.catalogs: Catalogs | None = None
-        self.draft = PlanDraft()
-        self.preview: PlanPreview | None = None
+        super().__init__()
         self._check_timer: Timer | None = None
-        self._starting = False
         self._focused_list = "subsets"
         """Id of the list that the description below is about."""
-
-    @property
-    def bench(self) -> WorkbenchApp:
-        """The app, by its own type."""
-        return cast("WorkbenchApp", self.app)
+        self._opened: dict[str, set[str]] = {"subsets": set(), "models": set()}
+        self._earlier: EarlierRuns | None = None
 
     def compose(self) -> ComposeResult:
-        """Choices at the left, settings in the middle, runs and plan file at the right."""
+        """Subsets, models and runs above; settings and costs below; the command at the end."""
         yield TopBar("plan")
-        with Horizontal(id="plan-body"):
-            with Vertical(id="plan-choices"):
-                yield Pick("Start from", "p", id="pick-preset")
-                yield Pick("Engine", "e", id="pick-engine")
+        with Horizontal(id="plan-picks"):
+            yield Pick("Start from", "p", id="pick-preset")
+            yield Pick("Engine", "e", id="pick-engine")
+        with Container(id="plan-body"):
+            with Vertical(id="plan-subsets"):
                 yield Heading("Subsets", id="subsets-heading")
                 yield Grid(plan_rows.SUBSETS, notice="Loading subsets …", id="subsets")
+            with Vertical(id="plan-models"):
                 yield Heading("Models", id="models-heading")
-                yield Grid(plan_rows.MODELS, notice="Loading models …", id="models")
-                yield Static("", id="choice-about")
+                yield Grid(plan_rows.MODELS, header=False, notice="Loading models …", id="models")
+            with Vertical(id="plan-runs"):
+                yield Heading("Runs", id="runs-heading")
+                yield Grid(matrix.LIST, notice="Checking the plan …", id="runs")
             with Vertical(id="plan-settings"):
                 yield Heading("Settings", id="settings-heading")
                 yield SettingsForm(id="settings")
-            with Vertical(id="plan-preview"):
-                with Vertical(id="plan-runs"):
-                    yield Heading("Runs", id="runs-heading")
-                    yield Grid(plan_rows.RUNS, notice="Checking the plan …", id="runs")
-                with Vertical(id="plan-file"):
-                    yield Heading("Plan file", id="file-heading")
-                    yield PlanFileView()
+            with Vertical(id="plan-costs"):
+                yield Heading("Cost", id="costs-heading")
+                yield Static("", id="costs")
+            with Vertical(id="plan-file"):
+                yield Heading("Plan file", id="file-heading")
+                yield PlanFileView()
+        yield Static("", id="choice-about")
+        yield Input(placeholder="words to find; Esc shows all", compact=True, id="plan-find")
+        yield Static("", id="plan-command")
         with Horizontal(id="plan-status"):
             yield Static("", id="verdict")
             yield Button("Start", id="start", compact=True, disabled=True)
@@ -117,6 +122,8 @@ class PlanScreen(Screen[None]):
     def on_mount(self) -> None:
         """Read the catalogs after the first frame."""
         self.query_one("#subsets", Grid).focus()
+        self._earlier = EarlierRuns(self.bench.log_root)
+        self.query_one(SettingsForm).describe_earlier = self._describe_earlier
         self.call_after_refresh(self._read_catalogs)
 
     def on_screen_resume(self) -> None:
@@ -124,6 +131,7 @@ class PlanScreen(Screen[None]):
         self.bench.show_busy_suites()
         if self.catalogs is not None:
             self._read_trained(self.catalogs)
+            self._check()
 
     # -- catalogs ------------------------------------------------------------------------
 
@@ -144,29 +152,48 @@ class PlanScreen(Screen[None]):
         if models != catalogs.models:
             self.post_message(CatalogsRead(replace(catalogs, models=models)))
 
+    @work(thread=True, exclusive=True, group="subsets")
+    def _read_subsets(self, catalogs: Catalogs, data_root: str) -> None:
+        """Read which subsets can be used with another data root."""
+        from workbench.tui.view_models import catalog
+
+        folder = Path(data_root).expanduser() if data_root else None
+        subsets = catalog.read_subsets(self.bench.cache_root, [], folder)
+        self.post_message(CatalogsRead(replace(catalogs, subsets=subsets)))
+
     @on(CatalogsRead)
     def _show_catalogs(self, event: CatalogsRead) -> None:
         first = self.catalogs is None
         self.catalogs = event.catalogs
         if first:
-            self._start_from(event.catalogs.presets[0].name if event.catalogs.presets else "")
+            self.start_from(event.catalogs.presets[0].name if event.catalogs.presets else "")
         else:
-            self._paint()
+            self.paint()
 
-    def _start_from(self, name: str) -> None:
+    def start_from(self, name: str) -> None:
+        """Set the draft of a preset or a suite; an empty name: an empty plan."""
         catalogs = self.catalogs or Catalogs()
+        table: Mapping[str, Any] = {"subsets": (), "models": ()}
         preset = next((p for p in catalogs.presets if p.name == name), None)
+        if preset is not None:
+            table = preset.table
+        elif suite := name.removeprefix(SUITE) if name.startswith(SUITE) else "":
+            try:
+                table = read_plan_table(self.bench.log_root / suite / "plan.toml")
+            except ValueError as error:
+                self.notify(str(error), title="This plan cannot be read", severity="error")
+                return
         keys = tuple(s.name for s in catalogs.suite)
-        table = preset.table if preset else {"subsets": (), "models": ()}
-        self.draft = draft_from_table(table, keys, name if preset else "")
-        self._choose_engine(self.draft.engine or next((e.name for e in catalogs.engines), ""))
+        self.draft = draft_from_table(table, keys, name.removeprefix(SUITE))
+        self.choose_engine(self.draft.engine or next((e.name for e in catalogs.engines), ""))
         for listed, chosen in (("#subsets", self.draft.subsets), ("#models", self.draft.models)):
             grid = self.query_one(listed, Grid)
             indexes = [index for index, key in enumerate(grid.keys) if key in chosen]
             for index in (*indexes[-1:], *indexes[:1]):  # all of them in view if they fit
                 grid.cursor = index
 
-    def _choose_engine(self, name: str) -> None:
+    def choose_engine(self, name: str) -> None:
+        """Set the engine; settings that it does not have are dropped."""
         engine = (self.catalogs or Catalogs()).engine(name)
         if engine is None:
             self.change(replace(self.draft, engine=name))
@@ -187,21 +214,24 @@ class PlanScreen(Screen[None]):
 
     def change(self, draft: PlanDraft) -> None:
         """Set a new draft: paint it now, check it after `CHECK_SECONDS`."""
-        self.draft = draft
-        self._paint()
+        before, self.draft = self.draft.settings.get("data_root"), draft
+        root = draft.settings.get("data_root")
+        if root != before and self.catalogs is not None:
+            self._read_subsets(self.catalogs, str(root or ""))
+        self.paint()
         if self._check_timer is not None:
             self._check_timer.stop()
         self._check_timer = self.set_timer(CHECK_SECONDS, self._check)
 
-    def _paint(self) -> None:
+    def paint(self) -> None:
+        """Show the draft."""
         catalogs, draft = self.catalogs or Catalogs(), self.draft
         self.query_one("#pick-preset", Pick).value = draft.preset or "an empty plan"
         engine = catalogs.engine(draft.engine)
         self.query_one("#pick-engine", Pick).value = (
             ", ".join((draft.engine, *draft.more_engines)) or "none"
         )
-        plan_panels.paint_subsets(self, catalogs, draft)
-        plan_panels.paint_models(self, catalogs, draft)
+        plan_panels.paint_choices(self, catalogs, draft, self._opened, self.texts)
         self._show_description(self.query_one(f"#{self._focused_list}", Grid))
         settings = catalogs.suite
         values = {**draft.suite, **draft.settings}
@@ -215,47 +245,66 @@ class PlanScreen(Screen[None]):
 
     @work(thread=True, exclusive=True, group="check")
     def _check(self) -> None:
-        draft = self.draft
-        preview = check_draft(draft, self.bench.cache_root, self.bench.log_root)
-        self.post_message(Checked(draft, preview))
+        draft, earlier = self.draft, self._earlier
+        if earlier is not None:
+            preview = check_draft(draft, self.bench.cache_root, self.bench.log_root, earlier)
+            self.post_message(Checked(draft, preview))
 
     @on(Checked)
     def _show_check(self, event: Checked) -> None:
-        if event.draft is not self.draft:
-            return  # a newer check is running
-        self.preview = preview = event.preview
+        if event.draft is self.draft:  # else a newer check is running
+            self.preview = event.preview
+            self.show_preview()
+
+    def show_preview(self) -> None:
+        """Show runs, costs, command and plan file."""
+        preview = self.preview
+        if preview is None:
+            return
         plan_panels.paint_runs(self, preview)
-        arguments = (
-            cli_commands.run_arguments(preview.file, self.bench.log_root) if preview.file else None
-        )
-        self.query_one(PlanFileView).show(
-            preview.toml, cli_commands.command_line(arguments) if arguments else ""
-        )
+        plan_panels.paint_costs(self, preview, keep=self.keep)
+        arguments = self.command()
+        command = f" $ {cli_commands.command_line(arguments)}" if arguments else ""
+        self.query_one("#plan-command", Static).update(Text(command))
+        self.query_one(PlanFileView).show(preview.toml)
         self._show_summary()
 
     def _show_summary(self) -> None:
         text, failed = plan_rows.describe_preview(self.preview)
         line = self.query_one("#verdict", Static)
         line.set_class(failed, "failed")
-        line.update(Text(text, no_wrap=True, overflow="ellipsis"))
+        line.update(Text(text))
         button = self.query_one("#start", Button)
-        button.disabled = failed or self._starting or not self.preview or not self.preview.runs
-        runs = plan_rows.count_words(len(self.preview.runs) if self.preview else 0, "run")
-        button.label = Text("Starting …" if self._starting else f"F5  Start {runs}")
+        button.disabled = failed or self.starting or not self.preview or not self.preview.runs
+        count = matrix.count_open(self.preview.runs, keep=self.keep) if self.preview else 0
+        runs = plan_rows.count_words(count, "run")
+        button.label = Text("Starting …" if self.starting else f"F5  Start {runs}")
 
-    # -- actions ---------- ----------------------------------------------------------------
+    def _describe_earlier(self, name: str) -> str:
+        runs = self._earlier.runs if self._earlier is not None else ()
+        return costs.describe_values(self.draft.engine, name, runs)
+
+    # -- choices ---------- --------------------------------------------------------------
 
     @on(Grid.Toggled, "#subsets")
     @on(Grid.Chosen, "#subsets")
-    def _toggle_subset(self, event: Grid.Moved) -> None:
-        if event.grid.key:
-            self.change(self.draft.toggle_subset(event.grid.key))
-
     @on(Grid.Toggled, "#models")
     @on(Grid.Chosen, "#models")
-    def _toggle_model(self, event: Grid.Moved) -> None:
-        if event.grid.key:
-            self.change(self.draft.toggle_model(event.grid.key))
+    def _toggle(self, event: Grid.Moved) -> None:
+        key, name = event.grid.key, event.grid.id or ""
+        if fold := choices.fold_name(key):
+            self._opened[name] ^= {fold}
+            self.paint()
+        elif key:
+            subsets = name == "subsets"
+            self.change(self.draft.toggle_subset(key) if subsets else self.draft.toggle_model(key))
+
+    @on(Grid.Chosen, "#runs")
+    def _open_problems(self) -> None:
+        """Show all problems whole, with the remedies in them."""
+        if self.preview and self.preview.problems:
+            text = "\n\n".join(self.preview.problems)
+            self.app.push_screen(MessageDialog("Problems of this plan", text))
 
     @on(Grid.Moved, "#subsets")
     @on(Grid.Moved, "#models")
@@ -307,94 +356,3 @@ class PlanScreen(Screen[None]):
         self.app.push_screen(
             ChoiceDialog(setting.name, columns, rows, setting.choices, here=here), on_choice
         )
-
-    @on(Pick.Opened, "#pick-preset")
-    def action_presets(self) -> None:
-        """Choose a preset to start from."""
-        presets = (self.catalogs or Catalogs()).presets
-        rows, keys = plan_rows.preset_rows(presets)
-
-        def on_choice(chosen: str | None) -> None:
-            if chosen is not None:
-                self._start_from(chosen)
-
-        title = plan_rows.PRESETS_TITLE
-        dialog = ChoiceDialog(title, plan_rows.PRESETS, rows, keys, here=self.draft.preset)
-        self.app.push_screen(dialog, on_choice)
-
-    @on(Pick.Opened, "#pick-engine")
-    def action_engines(self) -> None:
-        """Choose another engine."""
-        engines = (self.catalogs or Catalogs()).engines
-        rows = [(e.name, e.summary) for e in engines]
-
-        def on_choice(chosen: str | None) -> None:
-            if chosen is not None:
-                self._choose_engine(chosen)
-
-        keys = [e.name for e in engines]
-        dialog = ChoiceDialog("Engine", plan_rows.LISTED, rows, keys, here=self.draft.engine)
-        self.app.push_screen(dialog, on_choice)
-
-    def check_action(
-        self,
-        action: str,
-        parameters: tuple[object, ...],  # noqa: ARG002 - Textual's signature
-    ) -> bool | None:
-        """Enable`v` on narrow screens only; wide ones show all panes."""
-        return action != "view" or self.has_class("-narrow")
-
-    def action_view(self) -> None:
-        """Show the next of the three panes of a narrow screen."""
-        now = next((v for v in VIEWS if self.has_class(f"view-{v}")), VIEWS[0])
-        new = VIEWS[(VIEWS.index(now) + 1) % len(VIEWS)]
-        self.remove_class(f"view-{now}").add_class(f"view-{new}")
-
-    # -- start -----------------------------------------------------------------------------
-
-    @on(Button.Pressed, "#start")
-    def action_start(self) -> None:
-        """Ask for confirmation, then start the suite."""
-        if self._starting or not self.preview or not self.preview.runs or self.preview.problems:
-            self.notify(plan_rows.describe_preview(self.preview)[0], severity="error")
-            return
-        file = self.preview.file or Path()
-        command = cli_commands.command_line(cli_commands.run_arguments(file, self.bench.log_root))
-        count = len(self.preview.runs)
-        runs = (
-            f"{count} runs, one after the other. They go on" if count > 1 else "1 run. It goes on"
-        )
-        text = f"{runs} when you leave this screen or the connection drops.\n\n{command}"
-
-        def on_answer(yes: bool | None) -> None:
-            if yes:
-                self._start()
-
-        self.app.push_screen(
-            ConfirmDialog("Start this suite?", text, "Start", "Not yet"), on_answer
-        )
-
-    @work(exclusive=True, group="start")
-    async def _start(self) -> None:
-        self._starting = True
-        self._show_summary()
-        try:
-            path = save_draft(self.draft, self.bench.log_root)
-            outcome = await cli_commands.run_workbench(
-                cli_commands.run_arguments(path, self.bench.log_root)
-            )
-        except (OSError, ValueError) as error:
-            outcome = cli_commands.CommandResult(-1, "", str(error))
-        self._starting = False
-        self._show_summary()
-        self._show_outcome(outcome)
-
-    def _show_outcome(self, outcome: cli_commands.CommandResult) -> None:
-        from results.text.sanitize import clean
-
-        name = outcome.output.strip().splitlines()[-1:] or [""]
-        if outcome.code != 0 or not name[0]:
-            reason = clean(outcome.error).strip() or f"it ended with code {outcome.code}"
-            self.notify(reason, title="The suite was not started", severity="error", timeout=20)
-            return
-        self.bench.show_suite(self.bench.log_root / name[0].strip())

@@ -1,82 +1,88 @@
-"""Panels of the Plan screen: subsets, models and runs in their grids, with headings."""
+"""Panels of the Plan screen: subsets, models, runs and costs, painted from the draft."""
 
 from __future__ import annotations
 
+import textwrap
+import time
+from collections.abc import Collection, Mapping
+
+from rich.text import Text
 from textual.dom import DOMNode
+from textual.widgets import Static
 
 from workbench.tui.view_models.catalog import Catalogs
 from workbench.tui.view_models.cells import GridCell, GridColumn, GridRow
+from workbench.tui.view_models.plan import choices, matrix
 from workbench.tui.view_models.plan_draft import PlanDraft, PlanPreview
-from workbench.tui.view_models.plan_rows import OFF, ON, RUNS, subset_rows
 from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.top_bar import Heading
 
-
-def paint_subsets(screen: DOMNode, catalogs: Catalogs, draft: PlanDraft) -> None:
-    """Show the subsets; chosen ones are marked."""
-    grid = screen.query_one("#subsets", Grid)
-    heading = screen.query_one("#subsets-heading", Heading)
-    if not draft.needs_data:
-        grid.show_notice(f"The engine {draft.engine} needs no subset.")
-        heading.remark = ""
-        return
-    rows = subset_rows(catalogs, draft)
-    _show_rows(grid, rows, [e.name for e in catalogs.subsets], "No subset is known.", catalogs)
-    heading.remark = f"{len(draft.subsets)} of {len(rows)}"
+LISTS = {"subsets": choices.list_subsets, "models": choices.list_models}
 
 
-def paint_models(screen: DOMNode, catalogs: Catalogs, draft: PlanDraft) -> None:
-    """Show the models of the engine; chosen ones are marked."""
-    grid = screen.query_one("#models", Grid)
-    heading = screen.query_one("#models-heading", Heading)
-    if not draft.needs_data:
-        grid.show_notice(f"The engine {draft.engine} needs no model.")
-        heading.remark = ""
-        return
-    fitting = [m for m in catalogs.models if not m.engines or draft.engine in m.engines]
-    rows: list[GridRow] = [
-        (
-            ON if entry.name in draft.models else GridCell("✗", "error") if entry.problem else OFF,
-            GridCell(entry.name, "strong" if entry.name in draft.models else ""),
-            GridCell(entry.summary or entry.problem, "dim" if entry.summary else "error"),
-        )
-        for entry in fitting
-    ]
-    _show_rows(
-        grid, rows, [m.name for m in fitting], "No model is known for this engine.", catalogs
-    )
-    heading.remark = f"{len(draft.models)} of {len(rows)}"
+def paint_choices(
+    screen: DOMNode,
+    catalogs: Catalogs,
+    draft: PlanDraft,
+    opened: Mapping[str, Collection[str]],
+    texts: Mapping[str, str],
+) -> None:
+    """Show subsets and models; `opened`: folds of a list; `texts`: words to find in a list."""
+    remarks = choices.count_usable(catalogs, draft)
+    for (name, make_rows), remark in zip(LISTS.items(), remarks, strict=True):
+        grid = screen.query_one(f"#{name}", Grid)
+        heading = screen.query_one(f"#{name}-heading", Heading)
+        if not draft.needs_data:
+            grid.show_notice(f"The engine {draft.engine} needs no {name.removesuffix('s')}.")
+            heading.remark = ""
+            continue
+        text = texts.get(name, "")
+        rows, keys = make_rows(catalogs, draft, opened[name], text)
+        heading.remark = f"/ {text}" if text else remark
+        if rows:
+            grid.show(rows, keys)
+            continue
+        problem = catalogs.problems[0] if catalogs.problems else ""
+        empty = f"No {name.removesuffix('s')} has all these words." if text else "None is known."
+        grid.show_notice(problem or empty, failed=bool(problem))
 
 
 def paint_runs(screen: DOMNode, preview: PlanPreview) -> None:
-    """Show the runs of the plan, or its problems."""
+    """Show the runs of the plan with their costs, or all of its problems, wrapped."""
     grid, heading = screen.query_one("#runs", Grid), screen.query_one("#runs-heading", Heading)
     if preview.problems:
-        heading.title, heading.remark = "Problems", str(len(preview.problems))
+        heading.title, heading.remark = "Problems", f"{len(preview.problems)}, Enter: all"
         grid.set_columns((GridColumn("text", "", 20, grow=400),))
-        grid.show([(GridCell(problem, "error"),) for problem in preview.problems])
+        width = max(20, grid.size.width - 4)
+        rows: list[GridRow] = []
+        for problem in preview.problems:
+            rows += [(GridCell(line, "error"),) for line in textwrap.wrap(problem, width)]
+        grid.header = False
+        grid.show(rows, [str(row) for row in range(len(rows))])
         return
-    heading.title, heading.remark = "Runs", str(len(preview.runs))
-    grid.set_columns(RUNS)
-    rows: list[GridRow] = [
-        (
-            GridCell(str(number), "dim"),
-            run.subset,
-            run.model,
-            GridCell(run.engine, "dim"),
-            str(run.seed),
-            str(run.repeat + 1),
-        )
-        for number, run in enumerate(preview.runs, 1)
-    ]
-    grid.show(rows, [run.run_id for run in preview.runs])
+    columns, rows, keys = matrix.run_grid(preview.runs)
+    heading.title = "Runs"
+    subsets = len({run.subset for run in preview.runs})
+    models = len({run.model for run in preview.runs})
+    count = len(preview.runs)
+    heading.remark = f"{subsets} × {models} = {count}" if subsets * models == count else str(count)
+    grid.header = True
+    grid.set_columns(columns)
+    grid.show(rows, keys)
 
 
-def _show_rows(
-    grid: Grid, rows: list[GridRow], keys: list[str], empty: str, catalogs: Catalogs
-) -> None:
-    if rows:
-        grid.show(rows, keys)
-    else:
-        problem = catalogs.problems[0] if catalogs.problems else empty
-        grid.show_notice(problem, failed=bool(catalogs.problems))
+def paint_costs(screen: DOMNode, preview: PlanPreview, *, keep: bool) -> None:
+    """Show what the runs will cost."""
+    box = screen.query_one("#costs", Static)
+    if preview.problems or not preview.runs:
+        box.update(Text("Nothing can start; see the problems.", style="dim"))
+        return
+    run_costs = [run.cost for run in preview.runs]
+    text = Text()
+    for name, value in matrix.describe_costs(run_costs, preview.machine, time.time(), keep=keep):
+        text.append(f"{name:<7} ", style="dim")
+        text.append(f"{value}\n")
+    if preview.equal_suite:
+        text.append("again   ", style="dim")
+        text.append(f"the same plan is {preview.equal_suite}\n")
+    box.update(text)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from workbench.tui.view_models import form_fields
 from workbench.tui.view_models.form_fields import Setting
+from workbench.tui.view_models.plan import groups
 
 PLANNED: Final = ("train", "evaluate", "infer")
 """Tasks that a person chooses; the others belong to cost probes and folds."""
@@ -172,7 +173,11 @@ def _read_engines(problems: list[str]) -> tuple[EngineEntry, ...]:
     for name in catalog.names():
         try:
             engine = catalog.load(name)
-            form = form_fields.settings_of_schema(engine.Params.model_json_schema())
+            titles = groups.section_titles(engine.Params)
+            form = tuple(
+                replace(setting, group=titles.get(setting.name, ""))
+                for setting in form_fields.settings_of_schema(engine.Params.model_json_schema())
+            )
         except Exception as error:
             problems.append(f"engine {name}: {error}")
             continue
@@ -182,8 +187,11 @@ def _read_engines(problems: list[str]) -> tuple[EngineEntry, ...]:
     return tuple(entries)
 
 
-def read_subsets(cache_root: Path, problems: list[str]) -> tuple[SubsetEntry, ...]:
-    """Every subset; failures are appended to `problems`."""
+def read_subsets(
+    cache_root: Path, problems: list[str], data_root: Path | None = None
+) -> tuple[SubsetEntry, ...]:
+    """Every subset; failures are appended to `problems`. `data_root`: folder of data that do not
+    ship; None: the local hub cache."""
     from datasets_mm import catalog
     from results.text.sanitize import clean_line
 
@@ -191,7 +199,7 @@ def read_subsets(cache_root: Path, problems: list[str]) -> tuple[SubsetEntry, ..
     for name in _read_names(catalog.names, problems):
         try:
             row = catalog.summary(name, cache_root)
-            problem = catalog.find_problem(name, None) or ""
+            problem = catalog.find_problem(name, data_root) or ""
         except Exception as error:
             entries.append(SubsetEntry(clean_line(name), problem=clean_line(str(error))))
             continue

@@ -21,6 +21,7 @@ class GridCell(NamedTuple):
 
 CellLike = str | GridCell
 GridRow = tuple[CellLike, ...]
+"""Cells by column; of a row with fewer cells than columns the last takes the rest of the line."""
 
 
 @dataclass(frozen=True, slots=True)

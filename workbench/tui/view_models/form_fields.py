@@ -42,6 +42,8 @@ class Setting:
     open_low: bool = False
     """`low` itself is excluded."""
     open_high: bool = False
+    group: str = ""
+    """Title of its group; empty: of the plan itself."""
 
     @property
     def limits(self) -> str:

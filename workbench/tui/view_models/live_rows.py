@@ -44,7 +44,8 @@ SUITES: Final = (
     GridColumn("mark", "", 1, rank=0),
     GridColumn("name", "suite", 30, grow=30, rank=0),
     GridColumn("state", "state", 9, rank=1),
-    GridColumn("runs", "runs", 8, right=True, rank=2),
+    GridColumn("runs", "runs", 7, right=True, rank=2),
+    GridColumn("about", "", 16, grow=60, rank=3),
 )
 GLYPHS: Final = {
     "queued": GridCell("◌", "dim"),
@@ -126,6 +127,7 @@ def suite_rows(suites: Sequence[SuiteEntry]) -> list[GridRow]:
             GridCell(suite.name, "strong" if suite.busy else ""),
             GridCell(suite.state, "error" if suite.state in ("lost", "unreadable") else "dim"),
             "1 run" if suite.runs == 1 else f"{suite.runs} runs",
+            GridCell(suite.about, "dim"),
         )
         for suite in suites
     ]

@@ -10,6 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from workbench.tui.view_models.plan.costs import (
+    NO_COST,
+    UNKNOWN_MACHINE,
+    MachineState,
+    RunCost,
+)
+from workbench.tui.view_models.plan.earlier import EarlierRuns
+
 NOTHING = "none"
 """Subset and model of an engine that needs neither."""
 
@@ -80,6 +88,17 @@ def draft_from_table(
     )
 
 
+def read_plan_table(path: Path) -> dict[str, Any]:
+    """The table of a plan file, as presets have it.
+
+    Raises:
+        PlanError: the file cannot be read or is wrong.
+    """
+    from workbench.planning import plan
+
+    return plan.load(path).model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
 @dataclass(frozen=True, slots=True)
 class PreviewRun:
     """One run that the plan would start."""
@@ -90,6 +109,9 @@ class PreviewRun:
     model: str
     seed: int
     repeat: int
+    part: str = ""
+    """Fold, variant or block that tells it from other runs of its subset and model."""
+    cost: RunCost = NO_COST
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +124,19 @@ class PlanPreview:
     problems: tuple[str, ...] = ()
     expected: str = ""
     """Time and accuracy that a document states for these runs; empty: none."""
+    machine: MachineState = UNKNOWN_MACHINE
+    equal_suite: str = ""
+    """Name of a suite with the same plan; empty: there is none."""
 
 
-def check_draft(draft: PlanDraft, cache_root: Path, log_root: Path) -> PlanPreview:
-    """Expand the draft with the real plan code; errors become `problems`."""
+def check_draft(
+    draft: PlanDraft, cache_root: Path, log_root: Path, earlier: EarlierRuns
+) -> PlanPreview:
+    """Expand the draft with the real plan code and price it; errors become `problems`."""
     from results.text.sanitize import clean, clean_line
     from workbench.memory_estimate import expectations
-    from workbench.planning import expand, plan
+    from workbench.planning import expand, folds, plan
+    from workbench.tui.view_models.plan import pricing
 
     try:
         if missing := _missing(draft):
@@ -124,14 +152,21 @@ def check_draft(draft: PlanDraft, cache_root: Path, log_root: Path) -> PlanPrevi
         return PlanPreview(problems=tuple(map(clean_line, error.problems)))
     except Exception as error:
         return PlanPreview(problems=(clean_line(f"{type(error).__name__}: {error}"),))
+    device = pricing.find_device(suite_plan)
+    priced = pricing.price_runs(specs, cache_root, earlier.read(), device)
     runs = tuple(
-        PreviewRun(s.run_id, s.engine, clean_line(s.subset), clean_line(s.model), s.seed, s.repeat)
-        for s in specs
-    )
+        PreviewRun(
+            spec.run_id, spec.engine, clean_line(spec.subset), clean_line(spec.model), spec.seed,
+            spec.repeat, clean_line(folds.fold_label(spec) or spec.label, 40), cost,
+        )
+        for spec, cost in zip(specs, priced, strict=True)
+    )  # fmt: skip
     figures = "; ".join(
         recipe.brief() for recipe in expectations.plan_expectations(suite_plan, cache_root)
     )
-    return PlanPreview(runs, clean(toml), file, (), figures)
+    machine = pricing.read_machine(device, log_root)
+    equal = pricing.find_equal_plan(toml, log_root)
+    return PlanPreview(runs, clean(toml), file, (), figures, machine, equal)
 
 
 def _missing(draft: PlanDraft) -> tuple[str, ...]:

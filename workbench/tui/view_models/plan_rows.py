@@ -5,31 +5,22 @@ from __future__ import annotations
 from typing import Final
 
 from workbench.output_language import translate
-from workbench.suites import quantities as q
-from workbench.tui.view_models.catalog import Catalogs, PresetEntry, SubsetEntry
-from workbench.tui.view_models.cells import CellLike, GridCell, GridColumn, GridRow
-from workbench.tui.view_models.plan_draft import PlanDraft, PlanPreview
+from workbench.tui.view_models.catalog import Catalogs, PresetEntry
+from workbench.tui.view_models.cells import GridCell, GridColumn, GridRow
+from workbench.tui.view_models.plan_draft import PlanPreview
 
 NAMES: Final = GridColumn("name", "name", 16, grow=20)
 SUBSETS: Final = (
     GridColumn("mark", "", 1, rank=0),
     GridColumn("name", "subset", 15, grow=14, rank=0, middle_cut=True),
-    GridColumn("rows", "queries", 8, right=True, rank=1),
+    GridColumn("rows", "queries", 7, right=True, rank=1),
     GridColumn("corpus", "corpus", 8, right=True, rank=3),
-    GridColumn("state", "", 9, rank=2),
+    GridColumn("state", "", 7, grow=2, rank=2),
 )
 MODELS: Final = (
     GridColumn("mark", "", 1, rank=0),
     GridColumn("name", "model", 15, grow=14, rank=0, middle_cut=True),
-    GridColumn("about", "", 16, grow=40, rank=1),
-)
-RUNS: Final = (
-    GridColumn("number", "", 2, right=True, rank=0),
-    GridColumn("subset", "subset", 13, grow=14, rank=0, middle_cut=True),
-    GridColumn("model", "model", 12, grow=14, rank=0, middle_cut=True),
-    GridColumn("engine", "engine", 10, rank=3),
-    GridColumn("seed", "seed", 6, right=True, rank=1),
-    GridColumn("repeat", "repeat", 6, right=True, rank=2),
+    GridColumn("about", "", 8, grow=60, rank=1),
 )
 LISTED: Final = (
     GridColumn("name", "name", 16, grow=14, rank=0),
@@ -41,36 +32,6 @@ PRESETS: Final = (
     GridColumn("expected", "expected", 20, rank=1),
     GridColumn("about", "", 24, grow=60, rank=2),
 )
-ON: Final = GridCell("●", "accent")
-OFF: Final = GridCell("○", "dim")
-
-
-def subset_rows(catalogs: Catalogs, draft: PlanDraft) -> list[GridRow]:
-    """Every subset; those of other engines are dim."""
-    return [
-        _subset_row(
-            entry,
-            chosen=entry.name in draft.subsets,
-            fits=catalogs.is_for(entry, draft.engine),
-        )
-        for entry in catalogs.subsets
-    ]
-
-
-def _subset_row(entry: SubsetEntry, *, chosen: bool, fits: bool) -> GridRow:
-    if not fits:  # dim throughout; the plan's check says which engine it is for
-        counts = [GridCell(q.count(n), "dim") for n in (entry.rows, entry.corpus_rows)]
-        mark = ON if chosen else GridCell(" ")
-        return (mark, GridCell(entry.name, "dim"), *counts, GridCell(entry.form, "dim"))
-    return (
-        ON if chosen else OFF,
-        GridCell(entry.name, "strong" if chosen else ""),
-        _count(entry.rows),
-        _count(entry.corpus_rows),
-        GridCell("a copy", "error")
-        if entry.expected_rows
-        else _state(entry.problem, built=entry.built),
-    )
 
 
 def describe_entry(catalogs: Catalogs, kind: str, key: str | None) -> tuple[str, bool]:
@@ -119,14 +80,9 @@ def preset_rows(entries: tuple[PresetEntry, ...]) -> tuple[list[GridRow], list[s
     return rows, [*(p.name for p in entries), ""]
 
 
-def _count(number: int | None) -> CellLike:
-    return GridCell(q.count(number), "dim" if number is None else "")
-
-
-def _state(problem: str, *, built: bool) -> CellLike:
-    if problem:
-        return GridCell("missing", "error")
-    return GridCell("built", "") if built else GridCell("not built", "dim")
+def suite_row(name: str, about: str, state: str) -> GridRow:
+    """Row of an earlier suite among the presets."""
+    return (name, state, GridCell(about, "dim"))
 
 
 def count_words(number: int, word: str) -> str:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 import time
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -35,6 +37,8 @@ class SuiteEntry:
     detail: str
     started_wall: float | None
     runs: int
+    about: str = ""
+    """Subsets, models and settings of its plan: what tells it from suites of the same name."""
 
     @property
     def busy(self) -> bool:
@@ -88,7 +92,25 @@ def _read_entry(folder: Path) -> SuiteEntry:
         runs = len(suite.list_run_names(folder))
     except OSError:
         state, runs = "unreadable", 0
-    return SuiteEntry(clean_line(folder.name), folder, state, detail, started, runs)
+    about = _describe_plan(folder / "plan.toml")
+    return SuiteEntry(clean_line(folder.name), folder, state, detail, started, runs, about)
+
+
+@lru_cache(maxsize=2048)
+def _describe_plan(path: Path) -> str:
+    """`emoji_train × clip-nano · epochs=2`; a plan file never changes."""
+    from results.text import formats
+    from results.text.sanitize import clean_line
+
+    try:
+        plan = tomllib.loads(path.read_text("utf-8"))
+        names = [", ".join(map(str, plan.get(key) or ())) for key in ("subsets", "models")]
+        settings = formats.settings(plan.get("settings") or {})
+        label = str(plan.get("label") or "")
+    except (OSError, ValueError, TypeError, AttributeError):
+        return ""
+    parts = (label, " × ".join(name for name in names if name), settings)
+    return clean_line(" · ".join(part for part in parts if part), 200)
 
 
 class SuiteFeed:

@@ -1,19 +1,20 @@
 """Settings form: a list of settings, an editor line, and a description of the current setting.
 
 One list instead of forty input boxes: it is one stop of the Tab key and fits into 24 lines. Space
-or Enter toggles a switch, opens the choices, or edits a value in the line below.
+or Enter opens a group, toggles a switch, opens the choices, or edits a value in the line below.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from rich.text import Text
 from textual import on
+from textual.actions import SkipAction
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Container, Horizontal, Vertical
 from textual.message import Message
 from textual.widgets import Input, Static
 
@@ -26,6 +27,7 @@ from workbench.tui.view_models.form_fields import (
     next_value,
     parse_value,
 )
+from workbench.tui.view_models.plan import groups
 from workbench.tui.widgets.grid import Grid
 
 COLUMNS: Final = (
@@ -64,11 +66,17 @@ class SettingsForm(Vertical):
         self._values: dict[str, Any] = {}
         self._model_defaults: Mapping[str, Mapping[str, Any]] = {}
         self._editing: Setting | None = None
+        self._opened = {groups.OFTEN}
+        """Titles of the groups that are open."""
+        self._search = ""
+        self.describe_earlier: Callable[[str], str] = lambda _: ""
+        """Name of a setting -> earlier values with their results."""
 
     def compose(self) -> ComposeResult:
-        """List, sentence, editor."""
-        yield Grid(COLUMNS, header=False, notice="Loading settings …", id="settings-grid")
-        yield Static("", id="settings-about")
+        """List, description, editor."""
+        with Container(id="settings-main"):
+            yield Grid(COLUMNS, header=False, notice="Loading settings …", id="settings-grid")
+            yield Static("", id="settings-about")
         with Horizontal(id="settings-editor"):
             yield Static("", id="settings-prompt")
             yield Input(compact=True, id="settings-input")
@@ -85,10 +93,56 @@ class SettingsForm(Vertical):
         """
         self._settings, self._values = tuple(settings), dict(values)
         self._model_defaults = model_defaults or {}
-        rows = [self._row(s) for s in self._settings]
-        self.query_one(Grid).show(rows, [s.name for s in self._settings])
+        self._paint()
         if not self._editing:
             self._show_description()
+
+    def _paint(self) -> None:
+        """Show the groups, or what the search finds in all of them."""
+        grid = self.query_one(Grid)
+        rows: list[GridRow] = []
+        keys: list[str] = []
+        if self._search:
+            fitting = groups.search_settings(self._settings, self._search)
+            rows, keys = [self._row(s) for s in fitting], [s.name for s in fitting]
+        else:
+            for group in groups.group_settings(self._settings, self._values, self._opened):
+                is_open = group.title in self._opened
+                count = "" if is_open else f" {len(group.settings)}"
+                rows.append((GridCell(f"{'▾' if is_open else '▸'} {group.title}{count}", "dim"),))
+                keys.append(group.key)
+                if is_open:
+                    rows += [self._row(setting) for setting in group.settings]
+                    keys += [setting.name for setting in group.settings]
+        if rows or not self._search:
+            grid.show(rows, keys)
+        else:
+            grid.show_notice("No setting has all these words; Esc clears the search.")
+
+    def search(self, text: str) -> None:
+        """Show the settings that have all words of the text; empty: the groups."""
+        self._search = text.strip()
+        self._paint()
+        self._show_description()
+
+    def reveal(self, name: str) -> None:
+        """Open the group of a setting and place the cursor on it."""
+        grid = self.query_one(Grid)
+        if name not in grid.keys:
+            setting = next((s for s in self._settings if s.name == name), None)
+            self._opened.add((setting.group if setting else "") or groups.PLAN)
+            self._search = ""
+            self._paint()
+        if name in grid.keys:
+            grid.cursor = list(grid.keys).index(name)
+
+    def focus_list(self) -> None:
+        """Focus the list, its cursor on a setting."""
+        grid = self.query_one(Grid)
+        if groups.heading_title(grid.key or ""):
+            grid.cursor = min(1, len(grid.keys) - 1)
+        grid.focus()
+        self._show_description()
 
     def value(self, setting: Setting) -> Any:
         """Current value; the engine's default if models have different defaults."""
@@ -140,6 +194,10 @@ class SettingsForm(Vertical):
     @on(Grid.Toggled)
     def _open(self, event: Grid.Moved) -> None:
         event.stop()
+        if title := groups.heading_title(event.grid.key or ""):
+            self._opened ^= {title}
+            self._paint()
+            return
         setting = self.current
         if setting is None or setting.kind == "other":
             return
@@ -181,8 +239,9 @@ class SettingsForm(Vertical):
 
     def action_cancel(self) -> None:
         """Leave the editor without a change."""
-        if self._editing:
-            self._leave()
+        if not self._editing:
+            raise SkipAction  # the screen may have a search to leave
+        self._leave()
 
     def _leave(self) -> None:
         self._editing = None
@@ -207,14 +266,18 @@ class SettingsForm(Vertical):
     def _show_description(self) -> None:
         setting = self._editing or self.current
         if setting is None:
-            self._show_sentence("")
+            title = groups.heading_title(self.query_one(Grid).key or "")
+            self._show_sentence("Enter opens or closes the group." if title else "")
             return
         default = format_value(setting.default) or "not set"
         tail = "" if setting.required else f" Default: {default}."
         if by := self._model_defaults.get(setting.name):
             tail = f" By model: {', '.join(f'{m} {format_value(v)}' for m, v in by.items())}."
         about = setting.about.rstrip(".")
-        self._show_sentence(f"{about}.{tail}" if about else tail.strip())
+        text = f"{about}.{tail}" if about else tail.strip()
+        limits = f" Limits: {setting.limits}." if setting.limits else ""
+        earlier = self.describe_earlier(setting.name)
+        self._show_sentence(f"{text}{limits}" + (f"\n{earlier}" if earlier else ""))
 
     def _show_sentence(self, text: str, *, failed: bool = False) -> None:
         line = self.query_one("#settings-about", Static)

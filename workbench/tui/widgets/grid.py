@@ -217,18 +217,22 @@ class Grid(ScrollView, can_focus=True):
             over = _without_color(self.get_component_rich_style(name))
         base = self.rich_style + over
         segments = [Segment(" ", base)]
-        cells = self.rows[row]
-        if len(cells) == 1 and len(self.columns) > 1:  # a heading between the rows
-            text, tone = cells[0] if isinstance(cells[0], GridCell) else (cells[0], "")
-            style = self.get_component_rich_style(f"grid--{tone}") + over if tone else base
-            return Strip([Segment(" ", base), Segment(_fit(text, width - 1), style)], width)
-        for number, (index, column, room) in enumerate(self.layout_columns(width - 2)):
-            value = cells[index] if index < len(cells) else ""
+        cells, used = self.rows[row], 0
+        for number, (index, column, cells_wide) in enumerate(self.layout_columns(width - 2)):
+            room = cells_wide
+            if index >= len(cells):
+                break
+            short = index == len(cells) - 1 < len(self.columns) - 1
+            if short:  # its last cell takes the rest of the line
+                room = max(room, width - 2 - used)
+            used += room + GAP
+            value = cells[index]
             text, tone = value if isinstance(value, GridCell) else (value, "")
             style = self.get_component_rich_style(f"grid--{tone}") + over if tone else base
             if number:
                 segments.append(Segment(" " * GAP, base))
-            fitted = _fit(text, room, right=column.right, middle=column.middle_cut)
+            plain = column.middle_cut and not short
+            fitted = _fit(text, room, right=column.right and not short, middle=plain)
             segments.append(Segment(fitted, style))
         return Strip(segments).adjust_cell_length(width, base)
 

@@ -1,4 +1,4 @@
-"""Preview of the plan file and of the command that starts it."""
+"""Preview of the plan file."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from textual.widgets import Static
 
 
 class PlanFileView(VerticalScroll):
-    """Command and TOML, read-only."""
+    """TOML, read-only."""
 
     def compose(self) -> ComposeResult:
-        """Command first, since it is short and gets copied."""
-        yield Static("", id="plan-command")
+        """One text."""
         yield Static("", id="plan-toml")
 
-    def show(self, toml: str, command: str) -> None:
-        """Show a plan; the texts must be sanitized."""
-        self.query_one("#plan-command", Static).update(Text(command))
+    def show(self, toml: str) -> None:
+        """Show a plan; the text must be sanitized."""
         self.query_one("#plan-toml", Static).update(Text(toml or "No plan yet."))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from textual.widgets import Static
 
 from tests.workbench.planning.test_trained_models import left
 from tests.workbench.tui import sample_suites
@@ -16,6 +17,7 @@ from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
 from workbench.tui.screens.live import LiveScreen
 from workbench.tui.screens.plan import PlanScreen
 from workbench.tui.system import cli_commands
+from workbench.tui.widgets.form import SettingsForm
 from workbench.tui.widgets.grid import Grid
 
 
@@ -32,7 +34,8 @@ async def test_plan_starts_from_a_preset_and_shows_its_runs(app: WorkbenchApp, s
         assert "clip-nano" in text
         if size[0] >= 110:
             assert "workbench run" in text
-            assert "schema = 1" in text
+            await pilot.press("v")
+            await until(pilot, lambda: "schema = 1" in screen_text(pilot))
 
 
 async def test_plan_by_keys_alone(app: WorkbenchApp) -> None:
@@ -54,9 +57,10 @@ async def test_a_number_is_edited_checked_and_put_back(app: WorkbenchApp) -> Non
         screen = await ready(pilot, app)
         grid = screen.query_one("#settings-grid", Grid)
         grid.focus()
-        grid.cursor = list(grid.keys).index("repeats")
+        screen.query_one(SettingsForm).reveal("repeats")
         await pilot.press("enter", "backspace", "x", "enter")
-        assert "repeats: 'x' is not a whole number" in screen_text(pilot)
+        about = screen.query_one("#settings-about", Static)
+        assert "repeats: 'x' is not a whole number" in str(about.render())
         assert not screen.draft.suite.get("repeats")
         await pilot.press("backspace", "3", "enter")
         await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 12)
@@ -77,10 +81,10 @@ async def test_a_switch_turns_and_a_choice_is_chosen(app: WorkbenchApp) -> None:
         choice = next(s for s in engine.settings if s.kind == "choice")
         grid = screen.query_one("#settings-grid", Grid)
         grid.focus()
-        grid.cursor = list(grid.keys).index(switch.name)
+        screen.query_one(SettingsForm).reveal(switch.name)
         await pilot.press("space")
         assert screen.draft.settings[switch.name] is not switch.default
-        grid.cursor = list(grid.keys).index(choice.name)
+        screen.query_one(SettingsForm).reveal(choice.name)
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
         await pilot.press("home", "down", "enter")
@@ -93,7 +97,7 @@ async def test_escape_leaves_the_editor_without_a_change(app: WorkbenchApp) -> N
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await ready(pilot, app)
         grid = screen.query_one("#settings-grid", Grid)
-        grid.focus()
+        await pilot.press("s")
         before = screen.draft
         await pilot.press("enter", "z", "q", "1", "escape")
         assert screen.draft == before
@@ -273,7 +277,7 @@ async def test_trained_runs_are_models_with_engine_subset_and_metric(
         assert f"recall@1 {score} on okvqa_test" in screen_text(pilot)
         form = screen.query_one("#settings-grid", Grid)
         form.focus()
-        form.cursor = list(form.keys).index("task")
+        screen.query_one(SettingsForm).reveal("task")
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
         await pilot.press("home", "down", "enter")
@@ -294,3 +298,79 @@ async def test_a_run_that_has_ended_meanwhile_is_listed_on_return(
         await pilot.press("1")
         await until(pilot, lambda: "run:01-a" in screen.query_one("#models", Grid).keys)
         assert screen.draft.preset == "demo", "the draft stays"
+
+
+KEYS = ["s", "enter", "1", "enter", "down", "enter", "3", "2", "enter", "f5", "y"]
+"""The newcomer's task: two subsets, two models, one epoch, batch 32, start. 22 keys before."""
+
+
+async def test_the_newcomers_suite_takes_eleven_keys(
+    app: WorkbenchApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+
+    async def pretend(arguments: list[str]) -> cli_commands.CommandResult:
+        commands.append(arguments)
+        return cli_commands.CommandResult(2, "", "not started in a test")
+
+    monkeypatch.setattr(cli_commands, "run_workbench", pretend)
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await ready(pilot, app)
+        for key in KEYS:
+            if key == "f5":
+                await until(pilot, lambda: screen.preview and "batch = 32" in screen.preview.toml)
+            if key == "y":
+                await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
+            await pilot.press(key)
+        await until(pilot, lambda: commands)
+        preview = screen.preview
+        assert preview is not None
+        assert len(KEYS) <= 12
+        assert dict(screen.draft.settings) == {"epochs": 1, "batch": 32}
+        assert {(run.subset, run.model) for run in preview.runs} == {
+            (subset, model)
+            for subset in ("emoji_train", "emoji_mm_train")
+            for model in ("clip-nano", "effnet-minilm")
+        }
+
+
+async def test_what_cannot_be_used_is_folded_and_found_by_words(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await ready(pilot, app)
+        grid = screen.query_one("#subsets", Grid)
+        assert "oven_train" not in grid.keys
+        grid.cursor = list(grid.keys).index("fold:data")
+        await pilot.press("enter")
+        assert "oven_train" in grid.keys
+        await pilot.press("enter", "slash", *"oven", "enter")
+        assert set(grid.keys) == {"oven_train", "oven_val", "oven_test"}
+        assert screen.focused is grid
+        await pilot.press("escape")
+        assert "oven_train" not in grid.keys
+        await pilot.press("s", "slash", *"clip", "space", *"norm", "enter")
+        form = screen.query_one("#settings-grid", Grid)
+        assert list(form.keys) == ["max_grad_norm"]
+        await pilot.press("escape")
+        assert "epochs" in form.keys
+
+
+async def test_runs_that_are_done_are_kept_and_their_costs_shown(
+    app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied: list[str] = []
+    monkeypatch.setattr(app, "copy_to_clipboard", copied.append)
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await ready(pilot, app)
+        spec = sample_suites.demo_specs(log_root, app.cache_root)[0]
+        sample_suites.append_record(log_root, sample_suites.record_of(spec, seconds=100.0))
+        screen.change(replace(screen.draft))
+        await until(pilot, lambda: screen.preview and any(r.cost.done for r in screen.preview.runs))
+        await until(pilot, lambda: "--keep-done" in screen_text(pilot))
+        text = screen_text(pilot)
+        assert "✓ done" in text
+        assert "F5  Start 3 runs" in text
+        await pilot.press("y")
+        assert copied[0].endswith("--keep-done")
+        await pilot.press("f")
+        await until(pilot, lambda: "F5  Start 4 runs" in screen_text(pilot))
+        assert "--keep-done" not in screen_text(pilot)

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from workbench.tui.view_models import plan_rows
-from workbench.tui.view_models.catalog import Catalogs, EngineEntry, SubsetEntry
-from workbench.tui.view_models.cells import GridCell
-from workbench.tui.view_models.plan_draft import PlanDraft
+from workbench.tui.view_models.catalog import Catalogs, SubsetEntry
 
 
-def test_a_subset_of_another_engine_is_dim_throughout() -> None:
-    engine = EngineEntry("captioning", form="captions")
-    fits, other, broken = (
-        SubsetEntry("a", rows=5, form="captions"),
-        SubsetEntry("b", rows=5, form="passages", problem="no data"),
-        SubsetEntry("c", problem="its file is wrong"),
-    )
-    known = Catalogs(engines=(engine,), subsets=(fits, other, broken))
-    assert [known.is_for(s, "captioning") for s in known.subsets] == [True, False, True]
-    rows = plan_rows.subset_rows(known, PlanDraft(engine="captioning", subsets=("a",)))
-    assert rows[0][1] == GridCell("a", "strong")
-    assert {cell.tone for cell in rows[1][1:] if isinstance(cell, GridCell)} == {"dim"}
-    assert rows[1][-1] == GridCell("passages", "dim")
-    assert rows[2][-1] == GridCell("missing", "error")
+def test_a_built_copy_is_told_with_its_folder_and_what_it_lacks() -> None:
+    copy = SubsetEntry("a", "A", rows=200, built=True, expected_rows=76_000, data_root="/copy")
+    text, failed = plan_rows.describe_entry(Catalogs(subsets=(copy,)), "subsets", "a")
+    assert text == "built from /copy: 200 of the 76,000 records of the recipe · A"
+    assert not failed
+
+
+def test_an_earlier_suite_is_a_start_like_a_preset() -> None:
+    name, state, about = plan_rows.suite_row("week-1a2b", "a × m · epochs=2", "ended")
+    assert (name, state, about.text) == ("week-1a2b", "ended", "a × m · epochs=2")

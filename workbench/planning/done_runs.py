@@ -1,0 +1,49 @@
+"""Runs that a log root has completed with the same settings, so that a new suite may keep them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from engines.protocol import RunSpec
+from results.records import query, store
+from results.records.schema import RunRecord
+
+
+def work_key(
+    engine: str, task: str, subset: str, model: str, params: Mapping[str, Any], lot: tuple[int, int]
+) -> str:
+    """Equal for equal work: engine, task, subset, model, all settings, seed and repeat (`lot`)."""
+    content = [engine, task, subset, model, params, lot]
+    return json.dumps(content, sort_keys=True, default=str)
+
+
+def spec_key(spec: RunSpec) -> str:
+    """`work_key` of a run that is planned."""
+    lot = (spec.seed, spec.repeat)
+    return work_key(spec.engine, spec.task, spec.subset, spec.model, spec.params, lot)
+
+
+def find_done_runs(specs: Sequence[RunSpec], log_root: Path) -> dict[str, RunRecord]:
+    """Run id -> record of an earlier run that did the same work and completed.
+
+    A run that a later one needs is left out: that one reads its folder. So are cost probes and
+    trials.
+
+    Raises:
+        NewerSchemaError, OSError: results.jsonl cannot be read.
+    """
+    keys = {spec_key(spec): spec.run_id for spec in specs if not (spec.probe or spec.trial)}
+    needed = {need for spec in specs for need in spec.needs}
+    done = {}
+    for record in query.last_attempts(store.read_records(log_root / "results.jsonl")):
+        identity = record.identity
+        lot = (identity.seed, identity.repeat)
+        key = work_key(
+            identity.engine, identity.task, identity.subset, identity.model, identity.params, lot
+        )
+        if (run_id := keys.get(key)) and record.exit.cause == "completed" and run_id not in needed:
+            done[run_id] = record
+    return done

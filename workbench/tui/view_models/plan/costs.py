@@ -1,0 +1,170 @@
+"""What a plan will cost: steps, time and memory of each run, from earlier runs of this machine.
+
+Time: seconds of an earlier run that do not grow with the steps, plus its training seconds times the
+ratio of the samples. Nothing is extrapolated from other models. Pure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from results.text import formats
+from workbench.tui.view_models.plan.earlier import EarlierRun
+
+SIZES: Final = (
+    "batch", "image_size", "max_length", "precision", "frames", "long_side", "quantize",
+    "gradient_checkpointing", "nproc_per_node",
+)  # fmt: skip
+"""Settings that change the time or the memory of a step most."""
+MIN_INTERVAL_RUNS: Final = 3
+"""Fewer runs give no interval."""
+MOST_VALUES: Final = 5
+"""Earlier values of a setting that are shown."""
+QUANTILES: Final = {2: 4.303}
+"""97.5 % point of Student's t below three degrees of freedom."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimeEstimate:
+    """Seconds of a run, with a prediction interval at 95 % where enough runs are known."""
+
+    seconds: float
+    half_width: float | None
+    count: int
+    """Earlier runs that it rests on."""
+    other_subset: str = ""
+    """It rests on runs on this subset, not on the run's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunCost:
+    """Costs of one planned run; None: not known."""
+
+    steps: int | None = None
+    time: TimeEstimate | None = None
+    memory: int | None = None
+    """Bytes at the peak."""
+    memory_source: str = ""
+    disk: int | None = None
+    done: str = ""
+    """Suite of an earlier run that did the same and completed; empty: none did."""
+    done_wall: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MachineState:
+    """What this machine has for a plan. Bytes; None: not known."""
+
+    memory: int | None = None
+    memory_name: str = ""
+    """`host` or the GPU's name."""
+    disk: int | None = None
+    busy: str = ""
+    """Which suite holds the device; empty: it is free."""
+
+
+NO_COST: Final = RunCost()
+UNKNOWN_MACHINE: Final = MachineState()
+
+
+def select_earlier(
+    engine: str, subset: str, model: str, params: dict[str, Any], runs: Sequence[EarlierRun]
+) -> list[EarlierRun]:
+    """The earlier runs that are most alike: of the same model on this subset with these sizes,
+    else with others, else on the subset that was trained last."""
+    same_model = [run for run in runs if (run.engine, run.model) == (engine, model)]
+    same_subset = [run for run in same_model if run.subset == subset]
+    sizes = {name: params[name] for name in SIZES if name in params}
+    alike = [r for r in same_subset if {n: r.params.get(n) for n in sizes} == sizes]
+    if alike or same_subset or not same_model:
+        return alike or same_subset
+    return [run for run in same_model if run.subset == same_model[-1].subset]
+
+
+def estimate_time(
+    steps: int | None, params: dict[str, Any], subset: str, runs: Sequence[EarlierRun]
+) -> TimeEstimate | None:
+    """Seconds of a run with these steps; `runs`: of `select_earlier`. None: no run tells."""
+    estimates = [s for run in runs if (s := _scale_seconds(run, steps, params)) is not None]
+    if not estimates:
+        return None
+    count, mean = len(estimates), sum(estimates) / len(estimates)
+    half = None
+    if count >= MIN_INTERVAL_RUNS:
+        from results.records.cost_forecasts import student_t_quantile  # it imports pydantic
+
+        deviation = math.sqrt(sum((s - mean) ** 2 for s in estimates) / (count - 1))
+        quantile = QUANTILES.get(count - 1) or student_t_quantile(count - 1)
+        half = quantile * deviation * math.sqrt(1 + 1 / count)
+    other = runs[0].subset if runs[0].subset != subset else ""
+    return TimeEstimate(mean, half, count, other)
+
+
+def _scale_seconds(run: EarlierRun, steps: int | None, params: dict[str, Any]) -> float | None:
+    if run.seconds is None:
+        return None
+    if steps is None or not run.steps or run.training_seconds is None:
+        return run.seconds if steps is None and not run.steps else None
+    samples = steps * _step_samples(params)
+    earlier_samples = run.steps * _step_samples(run.params)
+    rest = max(0.0, run.seconds - run.training_seconds)
+    return rest + run.training_seconds * samples / earlier_samples
+
+
+def _step_samples(params: Any) -> int:
+    factors = ("batch", "gradient_accumulation_steps", "nproc_per_node")
+    return math.prod(int(params.get(name) or 1) for name in factors)
+
+
+def describe_values(engine: str, name: str, runs: Sequence[EarlierRun]) -> str:
+    """`Earlier: 1 (3 runs, best recall@1 0.330), 8 (41 runs, …)`: values of a setting of the
+    engine in completed runs, the most frequent first; empty: there is none."""
+    by_value: dict[str, list[EarlierRun]] = {}
+    for run in runs:
+        value = run.params.get(name)
+        if run.engine == engine and value not in (None, "", [], ()):
+            by_value.setdefault(_value_text(value), []).append(run)
+    frequent = sorted(by_value.items(), key=lambda item: -len(item[1]))[:MOST_VALUES]
+    texts = []
+    for value, group in frequent:
+        count = "1 run" if len(group) == 1 else f"{len(group)} runs"
+        metrics = {run.metric for run in group if run.score is not None}
+        if len(metrics) == 1:
+            best = max(run.score for run in group if run.score is not None)
+            count += f", best {metrics.pop()} {best:.3f}"
+        texts.append(f"{value} ({count})")
+    return f"Earlier: {', '.join(texts)}." if texts else ""
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def sum_times(costs: Sequence[RunCost]) -> tuple[TimeEstimate | None, int]:
+    """(sum over the runs to do, number of runs without an estimate)."""
+    open_costs = [cost for cost in costs if not cost.done]
+    times = [cost.time for cost in open_costs if cost.time is not None]
+    if not times:
+        return None, len(open_costs)
+    halves = [time.half_width for time in times]
+    half = None
+    if None not in halves:
+        half = math.sqrt(sum((width or 0.0) ** 2 for width in halves))
+    total = TimeEstimate(sum(t.seconds for t in times), half, max(t.count for t in times))
+    return total, len(open_costs) - len(times)
+
+
+def format_time(time: TimeEstimate | None) -> str:
+    """`4:40`, `4:40 [4:10, 5:10]`; a dash if it is not known."""
+    if time is None:
+        return "–"
+    text = formats.clock(time.seconds)
+    if time.half_width is None:
+        return text
+    low = formats.clock(max(0.0, time.seconds - time.half_width))
+    return f"{text} [{low}, {formats.clock(time.seconds + time.half_width)}]"

@@ -1,0 +1,115 @@
+"""Earlier runs of a log root, as far as a plan's costs need them; read in a thread."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+TAIL_BYTES: Final = 16 << 20
+"""Bytes read from the end of results.jsonl: about a thousand records."""
+TRAINING: Final = ("train", "warmup")
+"""Phases whose time grows with the steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierRun:
+    """One completed run. Seconds and bytes; None: not measured."""
+
+    suite: str
+    engine: str
+    subset: str
+    model: str
+    key: str
+    """`done_runs.work_key` of its work."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    started_wall: float | None = None
+    seconds: float | None = None
+    """Of the whole process; of a cost probe, forecast."""
+    training_seconds: float | None = None
+    """Of these, the seconds that grow with the steps."""
+    steps: int = 0
+    memory: int | None = None
+    """Peak: of the run's VRAM, on a CPU of its process tree."""
+    disk: int = 0
+    score: float | None = None
+    metric: str = ""
+
+
+class EarlierRuns:
+    """Reader of the completed runs of a log root; reads again only what has changed."""
+
+    def __init__(self, log_root: Path) -> None:
+        self._path = log_root / "results.jsonl"
+        self._mark: tuple[int, int] | None = None
+        self._runs: tuple[EarlierRun, ...] = ()
+
+    @property
+    def runs(self) -> tuple[EarlierRun, ...]:
+        """Those of the last `read`."""
+        return self._runs
+
+    def read(self) -> tuple[EarlierRun, ...]:
+        """The completed runs of this machine, oldest first; none if the file cannot be read."""
+        try:
+            status = self._path.stat()
+            mark = (status.st_size, status.st_mtime_ns)
+            if mark != self._mark:
+                self._runs, self._mark = tuple(_read_runs(self._path)), mark
+        except OSError:
+            self._runs, self._mark = (), None
+        return self._runs
+
+
+def _read_runs(path: Path) -> Iterator[EarlierRun]:
+    from results.records.migrations import migrate
+
+    here = platform.node()
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - TAIL_BYTES))
+        lines = file.read(TAIL_BYTES).split(b"\n")
+    for line in lines[1 if size > TAIL_BYTES else 0 :]:
+        if b'"completed"' not in line:
+            continue
+        try:
+            record = migrate(json.loads(line))
+            if record["environment"].get("hostname", "") == here:
+                yield _make_run(record)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue  # a torn line, or one of a later version
+
+
+def _make_run(record: Mapping[str, Any]) -> EarlierRun:
+    from workbench.planning import done_runs
+
+    identity, timing, memory = record["identity"], record["timing"], record["memory"]
+    if record["exit"]["cause"] != "completed" or record.get("forecast"):
+        raise ValueError("no completed run")
+    engine, task, subset, model = (identity[n] for n in ("engine", "task", "subset", "model"))
+    params = identity.get("params") or {}
+    lot = (identity.get("seed", 42), identity.get("repeat", 0))
+    phases = timing.get("phases") or {}
+    vram = memory["vram_process_peak"].get("value") or memory["vram_device_peak"].get("value")
+    metrics = [m for m in record.get("metrics") or () if m["split"] != "train"]
+    plain = [m for m in metrics if m["name"].lower() in ("recall@1", "accuracy")]
+    metric: Mapping[str, Any] = next(iter(plain or metrics), {})
+    return EarlierRun(
+        suite=identity["suite"],
+        engine=engine,
+        subset=subset,
+        model=model,
+        key=done_runs.work_key(engine, task, subset, model, params, lot),
+        params=params,
+        started_wall=record.get("started_wall"),
+        seconds=timing["end_to_end_seconds"].get("value"),
+        training_seconds=sum(phases.get(name, 0.0) for name in TRAINING) if phases else None,
+        steps=record.get("steps") or 0,
+        memory=int(vram or memory["rss_tree_peak"].get("value") or 0) or None,
+        disk=sum(artifact.get("size", 0) for artifact in record.get("artifacts") or ()),
+        score=metric.get("value"),
+        metric=metric.get("name", ""),
+    )
