@@ -164,8 +164,12 @@ def _noted_texts(standing: RunNotes) -> set[str]:
 
 def read_standing(log_root: Path, key: tuple[str, str]) -> RunNotes:
     """Current notes of a run or a suite, after all additions and withdrawals."""
-    standings = notes.reduce_notes(notes.read_notes(log_root / "notes.jsonl"))
-    return standings.get(key, RunNotes())
+    return read_standings(log_root).get(key, RunNotes())
+
+
+def read_standings(log_root: Path) -> dict[tuple[str, str], RunNotes]:
+    """Current notes of all runs and suites, by (suite, run id)."""
+    return notes.reduce_notes(notes.read_notes(log_root / "notes.jsonl"))
 
 
 def standing_lines(standing: RunNotes) -> list[tuple[str, str]]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from results.records import published_runs
 from results.records.schema import RunRecord
+from workbench.reporting import note_writer
 from workbench.reporting.period import Period
 from workbench.suites import suite
 from workbench.suites.suite import SuiteError
 
+TAG: Final = "tag:"
+"""How the name of everything that has a tag begins."""
 Names = tuple[str, str, str]
 """Suite, run id, label."""
 
@@ -51,7 +55,8 @@ def select_by_names(
     """Suites and runs by their names, in the order in which they are named.
 
     A suite is named by its name, a part of it, or its path; runs by id, label, `suite/id`,
-    `suite/label` or a part of `suite/id`; imported results by their suite or label.
+    `suite/label` or a part of `suite/id`; imported results by their suite or label; what has a
+    tag by `tag:WORD`.
 
     Args:
         log_root: Where suites lie.
@@ -81,6 +86,8 @@ def _select(
         folder = Path(name).absolute()
         return [SelectedSuite(folder.name, folder)]
     folders = {folder.name: folder for folder in suite.list_suites(log_root)}
+    if name.startswith(TAG):
+        return _select_tagged(log_root, name.removeprefix(TAG), folders)
     imported = [r for r in log_records if published_runs.is_imported(r)]
     suite_names = [*folders, *dict.fromkeys(r.identity.suite for r in imported)]
     suites = [s for s in suite_names if s == name] or [s for s in suite_names if name in s]
@@ -104,6 +111,22 @@ def _select(
     return [
         SelectedSuite(o, folders.get(o), frozenset(run[1] for run in matches if run[0] == o))
         for o in owners
+    ]
+
+
+def _select_tagged(log_root: Path, tag: str, folders: Mapping[str, Path]) -> list[SelectedSuite]:
+    """Runs and suites that a person has given the tag."""
+    runs: dict[str, set[str]] = {}
+    for (owner, run), noted in note_writer.read_standings(log_root).items():
+        if tag in noted.tags:
+            runs.setdefault(owner, set()).add(run)
+    if not runs:
+        raise SuiteError(
+            f"{log_root}: nothing has the tag '{tag}'; `workbench results note RUN --tag {tag}`"
+        )
+    return [
+        SelectedSuite(owner, folders.get(owner), None if "" in tagged else frozenset(tagged))
+        for owner, tagged in runs.items()
     ]
 
 

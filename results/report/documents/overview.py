@@ -19,7 +19,12 @@ from results.report.documents.run_titles import (
     main_runs,
     title_of_run,
 )
-from results.report.documents.summary import format_delta, headline_change, name_baseline
+from results.report.documents.summary import (
+    format_delta,
+    format_share,
+    headline_change,
+    name_baseline,
+)
 from results.report.suite_sections import (
     ReportInput,
     count_lines,
@@ -217,7 +222,7 @@ def value_cells(value: ValueChange, lang: str) -> tuple[TableCell, ...]:
     else:
         name = TableCell(translate(f"compare.cost {value.name}", lang), "value")
         before, after = (formats.cost(value.name, v) for v in (value.before, value.after))
-        delta = f"{(value.after / value.before - 1) * 100:+.1f} %" if value.before else "–"
+        delta = format_share(value)
     return name, *(TableCell(text, "value") for text in (before, after, delta)), verdict
 
 

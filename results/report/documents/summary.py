@@ -65,7 +65,7 @@ def ranking_table(page: ReportInput, ranking: Ranking) -> Table:
             TableCell(_name_place(page, entry), "value"),
             TableCell(formats.interval(entry.value, entry.low, entry.high), "value"),
             TableCell(formats.count(entry.n), "value"),
-            TableCell(translate(f"document.{entry.verdict}", lang), "value"),
+            TableCell(translate(f"document.rank {entry.verdict}", lang), "value"),
         )
         for number, entry in enumerate(ranking.places, 1)
     )
@@ -144,14 +144,24 @@ def _collapsed_splits(record: RunRecord) -> list[str]:
 
 
 def _list_period_changes(page: ReportInput) -> Iterator[str]:
-    """How many metrics are better, worse or alike against the earlier period."""
+    """How many metrics are better, worse or alike against the earlier period; costs where there are
+    no metrics.
+    """
     document, lang = page.document, page.lang
+    if document.period is None or not document.changes:
+        return
+    days = f"{document.period.earlier_first} – {document.period.earlier_last}"
     pairs = [(c, v) for c in document.changes if (v := headline_change(c))]
-    if not pairs or document.period is None:
+    if not pairs:
+        costs = [
+            (c, v) for c in document.changes for v in c.values if v.name == "wall" and v.before
+        ]
+        shares = [f"{title_of_run(page.view, c.run)} {format_share(v)}" for c, v in costs]
+        if shares:
+            yield translate("document.changed costs", lang).format(days, _join(shares))
         return
     counts = Counter(value.verdict for _, value in pairs)
     numbers = (counts["better"], counts["worse"], len(pairs) - counts["better"] - counts["worse"])
-    days = f"{document.period.earlier_first} – {document.period.earlier_last}"
     line = translate("document.changed", lang).format(days, *numbers)
     worse = [title_of_run(page.view, c.run) for c, v in pairs if v.verdict == "worse"]
     yield line + (translate("document.worse runs", lang).format(_join(worse)) if worse else "")
@@ -175,6 +185,11 @@ def _list_version_changes(page: ReportInput) -> Iterator[str]:
 def name_baseline(change: RunChange) -> str:
     """The other run's label, else its `suite/id`, the suite without date and time."""
     return escape(change.label) if change.label else code(short_suite_name(change.baseline))
+
+
+def format_share(value: ValueChange) -> str:
+    """`-9.1 %`: how a cost changed."""
+    return f"{(value.after / value.before - 1) * 100:+.1f} %" if value.before else "–"
 
 
 def format_delta(value: ValueChange) -> str:

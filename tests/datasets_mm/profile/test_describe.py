@@ -267,6 +267,13 @@ def test_a_known_profile_is_not_counted_again(typed: Path, monkeypatch: pytest.M
         describe(wanted(typed), silently)
 
 
+def test_only_what_is_known_is_given_where_nothing_may_be_scanned(typed: Path) -> None:
+    with pytest.raises(TargetError, match="was not described; `workbench data describe` does"):
+        describe(wanted(typed, cached=True), silently)
+    known = describe(wanted(typed), silently)
+    assert describe(wanted(typed, cached=True), silently) == known
+
+
 def test_parquet_is_read_under_our_names(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 

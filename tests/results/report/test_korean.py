@@ -123,9 +123,8 @@ def test_no_english_sentence_stands_in_a_korean_report(make, mixed, weekly) -> N
 
 
 def test_one_style_of_ending(make, mixed, weekly) -> None:
-    words = (ROOT / "results/text/lang/ko.toml").read_text() + (
-        ROOT / "results/text/lang/phrases.ko.toml"
-    ).read_text()
+    files = ("ko.toml", "documents.ko.toml", "phrases.ko.toml")
+    words = "".join((ROOT / "results/text/lang" / name).read_text() for name in files)
     for page in (words, *(page for _, page in pages(make, mixed, weekly))):
         assert not re.findall(r"[가-힣]*(?:습니다|입니다|됩니다|합니다|어요|해요)", page)
     assert not re.findall("그림|보류 (?:질문|손실)|가지치기", words), "field words: 이미지, 검증셋"

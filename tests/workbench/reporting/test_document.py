@@ -73,6 +73,18 @@ def test_names_of_suites_and_runs(root: Path) -> None:
     assert select(root, str(root / whole.name)) == [whole]
 
 
+def test_what_has_a_tag(root: Path) -> None:
+    note_writer.add_note(root, ("20261117-090000-weekly-m2kr-1a2b", RUN), "tag", "base")
+    note_writer.add_note(root, ("20261126-090000-mobile-1a2b", ""), "tag", "base")
+    note_writer.add_note(root, ("published-siglip-study", "published-e5-v2"), "tag", "base")
+    assert [(s.name, s.runs) for s in select(root, "tag:base")] == [
+        ("20261117-090000-weekly-m2kr-1a2b", {RUN}), ("20261126-090000-mobile-1a2b", None),
+        ("published-siglip-study", {"published-e5-v2"}),
+    ]  # fmt: skip
+    with pytest.raises(SuiteError, match="nothing has the tag 'bse'; `workbench results note"):
+        select(root, "tag:bse")
+
+
 @pytest.mark.parametrize(("name", "words"), [
     ("weekly", "fits 2 suites; give more of the name"),
     (RUN, r"fits runs of 3 suites \(.*, …\); give suite/run|fits runs of 3 suites"),

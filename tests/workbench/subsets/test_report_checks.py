@@ -95,6 +95,24 @@ def test_the_full_check_is_a_part_of_the_report(monkeypatch: pytest.MonkeyPatch)
     assert "3건: question 결측: line 4" in report.render(SuiteView(name="s", checks=(torn,)), "ko")
 
 
+def test_a_weekly_report_has_the_checks_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.results.conftest import record
+
+    def make(wanted: profile_process.ProfileRequest, say: object) -> Profile:
+        assert wanted.cached
+        assert "--cached" in wanted.command()
+        if wanted.target == "unknown":
+            raise profile_process.ProfileError("'unknown' was not described")
+        return profile(wanted.target, 8_253, 100)
+
+    monkeypatch.setattr(profile_process, "make_profile", make)
+    runs = [record(identity={"subset": name}).identity for name in ("unknown", "okvqa_mm_train")]
+    said: list[str] = []
+    checks = report_checks.check_subsets(runs, said.append, cached=True)
+    assert [check.subset for check in checks] == ["okvqa_mm_train"]
+    assert said == [], "nothing is scanned"
+
+
 @pytest.fixture
 def scan(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     known = {"a": ORIGINAL, "b": BALANCED}

@@ -161,6 +161,15 @@ def test_a_week_without_earlier_runs_says_so(document):
     assert "Nothing to compare: none of the 3 runs of those days" in page
 
 
+def test_a_week_without_metrics_says_what_its_costs_did(document):
+    changes = tuple(
+        c.model_copy(update={"values": tuple(v for v in c.values if not v.split)})
+        for c in document.changes
+    )
+    page = report.render(document.model_copy(update={"changes": changes}))
+    assert "- Against 2026-11-16 – 2026-11-22, wall-clock (single readings): E1-v1 +0.0 %" in page
+
+
 def test_an_experiment_is_judged_and_compared_with_its_version(document):
     page = report.render(of_kind(document, "study"))
     part = page[page.index("### E5-v3") :]
