@@ -47,7 +47,7 @@ from workbench.cli.options import (
     WorkingSuiteName,
     load_plan,
 )
-from workbench.cli.reports import compare, gate, imports, listing, report, results, track
+from workbench.cli.reports import compare, gate, imports, listing, pack, report, results, track
 from workbench.exit_codes import ExitCode
 
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -81,6 +81,7 @@ audit.register(app)
 report.register(app)
 control.register(app)
 gate.register(app)
+pack.register(app)
 
 
 def main() -> NoReturn:
