@@ -9,7 +9,7 @@ CHECKED := tests/contract tests/results tests/workbench/audit tests/workbench/cl
 	tests/workbench/planning tests/workbench/reporting tests/workbench/subsets tests/workbench/suites \
 	tests/workbench/tui/view_models tests/engines/test_catalogs.py
 
-.PHONY: demo demo-captioning demo-vqa test check lint reference format lock benchmarks soak cases fuzz clean
+.PHONY: demo demo-captioning demo-vqa test check test-slurm lint reference format lock benchmarks soak cases fuzz clean
 
 demo: $(STAMP)
 	$(BIN)/workbench run --preset demo
@@ -30,6 +30,12 @@ test: $(STAMP)
 
 check: lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow and not gpu' $(CHECKED)
+
+# Suites on a real Slurm of one node: about eight minutes, as root. Installs Debian's packages.
+test-slurm: $(STAMP)
+	command -v slurmctld sbatch munged >/dev/null || [ -x /usr/sbin/slurmctld ] \
+		|| (apt-get update && apt-get install -y slurmctld slurmd slurm-client munge)
+	$(BIN)/python -m pytest -q -n 0 tests/cluster
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

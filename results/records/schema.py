@@ -143,6 +143,8 @@ class Environment(StoredModel):
     git_commit: str = ""
     git_dirty: bool | None = None
     hostname: str = ""
+    job: str = ""
+    """Slurm job of the attempt, `1234_5`; empty: it ran in none."""
 
 
 class TimingRecord(StoredModel):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from results.records import message_translations
-from results.records.schema import RunRecord
+from results.records.schema import Environment, RunRecord
 from results.records.suite_view import SuiteView
 from results.text import formats
 from results.text.table import (
@@ -144,7 +144,7 @@ def environment(records: Sequence[RunRecord], lang: str) -> str:
             f"{name} {version}" for name, version in sorted(r.environment.versions.items())
         ),
         "git": lambda r: _git(r, lang),
-        "host": lambda r: r.environment.hostname,
+        "host": lambda r: _format_host(r.environment),
     }
     values = {
         translate(f"report.{name}", lang): _common_value(records, get)
@@ -187,6 +187,10 @@ def _cpu(record: RunRecord, lang: str) -> str:
     cores = record.environment.cores
     counted = [translate("report.cores", lang).format(cores)] if cores else []
     return ", ".join([part for part in (record.environment.cpu, *counted) if part])
+
+
+def _format_host(machine: Environment) -> str:
+    return " · ".join([machine.hostname, *([f"slurm {machine.job}"] if machine.job else [])])
 
 
 def _git(record: RunRecord, lang: str) -> str:

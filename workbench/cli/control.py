@@ -53,6 +53,8 @@ def pause(name: WorkingSuiteName = None, log_root: LogRoot = None, as_json: AsJs
     """Pause a suite after the run at work; `workbench resume` starts the next one."""
     folder, state = _find_suite(log_root, name)
     _refuse_ended(state)
+    if located := [view.location for view in state.runs if view.location]:
+        _fail(f"Slurm starts the runs of {state.name} ({located[0]}); use `scontrol hold`")
     _send(folder, "pause", None, "after the run at work; `workbench resume` goes on", as_json)
 
 

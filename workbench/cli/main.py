@@ -13,7 +13,7 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
-from workbench.cli import audit, control, data, init, plan, search, start
+from workbench.cli import audit, control, data, init, plan, search, start, submit
 from workbench.cli.options import (
     AsJson,
     CostProbe,
@@ -82,6 +82,7 @@ report.register(app)
 control.register(app)
 gate.register(app)
 pack.register(app)
+submit.register(app)
 
 
 def main() -> NoReturn:
@@ -220,6 +221,8 @@ def run(
         "devices": device, "task": task, "name": name, "label": label, "cost_probe": cost_probe,
         "max_uncertainty": max_uncertainty, "gpu": gpu, "refuse_on": refuse_on,
     }  # fmt: skip
+    if detach:
+        start.check_detach()
     suite_plan = load_plan(plan_file, preset, flags, setting, cpu=cpu)
     root = paths.log_root(log_root)
     prepared = start.prepare_runs(suite_plan, setting or (), root, force=force)
@@ -310,6 +313,10 @@ def resume(
         print_message(f"{folder.name} resumes; `workbench attach {folder.name}` shows it")
         raise typer.Exit(ExitCode.COMPLETED)
     start.check_surroundings(folder.parent)
+    if submit.resume_submitted(folder):
+        raise typer.Exit(ExitCode.COMPLETED)
+    if detach:
+        start.check_detach()
     runs, trials = resume.prepare_resume(folder), resume.count_pending_trials(folder)
     if not runs and not trials:
         print_message(f"{folder.name}: nothing is left to do")

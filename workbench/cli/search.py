@@ -88,6 +88,8 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter for each option
 
     if not (plan_file or preset or (metric and ranges)):
         raise plan.PlanError([start.NOTHING_TO_SEARCH])
+    if detach:
+        start.check_detach()
     flags = {
         "engine": engine, "subsets": subset, "models": model, "seeds": seed, "devices": device,
         "name": name, "label": label, "search": _drop_unset(

@@ -132,6 +132,23 @@ def start_suite(  # noqa: PLR0913 - one parameter for each choice of the command
     raise typer.Exit(follow.run_foreground(folder, mode, options, interval))
 
 
+def check_detach() -> None:
+    """Refuse a detached suite inside a Slurm job.
+
+    Raises:
+        SuiteError: this is a job; a warden that leaves it is killed with it, or outlives it
+            without an allocation.
+    """
+    from workbench.slurm import commands
+    from workbench.suites import suite
+
+    if job := commands.job_name(os.environ):
+        raise suite.SuiteError(
+            f"--detach inside Slurm job {job}: the job's end would kill the suite, or leave it "
+            "running without an allocation; leave --detach out, or use `workbench submit`"
+        )
+
+
 def check_devices(suite_plan: SuitePlan) -> None:
     """Check /proc and the GPUs of the plan.
 

@@ -8,12 +8,12 @@ import resource
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from results.text import formats
 from workbench.doctor.finding import Finding, note, ok, problem
+from workbench.processes.host_memory import CgroupLimits, read_cgroup_limits
 
 GIB: Final = 1 << 30
 LEAST_DESCRIPTORS: Final = 256
@@ -26,15 +26,6 @@ LEAST_MEMORY_BYTES: Final = 2 * GIB
 SLOW_CLOCKS: Final = frozenset({"hpet", "acpi_pm"})
 """Clock sources that cost microseconds a reading; tsc costs 20 ns."""
 _STA_UNSYNC: Final = 0x40
-
-
-@dataclass(frozen=True, slots=True)
-class CgroupLimits:
-    """Limits of the control groups; None: no limit."""
-
-    memory_bytes: int | None = None
-    cores: float | None = None
-    processes: int | None = None
 
 
 def machine_findings() -> Iterator[Finding]:
@@ -133,70 +124,6 @@ def clock_finding(source: str, synchronised: bool | None) -> Finding:
     if synchronised is False:
         return note("clock", text, "start chrony or ntpd: labels of two machines cannot be ordered")
     return ok("clock", text)
-
-
-def read_cgroup_limits(
-    proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
-) -> CgroupLimits:
-    """The tightest limits from our control group up to the root, of cgroup versions 2 and 1."""
-    try:
-        lines = [line.split(":", 2) for line in proc.read_text().splitlines()]
-    except (OSError, ValueError):
-        return CgroupLimits()
-    memory_limits, core_limits, process_limits = [], [], []
-    for fields in (line for line in lines if len(line) == 3):
-        _, controllers, group = fields
-        names = controllers.split(",")
-        folder = root if not controllers else root / controllers
-        if controllers and not folder.is_dir():
-            folder = root / names[0]
-        for part in _folders_up(folder, group):
-            memory_limits += [
-                _read_number(part / "memory.max"),
-                _read_number(part / "memory.limit_in_bytes"),
-            ]
-            process_limits.append(_read_number(part / "pids.max"))
-            core_limits += [_read_quota(part / "cpu.max"), _read_quota_v1(part)]
-    return CgroupLimits(
-        min((int(n) for n in memory_limits if n is not None), default=None),
-        min((n for n in core_limits if n is not None), default=None),
-        min((int(n) for n in process_limits if n is not None), default=None),
-    )
-
-
-def _folders_up(root: Path, group: str) -> Iterator[Path]:
-    folder = root / group.lstrip("/")
-    if ".." in Path(group).parts or not folder.is_dir():  # of another namespace: use its root
-        folder = root
-    while True:
-        yield folder
-        if folder == root:
-            return
-        folder = folder.parent
-
-
-def _read_number(path: Path) -> int | None:
-    try:
-        number = int(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return number if 0 <= number < 1 << 60 else None
-
-
-def _read_quota(path: Path) -> float | None:
-    try:
-        quota, period = path.read_text().split()
-        return int(quota) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):
-        return None
-
-
-def _read_quota_v1(folder: Path) -> float | None:
-    quota, period = (
-        _read_number(folder / "cpu.cfs_quota_us"),
-        _read_number(folder / "cpu.cfs_period_us"),
-    )
-    return quota / period if quota and period else None
 
 
 def _read_clock_source() -> str:

@@ -106,6 +106,7 @@ def stop_suite(folder: Path, timeout_seconds: float) -> ExitCode:
     reader = suite_reader.SuiteReader(folder)
     if not reader.poll().ended:
         control.send_command(folder, control.Command(do="stop"))
+        recovery.recover_tasks(folder, unsubmitted=True)
     deadline = time.monotonic() + timeout_seconds
     while not (state := reader.poll()).ended:
         if time.monotonic() > deadline:

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import psutil
-
 from datasets_mm import catalog
 from engines import model_catalog
 from engines.memory_query import OTHERS, MemoryEstimate, MemoryQuery
@@ -20,7 +18,7 @@ from workbench.memory_estimate import estimator_process, fit_check, gpus, policy
 from workbench.memory_estimate.fit_check import HostMemory
 from workbench.memory_estimate.gpus import GpuModel
 from workbench.planning.plan import PlanError
-from workbench.processes import gpu_selection
+from workbench.processes import gpu_selection, host_memory
 from workbench.telemetry.gpus import is_library_present
 
 ESTIMABLE_ENGINES: Final = ("captioning", "retrieval", "vqa")
@@ -57,7 +55,7 @@ def locate_device(name: str, devices: Sequence[Device], *, cpu: bool) -> TargetD
             return gpus.find_gpu(name)
         except gpus.UnknownGpuError as error:
             raise PlanError([str(error)]) from None
-    host = HostMemory(psutil.virtual_memory().available)
+    host = HostMemory(host_memory.read_memory().available)
     if cpu or not is_library_present() or (not devices and gpu_selection.hides_all(os.environ)):
         return host
     answer = gpus.query_nvml()

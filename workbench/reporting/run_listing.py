@@ -15,6 +15,7 @@ from results.listing.summary import last_attempts
 from results.listing.views import ResultView
 from results.text import formats
 from results.text.sanitize import clean_line
+from workbench.slurm import collector
 
 if TYPE_CHECKING:
     from results.records.notes import RunNotes
@@ -29,10 +30,13 @@ def index_cache(results_file: Path, cache_root: Path) -> Path:
 def read_runs(log_root: Path, cache_root: Path) -> tuple[list[ListedRun], str]:
     """The last attempt of each run with its notes, oldest first; and what could not be read.
 
+    Records of jobs are collected before.
+
     Raises:
         NewerSchemaError: records or notes of a later workbench; a sentence.
         OSError: they cannot be read.
     """
+    collector.collect_records(log_root)
     path = log_root / "results.jsonl"
     listed = index.read_index(path, index_cache(path, cache_root))
     notes_of_run = read_notes(log_root)

@@ -23,6 +23,7 @@ from workbench.reporting import (
     suite_audit,
     suite_notes,
 )
+from workbench.slurm import collector
 from workbench.suites import suite, suite_reader, trials
 from workbench.suites.state import RunView
 
@@ -30,7 +31,8 @@ Example = TypeVar("Example")
 
 
 def read_records(log_root: Path) -> list[RunRecord]:
-    """The last attempt of every run under a log root, oldest first."""
+    """The last attempt of every run under a log root, oldest first; those of jobs are collected."""
+    collector.collect_records(log_root)
     lines = store.read_records(log_root / "results.jsonl")
     records = query.last_attempts(lines.all())
     if lines.trouble:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from engines.protocol import RunSpec
 from results.text import renamed_words
+from workbench.slurm import commands, queue, submission
 from workbench.suites import journal
 from workbench.suites.orders import Orders
 
@@ -51,7 +52,10 @@ class Command(BaseModel):
 
 
 def send_command(suite: Path, command: Command) -> None:
-    """Append one command to control.jsonl, with time and sender."""
+    """Append one command to control.jsonl, with time and sender.
+
+    Jobs of Slurm that still wait would read it when they start; they are cancelled at once.
+    """
     command = command.model_copy(update={"wall": time.time(), "by": _user_name()})
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(suite / "control.jsonl", flags, 0o600)
@@ -59,6 +63,21 @@ def send_command(suite: Path, command: Command) -> None:
         os.write(descriptor, command.model_dump_json().encode() + b"\n")
     finally:
         os.close(descriptor)
+    if command.do in ("stop", "skip", "cancel"):
+        _cancel_waiting_jobs(suite, command)
+
+
+def _cancel_waiting_jobs(suite: Path, command: Command) -> None:
+    """Cancel the pending job of the command's run, or of all runs, without waiting."""
+    submitted = submission.read_submission(suite)
+    if submitted is None or (command.do != "stop" and command.run is None):
+        return
+    job = submitted.jobs.get(command.run or "")
+    if command.run and not job:
+        return
+    chosen = job or f"--name={suite.name}"
+    commands.start_command("scancel", "--quiet", "--state=PENDING", chosen)
+    queue.WATCH.hurry()
 
 
 def read_commands(suite: Path, offset: int) -> tuple[list[Command], int]:

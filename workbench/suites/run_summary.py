@@ -95,6 +95,7 @@ def progress_line(view: RunView, number: int, total: int) -> str:
     """`[2/4] emoji_train clip-nano · train 120/300 40 % · loss 2.31 · …`."""
     run, spec = view.state, view.spec
     parts = [f"[{number}/{total}] {_run_name(spec)} · {_format_state(run)}"]
+    parts += [view.location] if view.location else []
     if run.status == "ended":
         error, end_detail = (
             (run.failed.error if run.failed else ""),
@@ -129,13 +130,17 @@ def output_lines(view: RunView, suite: Path) -> list[str]:
 def suite_rows(state: SuiteState) -> tuple[tuple[tuple[str, bool], ...], list[list[str]]]:
     """Header of (name, right-aligned) and one row for each run."""
     header = (("run", False), ("state", False), *((t, True) for t in NUMBER_TITLES.values()))
+    located = any(view.location for view in state.runs)
+    header = (*header, ("location", False)) if located else header
     rows = []
     differences = distinguishing_labels([view.spec for view in state.runs], seeds=True)
     for view, difference in zip(state.runs, differences, strict=True):
         numbers = format_numbers(view.state)
         label = " ".join(part for part in (_run_name(view.spec), difference) if part)
         texts = [getattr(numbers, name) for name in NUMBER_TITLES]
-        rows.append([label, describe_order(state, view) or _format_state(view.state), *texts])
+        location = [view.location] if located else []
+        status = describe_order(state, view) or _format_state(view.state)
+        rows.append([label, status, *texts, *location])
     return header, rows
 
 

@@ -344,6 +344,8 @@ class RunView:
     folder: str
     """Name of its folder under `runs/`."""
     state: RunState = field(default_factory=RunState)
+    location: str = ""
+    """`slurm 1234_5 · gpu07 · PENDING (Priority)`; empty: where its suite's warden is."""
 
 
 WardenState = Literal["starting", "queued", "running", "paused", "stopping", "ended", "lost"]

@@ -143,7 +143,7 @@ def read_runs(suite: Path) -> list[tuple[Path, RunSpec]]:
         SuiteError: a spec.json is missing or broken.
     """
     specs = []
-    for name in sorted(list_run_names(suite), key=_run_order):
+    for name in sort_run_names(list_run_names(suite)):
         folder = suite / "runs" / name
         try:
             spec = RunSpec.model_validate_json((folder / "spec.json").read_bytes())
@@ -163,6 +163,11 @@ def list_run_names(suite: Path) -> list[str]:
     """
     with os.scandir(suite / "runs") as entries:
         return [entry.name for entry in entries if _RUN.fullmatch(entry.name) and entry.is_dir()]
+
+
+def sort_run_names(names: Sequence[str]) -> list[str]:
+    """The names in the order of the runs."""
+    return sorted(names, key=_run_order)
 
 
 def _run_order(name: str) -> tuple[int, str]:

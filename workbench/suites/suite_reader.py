@@ -6,15 +6,27 @@ import time
 from pathlib import Path
 from typing import Final
 
+from results.text import formats
 from workbench.processes import device_locks
-from workbench.suites import journal, state, trials
+from workbench.slurm import submission
+from workbench.suites import array_tasks, journal, state, trials
 from workbench.suites.control import read_orders
 from workbench.suites.orders import Orders
 from workbench.suites.suite import SuiteError, list_run_names, read_runs
-from workbench.suites.warden_file import WardenFile, is_alive, read_warden
+from workbench.suites.warden_file import WardenFile, is_alive, is_here, read_warden
 
+NO_NEWS: Final = "no news from"
+"""Begins the detail of a suite whose warden, on another machine, is silent."""
 WARDEN_START_SECONDS: Final = 15.0
 """A suite without warden.json for longer than this counts as lost."""
+
+
+def _describe_warden(warden: WardenFile, *, gone: bool) -> str:
+    """Its own detail; of a silent one on another machine, since when it is silent."""
+    if gone and warden.state not in ("ended", "lost") and not is_here(warden):
+        age = time.time() - warden.updated_wall
+        return f"{NO_NEWS} {warden.host} for {formats.clock(age)}"
+    return warden.detail
 
 
 class SuiteReader:
@@ -63,6 +75,12 @@ class SuiteReader:
                 folded = state.reduce_entries(entries, view.state)
                 self._views[index] = state.RunView(view.spec, view.folder, folded)
         self.bad_lines = sum(tail.bad for tail in self._tails)
+        if (submitted := submission.read_submission(self.suite)) is not None:
+            run_ids = [view.folder for view in self._views]
+            tasks = array_tasks.read_tasks(self.suite, submitted, run_ids)
+            runs = array_tasks.locate_runs(self._views, tasks)
+            orders = self._read_orders(submitted.submitted_wall)
+            return array_tasks.summarize_tasks(self.suite.name, runs, tasks, orders)
         suite_state = self._warden_state(warden, gone=ended)
         orders = self._read_orders(warden.started_wall if warden else 0.0)
         over = warden is None or suite_state in ("ended", "lost")
@@ -70,7 +88,7 @@ class SuiteReader:
             name=self.suite.name,
             warden=suite_state,
             warden_pid=warden.pid if warden else None,
-            detail=warden.detail if warden else "",
+            detail=_describe_warden(warden, gone=ended) if warden else "",
             started_wall=warden.started_wall if warden else None,
             suspended=warden.suspended if warden else False,
             records_lost=warden.records_lost if warden else 0,

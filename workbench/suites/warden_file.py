@@ -38,6 +38,8 @@ class WardenFile(BaseModel):
     updated_wall: float = 0.0
     suspended: bool = False
     """The suite ended to be continued: its time limit, or a scheduler's signal."""
+    job: str = ""
+    """Slurm job of the warden, `1234_5`; empty: it runs in none."""
     records_lost: int = 0
     """Runs whose record could not be appended to results.jsonl; each has its summary.json."""
 

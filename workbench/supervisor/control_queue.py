@@ -25,8 +25,11 @@ class CurrentRun(Protocol):
 class ControlQueue:
     """State after all commands read so far; `current` is the running attempt, if there is one."""
 
-    def __init__(self, folder: Path, *, resumed: bool = False) -> None:
-        """`resumed`: of the commands to an earlier warden only removals of runs still hold."""
+    def __init__(self, folder: Path, *, resumed: bool = False, offset: int | None = None) -> None:
+        """`resumed`: of the commands to an earlier warden only removals of runs still hold.
+
+        `offset`: byte of control.jsonl after them; None: all that are there.
+        """
         self.current: CurrentRun | None = None
         self.paused = False
         """Start no further run for now."""
@@ -43,7 +46,7 @@ class ControlQueue:
         self._offset = 0
         self._removed: dict[str, tuple[Cause, str]] = {}
         if resumed and self._file.exists():
-            self._offset = self._file.stat().st_size
+            self._offset = self._file.stat().st_size if offset is None else offset
             for command in control.read_removed_runs(folder).values():
                 self._apply(command)
 

@@ -50,14 +50,16 @@ def start_warden(
         LaunchError: it ended at once, or wrote no state within `Limits.start_seconds`.
     """
     _STARTED[:] = [started for started in _STARTED if started.poll() is None]
+    options = options or WardenOptions()
+    home = options.state_folder(folder)
     reading, writing = os.pipe() if foreground else (-1, -1)
-    command = [sys.executable, "-m", "workbench.supervisor.warden", str(folder)]
+    command = [sys.executable, "-m", options.module, str(folder)]
     command += ["--life-fd", str(reading)] if foreground else []
-    command += (options or WardenOptions()).to_arguments()
+    command += options.to_arguments()
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     variables = {k: v for k, v in os.environ.items() if k != tree.TOKEN_NAME}
-    before = warden_file.read_warden(folder)
-    log = os.open(folder / "warden.log", flags, 0o600)
+    before = warden_file.read_warden(home)
+    log = os.open(home / "warden.log", flags, 0o600)
     try:
         popen = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -72,7 +74,7 @@ def start_warden(
         _close(reading)
     _STARTED.append(popen)
     try:
-        pid = _wait_until_up(folder, popen, before)
+        pid = _wait_until_up(home, popen, before)
     except LaunchError:
         _close(writing)
         raise

@@ -12,10 +12,12 @@ import time
 from pathlib import Path
 from typing import Final
 
+from engines.protocol import Cause, RunSpec
 from results.records import store
 from workbench.processes import device_locks, tree
 from workbench.processes.limits import Limits
-from workbench.suites import state, suite, warden_file
+from workbench.slurm import collector, queue, submission
+from workbench.suites import array_tasks, state, suite, suite_reader, warden_file
 from workbench.suites.journal import JournalBusyError, JournalLostError, Tail
 from workbench.supervisor.event_log import write_end
 from workbench.supervisor.run_records import write_record
@@ -29,7 +31,11 @@ def recover_dead_suite(folder: Path, *, elsewhere: bool = False) -> list[str]:
     Does nothing if the warden is alive, ended normally, or ran on another machine (`elsewhere`: the
     caller asserts that it is dead there). Safe to call at any time; returns the ids of the runs
     whose End or record was written now.
+
+    Of a suite in Slurm: the runs whose jobs are over.
     """
+    if submission.read_submission(folder) is not None:
+        return recover_tasks(folder)
     warden = warden_file.read_warden(folder)
     if warden is None or warden_file.is_alive(warden):
         return []
@@ -50,6 +56,72 @@ def recover_dead_suite(folder: Path, *, elsewhere: bool = False) -> list[str]:
     return recovered
 
 
+def recover_tasks(folder: Path, *, unsubmitted: bool = False) -> list[str]:
+    """End and record the runs whose jobs are over without; `unsubmitted`: also those without one.
+
+    Returns the ids of the runs whose End or record was written now.
+    """
+    submitted = submission.read_submission(folder)
+    if submitted is None:
+        return []
+    runs = suite_reader.SuiteReader(folder).poll().runs
+    tasks = array_tasks.read_tasks(folder, submitted, [view.folder for view in runs])
+    standings = ("over", "unsubmitted") if unsubmitted else ("over",)
+    over = [(v, t) for v, t in zip(runs, tasks, strict=True) if t.standing in standings]
+    accounts = queue.read_accounting([t.job for v, t in over if v.state.end is None and t.job])
+    recovered = []
+    for view, task in over:
+        row = accounts.get(task.job) or task.row
+        job = f"job {task.job}" if task.job else "no job was submitted"
+        detail = f"{job}: {row.describe()}" if row else job
+        if recover_run(folder / "runs" / view.folder, view.spec, detail):
+            recovered.append(view.spec.run_id)
+    collector.collect_records(folder.parent)
+    return recovered
+
+
+def recover_run(run: Path, spec: RunSpec, detail: str) -> bool:
+    """End and record a run whose job is over; `detail`: how it ended. False: nothing was missing.
+
+    A run that never started ends as stopped: `workbench resume` takes it up. The caller asserts
+    that its warden is dead if it was on another node.
+    """
+    warden = warden_file.read_warden(run)
+    if warden is not None and warden_file.is_here(warden) and warden_file.is_alive(warden):
+        return False
+    held = _acquire_lock(run / "warden.lock", Limits().kill_seconds)
+    if held is None:
+        return False
+    try:
+        if warden is not None and warden_file.is_here(warden):
+            tree.kill_processes_with_token(warden.token, Limits().kill_seconds)
+        ended = state.reduce_entries(Tail(run / "events.jsonl").read_all())
+        if ended.end is None:
+            cause: Cause = "stopped" if ended.status == "queued" else "supervisor-lost"
+            before = "; the run never started" if ended.status == "queued" else ""
+            ended = write_end(run, cause, f"{detail}{before}")
+        elif _is_recorded(run, spec, ended.attempt):
+            return False
+        write_record(run / collector.RECORDS, run, spec, ended)
+        if warden is not None and warden.state not in ("ended", "lost"):
+            lost = {"state": "lost", "detail": detail, "updated_wall": time.time()}
+            warden_file.write_warden(run, warden.model_copy(update=lost))
+    finally:
+        os.close(held)
+    return True
+
+
+def _is_recorded(run: Path, spec: RunSpec, attempt: int) -> bool:
+    """Whether the run's own records have this attempt."""
+    with contextlib.suppress(OSError, store.NewerSchemaError):
+        records = store.read_records(run / collector.RECORDS)
+        return any(
+            (r.identity.run_id, r.identity.attempt) == (spec.run_id, max(1, attempt))
+            for r in records
+        )
+    return False
+
+
 def _acquire_lock(lock: Path, seconds: float) -> int | None:
     """Acquire the dead warden's lock; its orphan reaper holds it until it has cleaned up."""
     deadline = time.monotonic() + seconds
@@ -65,7 +137,7 @@ def _record_dead(folder: Path) -> list[str]:
         with contextlib.suppress(JournalBusyError, JournalLostError, OSError):
             if (ended := _ended_state(run)) is None or (spec.run_id, ended.attempt) in kept:
                 continue
-            write_record(folder, run, spec, ended)
+            write_record(folder.parent / "results.jsonl", run, spec, ended)
             recovered.append(spec.run_id)
     return recovered
 

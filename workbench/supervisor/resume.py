@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workbench.suites import control, suite, suite_reader, warden_file
+from workbench.slurm import submission
+from workbench.suites import array_tasks, control, suite, suite_reader, warden_file
 from workbench.suites.state import RunView, is_unfinished
 from workbench.supervisor import recovery
 
@@ -19,8 +20,7 @@ def choose_suite(log_root: Path, name: str | None) -> Path:
         return suite.find_suite(log_root, name)
     for folder in suite.list_suites(log_root):
         try:
-            warden = warden_file.read_warden(folder)
-            working = warden is not None and warden_file.is_alive(warden)
+            working = is_at_work(folder)
             if is_paused(folder) or (
                 not working and (unfinished_runs(folder) or count_pending_trials(folder))
             ):
@@ -29,6 +29,14 @@ def choose_suite(log_root: Path, name: str | None) -> Path:
             continue  # a colleague's, or broken; by its name it is refused with the reason
     suite.find_suite(log_root, None)  # no suites at all has a sentence of its own
     raise suite.SuiteError(f"{log_root}: every suite is at work or has nothing left to do")
+
+
+def is_at_work(folder: Path) -> bool:
+    """Whether a warden of the suite is alive, or jobs of it wait or run."""
+    if (submitted := submission.read_submission(folder)) is not None:
+        return array_tasks.is_at_work(folder, submitted)
+    warden = warden_file.read_warden(folder)
+    return warden is not None and warden_file.is_alive(warden)
 
 
 def is_paused(folder: Path) -> bool:
@@ -55,6 +63,14 @@ def prepare_resume(folder: Path) -> list[RunView]:
     Raises:
         SuiteError: the suite is at work.
     """
+    if submission.read_submission(folder) is not None:
+        recovery.recover_tasks(folder)
+        if is_at_work(folder):
+            raise suite.SuiteError(
+                f"{folder.name} is at work in Slurm; `workbench attach {folder.name}` shows it, "
+                f"`workbench stop {folder.name}` ends it"
+            )
+        return unfinished_runs(folder)
     warden = warden_file.read_warden(folder)
     if warden is not None and warden_file.is_alive(warden):
         owner = f"warden {warden.pid} on {warden.host}"

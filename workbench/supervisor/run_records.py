@@ -12,7 +12,7 @@ from workbench.supervisor.event_log import DISK_FULL_ERRNOS
 
 
 def keep_record(
-    folder: Path, run: Path, spec: RunSpec, ended: state.RunState, reserve: Path
+    records: Path, run: Path, spec: RunSpec, ended: state.RunState, reserve: Path
 ) -> None:
     """`write_record`; on a full disk it deletes `reserve` to free its blocks and tries again.
 
@@ -20,24 +20,24 @@ def keep_record(
         OSError: see `write_record`.
     """
     try:
-        write_record(folder, run, spec, ended)
+        write_record(records, run, spec, ended)
     except OSError as error:
         if error.errno not in DISK_FULL_ERRNOS:
             raise
         reserve.unlink(missing_ok=True)
-        write_record(folder, run, spec, ended)
+        write_record(records, run, spec, ended)
 
 
-def write_record(folder: Path, run: Path, spec: RunSpec, ended: state.RunState) -> None:
-    """Write summary.json beside the journal, then append the record to results.jsonl.
+def write_record(records: Path, run: Path, spec: RunSpec, ended: state.RunState) -> None:
+    """Write summary.json beside the journal, then append the record to the file `records`.
 
     The second is tried even if the first fails: the log root may belong to another user.
 
     Raises:
         OSError: the disk is full, or a folder is gone.
     """
-    run_record = record.build_record(spec, ended, run.relative_to(folder.parent).as_posix())
+    run_record = record.build_record(spec, ended, run.relative_to(run.parents[2]).as_posix())
     try:
         write_atomic(run / "summary.json", run_record.model_dump_json(indent=1) + "\n")
     finally:
-        store.append_record(folder.parent / "results.jsonl", run_record)
+        store.append_record(records, run_record)

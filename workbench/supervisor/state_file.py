@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from workbench.processes import tree
+from workbench.slurm import commands
 from workbench.suites import warden_file
 from workbench.suites.state import WardenState
 
@@ -28,6 +29,7 @@ class StateFile:
             place=tree.pid_namespace(),
             token=token,
             state="starting",
+            job=commands.job_name(os.environ),
             started_wall=time.time(),
         )
         self.refresh_due = 0.0

@@ -60,6 +60,7 @@ class Warden:
     ) -> None:
         self.folder = folder
         self._options = options or WardenOptions()
+        self.home = self._options.state_folder(folder)
         self._suspend_due = time.monotonic() + self._options.time_limit
         self.limits = limits or Limits.from_environment()
         self.token = secrets.token_hex(16)
@@ -68,7 +69,7 @@ class Warden:
         self.control = ControlQueue(folder, resumed=self._options.resume)
         self._beat_due = 0.0
         self._causes: dict[str, str] = {}
-        self._reserve = folder / ".reserve"
+        self._reserve = self.home / ".reserve"
         self._logged: set[str] = set()
         self._attempt: EngineAttempt | None = None
 
@@ -108,7 +109,7 @@ class Warden:
         _, hard = resource.getrlimit(resource.RLIMIT_CORE)
         resource.setrlimit(resource.RLIMIT_CORE, (0, hard))  # cores hold data and secrets
         tree.become_subreaper()
-        self._state_file = StateFile(self.folder, self.token)
+        self._state_file = StateFile(self.home, self.token)
         self._selector = selectors.DefaultSelector()
         reading, writing = os.pipe()
         for end in (reading, writing):
@@ -244,7 +245,9 @@ class Warden:
         """Write the record into the run's folder and the log root."""
         self._causes[spec.run_id] = ended.cause
         try:
-            run_records.keep_record(self.folder, run, spec, ended, self._reserve)
+            run_records.keep_record(
+                self._options.records_path(run), run, spec, ended, self._reserve
+            )
         except OSError as error:
             log(f"{spec.run_id}: its record cannot be written: {error}")
             self._state_file.count_lost_record()
@@ -366,9 +369,9 @@ def log(text: str) -> None:
 
 def run_warden(warden: Warden) -> int:
     """Run the warden under the suite's lock; returns the exit code of the process."""
-    held = device_locks.lock_file(warden.folder / "warden.lock")
+    held = device_locks.lock_file(warden.home / "warden.lock")
     if held is None:
-        who = device_locks.describe_holder(warden.folder / "warden.lock")
+        who = device_locks.describe_holder(warden.home / "warden.lock")
         by = f" ({who})" if who else ""
         log(f"{warden.folder.name} has a warden already{by}; `workbench attach` shows it")
         return 2
@@ -381,7 +384,7 @@ def run_warden(warden: Warden) -> int:
     return 0
 
 
-def main() -> int:
+def main(kind: type[Warden] = Warden) -> int:
     """Entry point of `python -m workbench.supervisor.warden`."""
     parser = argparse.ArgumentParser(prog="warden", description=__doc__)
     parser.add_argument("suite", type=Path)
@@ -389,9 +392,8 @@ def main() -> int:
     WardenOptions.add_arguments(parser)
     arguments = parser.parse_args()
     options = WardenOptions.from_arguments(arguments)
-    return run_warden(
-        Warden(arguments.suite.absolute(), life_fd=arguments.life_fd, options=options)
-    )
+    suite_folder = arguments.suite.absolute()
+    return run_warden(kind(suite_folder, life_fd=arguments.life_fd, options=options))
 
 
 if __name__ == "__main__":

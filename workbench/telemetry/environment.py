@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from results.records.schema import Environment, GpuInfo
+from workbench.processes import host_memory
+from workbench.slurm import commands
 
 GIT_SECONDS: Final = 5.0
 """Timeout of a git command."""
@@ -26,8 +28,6 @@ def collect_environment(
     gpus: tuple[GpuInfo, ...], gpu_facts: dict[str, object], gpu_reason: str
 ) -> Environment:
     """Environment of a suite, from the sampler's GPU facts and this machine."""
-    import psutil  # 15 ms, once a suite
-
     commit, dirty = read_git_state(SOURCE)
     return Environment(
         versions={
@@ -38,7 +38,7 @@ def collect_environment(
         platform=platform.platform(),
         cpu=read_cpu_name(),
         cores=len(os.sched_getaffinity(0)),
-        ram_bytes=psutil.virtual_memory().total,
+        ram_bytes=host_memory.read_memory().total,
         gpus=gpus,
         gpu_reason="" if gpus else (gpu_reason or "NVML named none"),
         driver=str(gpu_facts.get("driver", "")),
@@ -47,6 +47,7 @@ def collect_environment(
         git_commit=commit,
         git_dirty=dirty,
         hostname=platform.node(),
+        job=commands.job_name(os.environ),
     )
 
 

@@ -19,7 +19,7 @@ from tests.hardware import fakes
 from tests.hardware.machines import CATALOG, Machine
 from tests.workbench.tui import sample_suites
 from workbench.doctor import gpus, machine, software, storage, terminal
-from workbench.processes import lock_folder
+from workbench.processes import host_memory, lock_folder
 
 
 def standings(findings) -> dict[str, str]:
@@ -29,47 +29,13 @@ def standings(findings) -> dict[str, str]:
 # --- the machine ---------------------------------------------------------------------------------
 
 
-def cgroup(tmp_path: Path, text: str, files: dict[str, str]) -> machine.CgroupLimits:
-    (tmp_path / "self").write_text(text)
-    for name, content in files.items():
-        path = tmp_path / "fs" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-    return machine.read_cgroup_limits(tmp_path / "self", tmp_path / "fs")
-
-
-def test_the_tightest_limit_on_the_way_up_counts(tmp_path: Path) -> None:
-    allowed = cgroup(
-        tmp_path, "0::/a/b\n",
-        {"a/b/memory.max": "max\n", "a/memory.max": f"{4 * GIB}\n", "memory.max": f"{9 * GIB}\n",
-         "a/b/cpu.max": "150000 100000\n", "a/cpu.max": "max 100000\n", "a/pids.max": "100\n"},
-    )  # fmt: skip
-    assert allowed == machine.CgroupLimits(4 * GIB, 1.5, 100)
-
-
-def test_version_1_of_control_groups(tmp_path: Path) -> None:
-    allowed = cgroup(
-        tmp_path, "5:memory:/x\n4:cpu,cpuacct:/x\n",
-        {"memory/x/memory.limit_in_bytes": f"{GIB}\n", "memory/memory.limit_in_bytes": f"{1 << 62}",
-         "cpu,cpuacct/x/cpu.cfs_quota_us": "50000", "cpu,cpuacct/x/cpu.cfs_period_us": "100000"},
-    )  # fmt: skip
-    assert allowed == machine.CgroupLimits(GIB, 0.5, None)
-
-
-def test_control_groups_that_are_not_there_or_lie_elsewhere(tmp_path: Path) -> None:
-    assert machine.read_cgroup_limits(tmp_path / "none", tmp_path) == machine.CgroupLimits()
-    outside = cgroup(tmp_path, "0::/../../elsewhere\n", {"memory.max": f"{GIB}\n"})
-    assert outside.memory_bytes == GIB, "in another namespace the visible root is ours"
-    assert cgroup(tmp_path, "garbage\n", {}) == machine.CgroupLimits()
-
-
 def test_limits_have_a_remedy() -> None:
     assert machine.descriptors_finding(64, 64).standing == "problem"
     assert machine.descriptors_finding(512, 4096).standing == "note"
     assert machine.descriptors_finding(-1, -1).standing == "ok"
     assert "ulimit -n 4096" in machine.descriptors_finding(512, 100_000).remedy
-    assert machine.memory_finding(machine.CgroupLimits(memory_bytes=GIB)).standing == "problem"
-    assert machine.cores_finding(machine.CgroupLimits(cores=0.5)).standing == "note"
+    assert machine.memory_finding(host_memory.CgroupLimits(memory_bytes=GIB)).standing == "problem"
+    assert machine.cores_finding(host_memory.CgroupLimits(cores=0.5)).standing == "note"
 
 
 def test_small_shared_memory_is_about_ranks(tmp_path, monkeypatch) -> None:

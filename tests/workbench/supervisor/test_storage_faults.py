@@ -103,7 +103,12 @@ def scenario(root: Path) -> None:
         kept.sync(force=number % 3 == 0)
     kept.write(protocol.End(t=9.0, cause="stopped"))
     kept.close()
-    write_record(folder, run, spec.model_copy(update={"suite": folder.name}), kept.state)
+    write_record(
+        folder.parent / "results.jsonl",
+        run,
+        spec.model_copy(update={"suite": folder.name}),
+        kept.state,
+    )
     acknowledge(root, "record")
     warden_file.write_warden(folder, warden.model_copy(update={"state": "ended"}))
     acknowledge(root, "ended")

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from tests.fixtures.wardens import until
+from workbench.processes import host_memory
 from workbench.telemetry import environment
 from workbench.telemetry.proc import MAX_PROCESSES, TreeMeter
 
@@ -118,7 +119,7 @@ def test_facts_of_this_machine() -> None:
     facts = environment.collect_environment((), {}, "no driver here")
     assert facts.gpu_reason == "no driver here"
     assert facts.nvml_stub is False
-    assert facts.ram_bytes == psutil.virtual_memory().total
+    assert facts.ram_bytes == host_memory.read_memory().total
     assert facts.cores == len(os.sched_getaffinity(0))
     assert facts.python == sys.version.split()[0]
     assert facts.cpu

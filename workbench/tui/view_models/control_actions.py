@@ -39,6 +39,8 @@ def make_question(do: ControlAction, suite: SuiteState, view: RunView | None) ->
         return Question(do, refusal="Nobody is there to ask: the warden of this suite is gone.")
     if suite.ended:
         return Question(do, refusal="This suite has ended.")
+    if do == "pause" and any(view.location for view in suite.runs):
+        return Question(do, refusal="Slurm starts these runs: `scontrol hold` keeps them waiting.")
     if (suite.warden == "stopping" or suite.orders.stopped) and do != "stop":
         return Question(do, refusal="This suite is being stopped already.")
     match do:

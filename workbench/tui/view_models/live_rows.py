@@ -9,7 +9,7 @@ from results.text import formats
 from results.text.sanitize import clean_line
 from workbench.output_language import translate
 from workbench.planning import folds
-from workbench.suites import oom_retry, run_summary
+from workbench.suites import oom_retry, run_summary, suite_reader
 from workbench.suites import quantities as q
 from workbench.tui.view_models.cells import CellLike, GridCell, GridColumn, GridRow, Series
 
@@ -89,7 +89,7 @@ def _run_row(view: RunView, label: str, order: str) -> GridRow:
         GridCell(clean_line(" ".join(filter(None, (label, _subject(spec)))), 80), tone),
         GridCell(clean_line(spec.model, 80), tone),
         GridCell(str(spec.seed), "dim"),
-        GridCell(order, "accent") if order else format_status(run),
+        GridCell(order, "accent") if order else format_job_status(view),
         numbers.step,
         numbers.loss,
         numbers.r1,
@@ -119,6 +119,13 @@ def format_status(run: RunState) -> CellLike:
     return f"{run.phase or 'running'}{share}"
 
 
+def format_job_status(view: RunView) -> CellLike:
+    """As `format_status`; for a job that waits, the scheduler's word: `PENDING (Priority)`."""
+    if view.location and view.state.status == "queued":
+        return GridCell(clean_line(view.location.rpartition(" · ")[2], 80), "dim")
+    return format_status(view.state)
+
+
 def suite_rows(suites: Sequence[SuiteEntry]) -> list[GridRow]:
     """One row for each suite of the log root; those at work are marked."""
     return [
@@ -135,6 +142,11 @@ def suite_rows(suites: Sequence[SuiteEntry]) -> list[GridRow]:
 
 def format_trouble(state: SuiteState, bad_lines: int) -> str:
     """What is wrong with a suite and its remedy; empty: nothing. `bad_lines`: of its journals."""
+    if state.warden == "lost" and state.detail.startswith(suite_reader.NO_NEWS):
+        return (
+            f"{clean_line(state.detail).capitalize()}: it is gone, or its disk or clock is late. "
+            "r goes on here with the runs that are left; do so only if it is gone."
+        )
     if state.warden == "lost":
         return (
             "The warden of this suite is gone: what was at work has ended with it. "
@@ -153,7 +165,8 @@ def short_name(suite: str) -> str:
 def suite_line(state: SuiteState, now: float) -> tuple[str, str]:
     """Status of the suite, and its running time as clock."""
     parts = [_suite_status(state), run_summary.format_outcomes(state)]
-    if state.detail and state.warden != "running":  # then it names the run, which is shown
+    shown = state.warden == "running" and state.warden_pid is not None  # it names the run
+    if state.detail and not shown:
         parts.append(clean_line(state.detail))
     right = ""
     if state.started_wall is not None:
@@ -196,6 +209,8 @@ def format_title(view: RunView) -> str:
     parts += [f"repeat {spec.repeat + 1}"] if spec.repeat else []
     parts += [f"attempt {view.state.attempt}"] if view.state.attempt > 1 else []
     parts += [clean_line(spec.label, 40)] if spec.label else []
+    located = view.location and view.state.status != "queued"  # then it is said below
+    parts += [clean_line(view.location, 80)] if located else []
     return " · ".join(parts)
 
 

@@ -234,7 +234,8 @@ def _reading(name: str, reading: Reading, write: q.Formatter) -> DetailLine:
 def _machine(record: RunRecord) -> tuple[DetailLine, ...]:
     machine = record.environment
     pairs = [
-        ("host", machine.hostname), ("platform", machine.platform), ("python", machine.python),
+        ("host", machine.hostname), ("job", machine.job and f"slurm {machine.job}"),
+        ("platform", machine.platform), ("python", machine.python),
         ("CPU", machine.cpu), ("cores", machine.cores or ""),
         ("RAM", q.size(machine.ram_bytes) if machine.ram_bytes else ""),
         ("computed on", machine.device), ("threads", machine.threads or ""),

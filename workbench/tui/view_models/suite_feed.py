@@ -72,19 +72,23 @@ def read_suites(log_root: Path) -> tuple[SuiteEntry, ...]:
 
 def _read_entry(folder: Path) -> SuiteEntry:
     from results.text.sanitize import clean_line
-    from workbench.suites import suite, suite_reader, warden_file
+    from workbench.slurm import submission
+    from workbench.suites import array_tasks, suite, suite_reader, warden_file
 
     state, detail, started, warden = "starting", "", None, None
     try:
         warden = warden_file.read_warden(folder)
     except suite.SuiteError as error:
         return SuiteEntry(clean_line(folder.name), folder, "unreadable", str(error), None, 0)
+    submitted = submission.read_submission(folder)
     if warden is not None:
         gone = warden.state != "ended" and not warden_file.is_alive(warden)
         state, detail = ("lost" if gone else warden.state), clean_line(warden.detail)
         started = warden.started_wall or None
     try:
-        if (
+        if submitted is not None:
+            state, detail = array_tasks.read_brief_state(folder, submitted)
+        elif (
             warden is None
             and time.time() - folder.stat().st_mtime > suite_reader.WARDEN_START_SECONDS
         ):

@@ -67,6 +67,8 @@ def header_lines(view: RunView, order: str, width: int) -> tuple[StyledLine, ...
     """Title, progress, numbers or failure, then the order or else the newest notice."""
     run = view.state
     word, fraction, after, bad = live_rows.format_progress(run)
+    if run.status == "queued" and view.location:
+        after = view.location
     tone = "head--failed" if bad else "head--title"
     progress: list[tuple[str, str]] = [(f" {word:<9} ", tone)]
     if fraction is not None:

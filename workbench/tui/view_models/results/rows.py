@@ -80,7 +80,9 @@ def read_batches(path: Path, cache: Path | None) -> Iterator[RunBatch]:
     """
     from results.listing import index
     from workbench.reporting import run_listing
+    from workbench.slurm import collector
 
+    collector.collect_records(path.parent)
     notes_of_run = run_listing.read_notes(path.parent)
     if _bytes(path) > TAIL_BYTES:
         yield _make_batch(_read_tail(path), notes_of_run)

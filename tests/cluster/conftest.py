@@ -1,0 +1,46 @@
+"""The cluster of these tests: `make test-slurm`. Skipped where Slurm is not installed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.login_node import LoginNode
+from tests.cluster.slurm_node import SlurmNode, missing_programs
+from tests.engines.conftest import write_toy
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = missing_programs()
+    reason = f"not installed: {', '.join(missing)}" if missing else ""
+    if not missing and os.geteuid() != 0:
+        reason = "a cluster's daemons run as root"
+    for item in items:
+        if item.get_closest_marker("slurm") and reason:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def node() -> Iterator[SlurmNode]:
+    slurm = SlurmNode()
+    try:
+        slurm.start()
+        yield slurm
+    finally:
+        slurm.stop()
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small made-up data with its recipes, and a cache for all tests."""
+    folder = tmp_path_factory.mktemp("toy")
+    write_toy(folder)
+    return folder
+
+
+@pytest.fixture
+def login(node: SlurmNode, toy: Path, tmp_path: Path) -> LoginNode:
+    return LoginNode(node, toy, tmp_path)

@@ -1,0 +1,67 @@
+"""Warden of one run of a suite, beside wardens of other runs, maybe on other nodes.
+
+    python -m workbench.supervisor.run_warden SUITE --run RUN [options of the warden]
+
+A task of an array of Slurm, or of any other queue. It writes into the folder of its run only;
+commands are read from the suite's control.jsonl.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from engines.protocol import Cause, RunSpec
+from workbench.processes import device_locks
+from workbench.slurm import commands, submission
+from workbench.suites import state
+from workbench.suites.journal import Tail
+from workbench.supervisor.control_queue import ControlQueue
+from workbench.supervisor.warden import Warden, main
+from workbench.supervisor.warden_options import WardenOptions
+
+
+class JobLocks(device_locks.DeviceLocks):
+    """Locks of the GPUs of a job; it may have none."""
+
+    def contaminated(self) -> bool:
+        """Whether another suite computes on one of them now."""
+        return bool(self.devices) and super().contaminated()
+
+
+class RunWarden(Warden):
+    """Supervisor of the run `options.run`."""
+
+    def __init__(self, folder: Path, *, options: WardenOptions, **arguments: Any) -> None:
+        super().__init__(folder, options=options, **arguments)
+        submitted = submission.read_submission(folder)
+        offset = submitted.control_offset if submitted else None
+        self.control = ControlQueue(folder, resumed=True, offset=offset)
+
+    def _all_runs(self, planned: Sequence[tuple[Path, RunSpec]]) -> Iterator[tuple[Path, RunSpec]]:
+        """The one run; before it the exit causes of the runs that it needs are read."""
+        for run, spec in planned:
+            if spec.run_id == self._options.run:
+                yield run, spec
+                return
+            ended = state.reduce_entries(Tail(run / "events.jsonl").read_all())
+            self._causes[spec.run_id] = ended.cause
+
+    def _make_locks(self, specs: Sequence[RunSpec]) -> device_locks.DeviceLocks:
+        """Locks of this run's devices. Inside a job the cores are Slurm's to give, not ours."""
+        locks = super()._make_locks([s for s in specs if s.run_id == self._options.run])
+        if commands.job_name(os.environ):
+            return JobLocks(set(locks.devices) - {device_locks.CPU}, self.folder.name)
+        return locks
+
+    def _find_stop_reason(self, spec: RunSpec) -> tuple[Cause, str, str] | None:
+        if self.control.paused:
+            return "stopped", "the suite is paused, and a job must not wait", ""
+        return super()._find_stop_reason(spec)
+
+
+if __name__ == "__main__":
+    sys.exit(main(RunWarden))
