@@ -21,6 +21,7 @@ from results.records import published_runs
 from results.records.notes import RunNotes
 from results.records.schema import RunRecord
 from results.records.suite_view import RunWords, SuiteView, SuiteWords
+from workbench.reporting import note_writer
 from workbench.reporting.period import Period
 from workbench.reporting.selection import SelectedSuite
 from workbench.reporting.suite_view import (
@@ -139,6 +140,7 @@ def _compare_with_baselines(
 ) -> dict[RunKey, tuple[RunChange, RunRecord]]:
     """Each run's comparison with its baseline, and the baseline, with its public score."""
     records = [record for view in views for record in view.records]
+    standings = note_writer.read_standings(log_root)
     words = {(v.name, run): text for v in views for run, text in v.run_words.items()}
     named = {key: text.baseline for key, text in words.items() if text.baseline}
     pairs = {}
@@ -146,14 +148,10 @@ def _compare_with_baselines(
         records, log_records, named, ids, log_root
     ):
         key = (other.identity.suite, other.identity.run_id)
-        score = words[key].public_score if key in words else _public_score(log_root, *key)
+        score = standings.get(key, RunNotes()).public_score
         scored = change.model_copy(update={"public_score": score})
         pairs[record.identity.suite, record.identity.run_id] = (scored, other)
     return pairs
-
-
-def _public_score(log_root: Path, suite_name: str, run: str) -> str:
-    return read_suite_notes(log_root, suite_name).get(run, RunNotes()).public_score
 
 
 def _judge(

@@ -91,9 +91,11 @@ def _select(
     imported = [r for r in log_records if published_runs.is_imported(r)]
     suite_names = [*folders, *dict.fromkeys(r.identity.suite for r in imported)]
     suites = [s for s in suite_names if s == name] or [s for s in suite_names if name in s]
+    if len(suites) == 1:
+        return [SelectedSuite(suites[0], folders.get(suites[0]))]
     runs = [*_names_of_specs(folders.values()), *map(_names_of_record, imported)]
     exact = [run for run in runs if name in _spellings(run)]
-    if len(suites) == 1 or (several and suites and not exact):
+    if several and suites and not exact:
         return [SelectedSuite(s, folders.get(s)) for s in suites]
     if suites and not exact:
         raise SuiteError(f"'{name}' fits {len(suites)} suites; give more of the name")

@@ -22,6 +22,7 @@ from results.comparison.document_view import (
 )
 from results.records import published_runs
 from results.records.suite_view import AuditRow, RunWords, SuiteView, SuiteWords
+from results.report import __main__ as child
 from results.report.documents.run_titles import main_runs, title_of_run
 from results.report.html import render_html
 from results.report.latex import render_latex
@@ -121,6 +122,17 @@ def test_every_kind_begins_with_its_result_in_every_form(document, kind, lang, t
     assert "&lt;details" not in html + tex
     assert "details" not in tex
     assert not folded or page.index("`batch=64`") > page.index("<details>"), "settings: at the end"
+
+
+def test_the_child_reads_a_document_and_names_the_report_of_a_run(document, tmp_path, capsys):
+    (tmp_path / "view.json").write_text(of_kind(document, "run").model_dump_json())
+    command = [str(tmp_path / "view.json"), "--out", str(tmp_path / "out"), "--no-figures"]
+    assert child.main([*command, "--lang", "ko", "--form", "html"]) == 0
+    names = [Path(line).name for line in capsys.readouterr().out.splitlines()]
+    assert names == ["REPORT.ko.md", "REPORT.ko.html"]
+    assert (tmp_path / "out" / "REPORT.ko.md").read_text() == report.render(
+        of_kind(document, "run"), "ko"
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
