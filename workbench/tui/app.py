@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from weakref import WeakKeyDictionary
 
 from textual import events, on, work
-from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.message import Message
-from textual.theme import Theme
 from textual.widget import Widget
 
 from results.text.sanitize import clean
+from workbench import paths
+from workbench.tui.screens.app_commands import AppCommands
 from workbench.tui.screens.plan import PlanScreen
 from workbench.tui.system.terminal_driver import TerminalDriver
 from workbench.tui.widgets.top_bar import ModeChosen, TopBar
@@ -36,32 +36,8 @@ if TYPE_CHECKING:
 
     from workbench.tui.view_models.suite_feed import SuiteEntry
 
-THEME: Final = Theme(
-    name="workbench",
-    # Colours of xterm's 256, so that tmux without true colour shows the same picture.
-    primary="#5fd7af",
-    accent="#5fd7af",
-    secondary="#8a8a8a",
-    foreground="#d0d0d0",
-    background="#121212",
-    surface="#1c1c1c",
-    panel="#262626",
-    error="#ff8787",
-    warning="#d0d0d0",
-    success="#d0d0d0",
-    dark=True,
-    variables={
-        "footer-background": "#121212",
-        "footer-key-foreground": "#5fd7af",
-        "footer-description-foreground": "#8a8a8a",
-        "input-selection-background": "#5fd7af 30%",
-        "scrollbar": "#303030",
-        "scrollbar-background": "#121212",
-        "scrollbar-corner-color": "#121212",
-    },
-)
-
-
+MIN_SIZE: Final = (80, 24)
+"""Columns and rows that the screens need."""
 RESIZE_SECONDS: Final = 0.1
 """From a resize to the check of the focus."""
 
@@ -78,6 +54,14 @@ class SuitesRead(Message):
     def __init__(self, suites: tuple[SuiteEntry, ...]) -> None:
         super().__init__()
         self.suites = suites
+
+
+class SmallPaneRead(Message):
+    """What a small pane shows was read."""
+
+    def __init__(self, lines: tuple[str, ...]) -> None:
+        super().__init__()
+        self.lines = lines
 
 
 def _make_live_screen() -> Screen[None]:
@@ -98,7 +82,7 @@ def _make_data_screen() -> Screen[None]:
     return DataScreen()
 
 
-class WorkbenchApp(App[None]):
+class WorkbenchApp(AppCommands):
     """Four screens over one log root."""
 
     CSS_PATH = "workbench.tcss"
@@ -135,23 +119,19 @@ class WorkbenchApp(App[None]):
     def __init__(self, log_root: Path, cache_root: Path) -> None:
         # Under NO_COLOR the terminal's own two colours are used: Textual then sends none at all.
         own_colors = True if "NO_COLOR" in os.environ else None
-        super().__init__(driver_class=TerminalDriver, ansi_color=own_colors)
-        self.register_theme(THEME)
-        # Before the first style is computed: set later, everything would be styled twice.
-        self.set_reactive(App.theme, THEME.name)
-        self.log_root, self.cache_root = log_root, cache_root
+        super().__init__(log_root, cache_root, driver_class=TerminalDriver, ansi_color=own_colors)
         self.suites: tuple[SuiteEntry, ...] | None = None
         """None before they are read for the first time."""
         self.chosen_suite: Path | None = None
         """Suite of the Live screen; None: the first of `suites`."""
         self._stop_event = threading.Event()
+        self._wake_event = threading.Event()
+        """Lets the thread read at once."""
         self._focus_memory: WeakKeyDictionary[Screen[Any], Widget] = WeakKeyDictionary()
 
     @property
     def views_file(self) -> Path:
         """File of the saved views of the Results screen."""
-        from workbench import paths
-
         return paths.config_root() / "views.json"
 
     def on_resize(self) -> None:
@@ -163,18 +143,35 @@ class WorkbenchApp(App[None]):
         self.screen.refresh()
         # The screen takes its classes of the new size, which hide and show, after this event.
         self.set_timer(RESIZE_SECONDS, self.restore_focus)
+        if self.is_small:
+            self._wake_event.set()
 
     def switch_mode(self, mode: str) -> AwaitMount:
         """Open a screen; a hidden widget of it gets no focus."""
         mounted = super().switch_mode(mode)
         self.call_after_refresh(self.restore_focus)
+        if self.is_small:
+            self.call_after_refresh(self._wake_event.set)
         return mounted
 
     async def on_event(self, event: events.Event) -> None:
         """Before a key: see that no hidden widget gets it."""
         if isinstance(event, events.Key):
             self.restore_focus()
+            self.translate_key(event)
         await super().on_event(event)
+
+    def show_subset(self, name: str) -> None:
+        """Show a subset on the Data screen."""
+        from workbench.tui.screens.data import DataScreen
+
+        self.switch_mode("data")
+
+        def place_cursor() -> None:
+            if isinstance(self.screen, DataScreen):
+                self.screen.show_subset(name)
+
+        self.call_after_refresh(place_cursor)
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         """Remember where the focus of a screen is."""
@@ -199,18 +196,35 @@ class WorkbenchApp(App[None]):
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self.exit)
         self.call_after_refresh(self._watch_suites)
+        self.tell_config_problems()
 
     @work(thread=True, exclusive=True, group="suites")
     def _watch_suites(self) -> None:
         """Read the list of suites every `suite_feed.SUITES_SECONDS` until the app ends."""
-        from workbench.tui.view_models import suite_feed
+        from workbench.tui.view_models import small_pane, suite_feed
 
+        pane = small_pane.SmallPaneFeed()
         while True:
             entries = suite_feed.read_suites(self.log_root)
             if entries != self.suites:
                 self.post_message(SuitesRead(entries))
-            if self._stop_event.wait(suite_feed.SUITES_SECONDS):
+            if self.is_small:
+                folder = self.chosen_suite or (entries[0].folder if entries else None)
+                self.post_message(SmallPaneRead(pane.poll(folder)))
+            self._wake_event.wait(suite_feed.SUITES_SECONDS)
+            self._wake_event.clear()
+            if self._stop_event.is_set():
                 return
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the window is below 80×24."""
+        return self.size.width < MIN_SIZE[0] or self.size.height < MIN_SIZE[1]
+
+    @on(SmallPaneRead)
+    def _show_small_pane(self, event: SmallPaneRead) -> None:
+        for bar in self.screen.query(TopBar):
+            bar.show_small_pane(event.lines)
 
     @on(SuitesRead)
     def _store_suites(self, event: SuitesRead) -> None:
@@ -233,6 +247,7 @@ class WorkbenchApp(App[None]):
     def on_unmount(self) -> None:
         """Stop the thread."""
         self._stop_event.set()
+        self._wake_event.set()
 
     def show_busy_suites(self) -> None:
         """Show the running suites in the top bar."""
@@ -310,8 +325,6 @@ def main(log_root: Path) -> int:
     if reason := find_refusal(os.environ.get("TERM", ""), is_terminal=is_terminal):
         print(f"workbench: {reason}", file=sys.stderr)  # noqa: T201 - talk goes to stderr
         return 2
-    from workbench import paths
-
     app = WorkbenchApp(log_root, paths.cache_root())
     app.run()
     return app.return_code or 0

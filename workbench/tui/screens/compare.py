@@ -15,6 +15,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Footer, Static
 
 from results.text.sanitize import clean, clean_line
+from workbench.tui.screens.copying import CopyChoice
 from workbench.tui.system import cli_commands
 from workbench.tui.view_models.cells import GridColumn
 from workbench.tui.view_models.results import columns, comparison
@@ -74,6 +75,10 @@ class CompareScreen(ModalScreen[None]):
         """Arguments of `workbench` that print this comparison."""
         names = ["/".join(run.summary.key) for run in self._runs]
         return cli_commands.compare_arguments(names, cast("WorkbenchApp", self.app).log_root)
+
+    def copy_choices(self) -> list[CopyChoice]:
+        """The command that prints this comparison."""
+        return [CopyChoice("command", cli_commands.command_line(self.command))]
 
     def compose(self) -> ComposeResult:
         """The runs, metrics, differences, cases."""

@@ -52,6 +52,8 @@ class DataScreen(Screen[None]):
         self.profiles: dict[str, Profile] = {}
         """Profiles computed while the app runs, by subset."""
         self.busy = False
+        self._chosen_name = ""
+        """The subset that the cursor is to be placed on."""
         self.shown: list[str] = []
         """Names of the subsets whose profiles are shown."""
 
@@ -97,9 +99,20 @@ class DataScreen(Screen[None]):
     def _show_subsets(self, event: SubsetsRead) -> None:
         self.entries = event.entries
         self._paint_list()
+        if self._chosen_name:
+            self.show_subset(self._chosen_name)
         if event.problems:
             self._show_trouble(event.problems[0])
         elif not self.shown:
+            self._show()
+
+    def show_subset(self, name: str) -> None:
+        """Place the cursor on a subset, now or when the list is read."""
+        self._chosen_name = name
+        grid = self.query_one("#data-subsets", Grid)
+        if name in grid.keys:
+            grid.cursor = list(grid.keys).index(name)
+            self._chosen_name = ""
             self._show()
 
     def _paint_list(self) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 from textual import work
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
+from workbench.output_language import chosen_language
 from workbench.tui.screens.dialogs import ChoiceDialog
 from workbench.tui.system import cli_commands
 from workbench.tui.view_models.cells import GridColumn
@@ -20,16 +22,23 @@ if TYPE_CHECKING:
     from workbench.tui.app import WorkbenchApp
     from workbench.tui.view_models.results.rows import ResultTable, RunKey
 
+REPORT_FORMS: Final = {
+    "en": "English, Markdown", "en html": "English, Markdown and HTML",
+    "en tex": "English, Markdown and LaTeX", "ko": "Korean, Markdown",
+    "ko html": "Korean, Markdown and HTML", "ko tex": "Korean, Markdown and LaTeX",
+}  # fmt: skip
+"""Language and form of a report -> name."""
+
 
 class RunActions(Screen[None]):
     """A screen with a list of runs, one of them under the cursor."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("x", "export", "Export"),
-        Binding("w", "report", show=False),
-        Binding("n", "note", show=False),
-        Binding("t", "trash", show=False),
-        Binding("u", "restore", show=False),
+        Binding("w", "report", "Report of marked runs, or suite", show=False),
+        Binding("n", "note", "Note on the suite", show=False),
+        Binding("t", "trash", "Put into the trash", show=False),
+        Binding("u", "restore", "Take back from the trash", show=False),
     ]
 
     def __init__(self) -> None:
@@ -138,17 +147,35 @@ class RunActions(Screen[None]):
         self.read_again()
         return True
 
-    @work(exclusive=True, group="report")
-    async def action_report(self) -> None:
-        """Write the report of the suite under the cursor."""
-        if (run := self.current) is None:
+    def action_report(self) -> None:
+        """Write the report of the marked runs, else of the suite under the cursor."""
+        names = ["/".join(key) for key in self.marked]
+        if not names and self.current is None:
             self.notify("There is no run whose suite could be reported.")
             return
-        suite = run.summary.suite
-        out = self.bench.log_root / suite / "report"
-        self.notify(f"Writing the report of {suite} …")
+        if not names and self.current is not None:
+            names = [self.current.summary.suite]
+        subject = f"{len(self.marked)} marked runs" if self.marked else names[0]
+
+        def on_choice(key: str | None) -> None:
+            if key is not None:
+                lang, _, form = key.partition(" ")
+                self._write_report(names, lang, form)
+
+        columns = (GridColumn("name", "", 30, grow=20),)
+        keys = sorted(REPORT_FORMS, key=lambda key: not key.startswith(chosen_language()))
+        rows = [(REPORT_FORMS[key],) for key in keys]
+        self.app.push_screen(ChoiceDialog(f"Report of {subject}", columns, rows, keys), on_choice)
+
+    @work(exclusive=True, group="report")
+    async def _write_report(self, names: list[str], lang: str, form: str) -> None:
+        root = self.bench.log_root
+        out = root / names[0] / "report"
+        if self.marked:
+            out = root / "exports" / f"report-{time.strftime('%Y%m%d-%H%M%S')}"
+        self.notify(f"Writing the report of {', '.join(names)} …")
         outcome = await cli_commands.run_workbench(
-            cli_commands.report_arguments(suite, self.bench.log_root, out)
+            cli_commands.report_arguments(names, root, out, lang, form)
         )
         if outcome.problem:
             self.notify(outcome.problem, title="No report", severity="error", timeout=15)

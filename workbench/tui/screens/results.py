@@ -14,10 +14,12 @@ from textual.containers import Vertical
 from textual.message import Message
 from textual.widgets import Footer, Input, Static
 
-from results.listing.views import ResultView
+from results.listing.views import ResultView, parse_view
 from workbench.tui.screens import result_dialogs
+from workbench.tui.screens.copying import CopyChoice
 from workbench.tui.screens.record import RecordScreen
 from workbench.tui.screens.result_actions import RunActions
+from workbench.tui.system import cli_commands
 from workbench.tui.view_models.results import rows
 from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.top_bar import Heading, TopBar
@@ -77,6 +79,20 @@ class ResultsScreen(RunActions):
         entry = entries[cursor] if 0 <= cursor < len(entries) else None
         return None if isinstance(entry, rows.GroupEntry) else entry
 
+    def copy_choices(self) -> list[CopyChoice]:
+        """Folder and commands of the run under the cursor, and of the marked ones."""
+        if (run := self.current) is None:
+            return []
+        name, root = "/".join(run.summary.key), self.bench.log_root
+        marked = ["/".join(key) for key in self.marked]
+        commands = [cli_commands.show_arguments(name, root)]
+        commands += [cli_commands.compare_arguments(marked, root)] if len(marked) > 1 else []
+        return [
+            *(CopyChoice("command", cli_commands.command_line(words)) for words in commands),
+            CopyChoice("folder", str(root / run.summary.folder)),
+            CopyChoice("name", name),
+        ]
+
     def exported_table(self) -> rows.ResultTable:
         """The marked runs, else the shown ones."""
         if not self.marked:
@@ -99,8 +115,9 @@ class ResultsScreen(RunActions):
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
-        """Read the records."""
+        """Read the records; the last view is shown, without its filter."""
         self.grid.focus()
+        self.view = replace(parse_view(self.bench.memory.get("results")), filter="")
         self._check_files()
         self.set_interval(REREAD_SECONDS, self._check_files)
 
@@ -157,6 +174,7 @@ class ResultsScreen(RunActions):
             with self.prevent(Input.Changed):
                 box.value = view.filter
         self.set_class(bool(view.filter) or box.has_focus, "filtering")
+        self.bench.remember("results", replace(view, filter="").as_table())
         self._paint()
 
     def _paint(self) -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Final
 
 from results.text.sanitize import clean
-from workbench.output_language import chosen_language
 
 TIMEOUT_SECONDS: Final = 60.0
 
@@ -53,16 +52,26 @@ def ps_arguments(log_root: Path) -> list[str]:
     return ["ps", "--all", "--log-root", _shorter_path(log_root)]
 
 
-def report_arguments(suite: str, log_root: Path, out: Path) -> list[str]:
-    """Arguments of `workbench` that write a suite's report into a folder, in this language."""
+def report_arguments(
+    names: Sequence[str], log_root: Path, out: Path, lang: str, form: str
+) -> list[str]:
+    """Arguments of `workbench` that write a report of suites and runs into a folder.
+
+    `form`: `html` or `tex`, beside the Markdown; or empty.
+    """
     places = ["--log-root", _shorter_path(log_root), "--out", _shorter_path(out)]
-    lang = chosen_language()
-    return ["report", suite, *places, *([] if lang == "en" else ["--lang", lang])]
+    language = [] if lang == "en" else ["--lang", lang]
+    return ["report", *names, *places, *language, *([f"--form={form}"] if form else [])]
 
 
 def export_arguments(file: Path, log_root: Path) -> list[str]:
     """Arguments of `workbench` that export the runs named on stdin, one a line."""
     return ["results", "export", str(file), "--run", "-", "--log-root", _shorter_path(log_root)]
+
+
+def show_arguments(name: str, log_root: Path) -> list[str]:
+    """Arguments of `workbench` that print all about a run."""
+    return ["results", "show", name, "--log-root", _shorter_path(log_root)]
 
 
 def compare_arguments(names: Sequence[str], log_root: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Final
 
 from rich.text import Text
@@ -53,12 +54,12 @@ class TopBar(Horizontal):
         self._activity = ""
 
     def compose(self) -> ComposeResult:
-        """Name, tabs, activity, and a hint for small terminals."""
+        """Name, tabs, activity, and what a pane below 80×24 shows instead of all else."""
         yield Static(Text(" workbench "), classes="name")
         for mode, key, title in TABS:
             yield Tab(mode, key, title, here=mode == self._here)
         yield Static("", classes="work")
-        yield Static(Text(" needs 80×24"), classes="needs")
+        yield Static(Text(" reading …"), classes="small-pane")
 
     def show_activity(self, text: str) -> None:
         """Set the text about running suites; an equal one is skipped, since it costs a layout."""
@@ -66,6 +67,11 @@ class TopBar(Horizontal):
             return
         self._activity = text
         self.query_one(".work", Static).update(Text(text, no_wrap=True, overflow="ellipsis"))
+
+    def show_small_pane(self, lines: Sequence[str]) -> None:
+        """Set the lines that a small pane shows."""
+        text = Text("\n".join(f" {line}" for line in lines), no_wrap=True, overflow="ellipsis")
+        self.query_one(".small-pane", Static).update(text)
 
 
 class Heading(Widget):

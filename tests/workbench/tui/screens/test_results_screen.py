@@ -164,8 +164,17 @@ async def test_report_is_written_by_the_command(
         await pilot.press("3")
         await until(pilot, lambda: "5 runs" in screen_text(pilot))
         await pilot.press("w")
+        await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
+        await pilot.press("enter")
         await until(pilot, lambda: "no suite of that name" in screen_text(pilot))
-        assert ran[0][0] == "report"
+        grid = app.screen.query_one("#records", Grid)
+        assert ran[0][:2] == ["report", grid.keys[0].partition("/")[0]]
+        await pilot.press("space", "down", "space", "w")
+        await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
+        await pilot.press("end", "enter")
+        await until(pilot, lambda: len(ran) == 2)
+        assert ran[1][:3] == ["report", *grid.keys[:2]]
+        assert ran[1][-3:] == ["--lang", "ko", "--form=tex"]
 
 
 async def test_the_cursor_stays_on_the_newest_row_until_it_is_moved(
