@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -46,13 +47,19 @@ def read_items(
         return {}
     names = (metric.name, split_name(metric.name).base)
     items: dict[str, tuple[float, dict[str, Any]]] = {}
-    with path.open("rb") as file:
-        for line in file:
-            data = _parse_object(line)
-            value = next((data[name] for name in names if name in data), None)
-            if "id" in data and isinstance(value, int | float):
-                items[str(data["id"])] = (float(value), data)
+    status = path.stat()
+    for data in _read_lines(path, status.st_mtime_ns, status.st_size):
+        value = next((data[name] for name in names if name in data), None)
+        if "id" in data and isinstance(value, int | float):
+            items[str(data["id"])] = (float(value), data)
     return items
+
+
+@functools.lru_cache(maxsize=2)
+def _read_lines(path: Path, _modified: int, _size: int) -> tuple[dict[str, Any], ...]:
+    """All lines of a file; kept, as a comparison reads both of its sides once a metric."""
+    with path.open("rb") as file:
+        return tuple(map(_parse_object, file))
 
 
 def _parse_object(line: bytes) -> dict[str, Any]:

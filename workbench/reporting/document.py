@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from results.comparison import history
 from results.comparison.document_view import (
@@ -31,6 +31,8 @@ from workbench.reporting.suite_view import (
 )
 
 T = TypeVar("T")
+DETAILED_KINDS: Final = frozenset({"study", "challenge", "run"})
+"""Kinds that have each experiment in detail, with its baseline."""
 RunKey = tuple[str, str]
 """Suite and run id."""
 
@@ -96,7 +98,9 @@ def _build_document(
     ids = qualify_run_ids(names)
     log_root, period = request.log_root, request.period
     records = [record for view in views for record in view.records]
-    pairs = _compare_with_baselines(views, log_records, ids, log_root)
+    pairs = (
+        _compare_with_baselines(views, log_records, ids, log_root) if kind in DETAILED_KINDS else {}
+    )
     target = _note_target(kind, views, period)
     noted = read_suite_notes(log_root, target if period else "").get("", RunNotes())
     suite = merge_suites(views, _join_words(kind, views, noted))
@@ -113,7 +117,7 @@ def _build_document(
         earlier_runs=len(earlier),
         changes=tuple(history.compare_with_period(records, earlier, ids, log_root)),
         baselines=tuple(change for change, _ in pairs.values()),
-        rankings=tuple(history.rank_runs(records, ids, log_root)),
+        rankings=tuple(history.rank_runs(records, ids, log_root)) if kind != "audit" else (),
         criteria=_judge(views, ids, {key: other for key, (_, other) in pairs.items()}),
     )
 
