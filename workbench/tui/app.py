@@ -161,17 +161,14 @@ class WorkbenchApp(AppCommands):
             self.translate_key(event)
         await super().on_event(event)
 
-    def show_subset(self, name: str) -> None:
+    @work(exclusive=True, group="subset")
+    async def show_subset(self, name: str) -> None:
         """Show a subset on the Data screen."""
         from workbench.tui.screens.data import DataScreen
 
-        self.switch_mode("data")
-
-        def place_cursor() -> None:
-            if isinstance(self.screen, DataScreen):
-                self.screen.show_subset(name)
-
-        self.call_after_refresh(place_cursor)
+        await self.switch_mode("data")
+        if isinstance(self.screen, DataScreen):
+            self.screen.show_subset(name)
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         """Remember where the focus of a screen is."""

@@ -109,11 +109,11 @@ class DataScreen(Screen[None]):
     def show_subset(self, name: str) -> None:
         """Place the cursor on a subset, now or when the list is read."""
         self._chosen_name = name
-        grid = self.query_one("#data-subsets", Grid)
-        if name in grid.keys:
-            grid.cursor = list(grid.keys).index(name)
-            self._chosen_name = ""
-            self._show()
+        for grid in self.query(Grid):
+            if grid.id == "data-subsets" and name in grid.keys:
+                grid.cursor = list(grid.keys).index(name)
+                self._chosen_name = ""
+                self._show()
 
     def _paint_list(self) -> None:
         grid = self.query_one("#data-subsets", Grid)
