@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from textual.theme import Theme
+from textual.theme import BUILTIN_THEMES, Theme
 
 PREFIX: Final = "workbench-"
 
@@ -29,6 +29,7 @@ def _make_theme(name: str, colours: dict[str, str], *, dark: bool, ansi: bool = 
         dark=dark,
         ansi=ansi,
         variables={
+            **(BUILTIN_THEMES["ansi-dark"].variables if ansi else {}),
             "footer-background": paper,
             "footer-key-foreground": accent,
             "footer-description-foreground": quiet,

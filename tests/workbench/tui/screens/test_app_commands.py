@@ -60,6 +60,17 @@ async def test_a_colon_opens_it_and_enter_runs_the_entry(
     assert again.theme == "workbench-light"
 
 
+async def test_every_theme_can_be_shown(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("3")
+        for name in app.theme_names:
+            app.choose_theme(name)
+            await pilot.pause()
+            app.refresh_css(animate=False)
+            await until(pilot, lambda: "No records yet." in screen_text(pilot))
+        assert app.memory["theme"] == app.theme_names[-1]
+
+
 async def test_y_copies_commands_rows_and_tables(
     app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
