@@ -14,6 +14,7 @@ from results.records.schema import Identity, RunRecord
 from results.records.suite_view import SuiteView
 from results.report import story
 from results.report.documents.run_titles import (
+    failed_runs,
     format_date,
     list_identities,
     main_runs,
@@ -238,7 +239,7 @@ def describe_settings(change: RunChange, lang: str) -> str:
 def render_failures(page: ReportInput) -> Iterator[str]:
     """Runs that did not complete, counted by cause, with the detail of each."""
     lang = page.lang
-    failed = [r for r in page.view.records if r.exit.cause != "completed"]
+    failed = failed_runs(page.view.records)
     names = ("cause", "count", "failed runs", "detail")
     columns = tuple(
         TableColumn(translate(f"document.{name}", lang), name == "count") for name in names

@@ -56,6 +56,11 @@ def main_runs(records: Sequence[RunRecord]) -> list[RunRecord]:
     ]
 
 
+def failed_runs(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Runs that did not complete, though nobody skipped them and no search pruned them."""
+    return [r for r in records if r.exit.cause not in ("completed", "pruned", "skipped")]
+
+
 def format_date(wall: float | None) -> str:
     """The day of a Unix time, in UTC; empty: not known."""
     return "" if wall is None else datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%d")

@@ -17,7 +17,12 @@ from results.comparison.document_view import (
 )
 from results.records import cost_forecasts, metric_names, published_runs
 from results.records.schema import RunRecord
-from results.report.documents.run_titles import main_runs, title_of_run, title_of_runs
+from results.report.documents.run_titles import (
+    failed_runs,
+    main_runs,
+    title_of_run,
+    title_of_runs,
+)
 from results.report.suite_sections import ReportInput, titled
 from results.tables import captioning, run_cost
 from results.text import formats
@@ -216,7 +221,7 @@ def _list_criteria(page: ReportInput) -> Iterator[str]:
 
 def _list_failures(page: ReportInput) -> Iterator[str]:
     records = page.view.records
-    counts = Counter(r.exit.cause for r in records if r.exit.cause != "completed")
+    counts = Counter(r.exit.cause for r in failed_runs(records))
     if counts:
         causes = ", ".join(f"{cause(name, page.lang)} {n}" for name, n in counts.most_common())
         numbers = counts.total(), len(records)

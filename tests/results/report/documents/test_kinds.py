@@ -226,6 +226,21 @@ def test_imported_runs_are_marked_wherever_they_stand():
     assert not english(re.sub(names, "", report.render(document, "ko")))
 
 
+def test_pruned_and_skipped_runs_are_no_failures(document):
+    def end(cause):
+        return tuple(
+            r if r.exit.cause == "completed"
+            else r.model_copy(update={"exit": r.exit.model_copy(update={"cause": cause})})
+            for r in document.suite.records
+        )  # fmt: skip
+
+    for cause, counted in (("pruned", False), ("skipped", False), ("hung", True)):
+        suite = document.suite.model_copy(update={"records": end(cause)})
+        page = report.render(document.model_copy(update={"suite": suite}))
+        assert (f"did not complete: {cause} 1" in page) is counted
+        assert ("## Failures by cause" in page) is counted
+
+
 def test_equal_ids_are_told_apart_by_their_suites(weekly):
     second = weekly.model_copy(update={"name": "20261201-090000-weekly-2222"})
     first = weekly.model_copy(update={"name": "20261124-090000-weekly-1111"})
