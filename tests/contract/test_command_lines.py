@@ -5,7 +5,9 @@ Nothing is executed. Code blocks are parsed whole; code within a sentence may le
 
 from __future__ import annotations
 
+import ast
 import itertools
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -25,6 +27,7 @@ PAGES = [
     for page in ROOT.glob(pattern)
     if page.name != "CHANGELOG.md"
 ]
+NOTEBOOKS = sorted(ROOT.glob("examples/notebooks/*.ipynb"))
 CALL = re.compile(r"(?:[A-Z_]+=\S* |\$ |nohup |.*[;&|] ?)*(?:\.venv/bin/)?workbench ")
 COMMANDS: Any = typer.main.get_command(app)
 
@@ -103,6 +106,34 @@ def test_every_command_line_of_a_page_parses(page: Path) -> None:
         told = [check(words, whole=whole) for words in workbench_calls(line)]
         problems += [f"{line}: {problem}" for problem in told if problem]
     assert not problems, "\n".join(problems)
+
+
+def argument_text(argument: ast.expr) -> str:
+    """An argument of a notebook's call as typed; a variable is a duration, an f-string a setting."""
+    if isinstance(argument, ast.Constant):
+        return str(argument.value)
+    return "11h" if isinstance(argument, ast.Name) else "a=b"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_command_of_a_notebook_parses(path: Path) -> None:
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    codes = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    calls = [
+        call
+        for code in codes
+        for call in ast.walk(ast.parse(re.sub(r"^( *)%.*", r"\1pass", code, flags=re.MULTILINE)))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+    ]
+    told = []
+    for call in calls:
+        prefix = {"workbench": [], "run_or_resume": ["run"]}.get(call.func.id)
+        if prefix is None or any(isinstance(word, ast.Starred) for word in call.args):
+            continue
+        words = [argument_text(argument) for argument in call.args]
+        told.append(check([*prefix, *words], whole=all(map(str.isascii, words))))
+    assert len(told) >= 2
+    assert not any(told), told
 
 
 @pytest.mark.parametrize(
