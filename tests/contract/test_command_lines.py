@@ -109,7 +109,7 @@ def test_every_command_line_of_a_page_parses(page: Path) -> None:
 
 
 def argument_text(argument: ast.expr) -> str:
-    """An argument of a notebook's call as typed; a variable is a duration, an f-string a setting."""
+    """An argument of a notebook's call: a variable is a duration, an f-string a setting."""
     if isinstance(argument, ast.Constant):
         return str(argument.value)
     return "11h" if isinstance(argument, ast.Name) else "a=b"
