@@ -14,17 +14,18 @@ from workbench.tui.view_models.cells import GridCell, GridColumn, GridRow
 
 CASES_PER_KIND: Final = 20
 METRICS: Final = (
-    GridColumn("metric", "metric", 16, grow=24, middle_cut=True),
-    GridColumn("a", "A", 7, right=True, rank=1),
+    GridColumn("metric", "metric", 12, grow=20, middle_cut=True),
+    GridColumn("split", "split", 8, grow=12, rank=3, middle_cut=True),
+    GridColumn("a", "A", 7, right=True, rank=4),
     GridColumn("b", "B", 7, right=True, rank=1),
     GridColumn("delta", "B − A", 8, right=True),
     GridColumn("interval", "95 %", 16, rank=2),
     GridColumn("verdict", "verdict", 12),
 )
 DIFFERENCES: Final = (
-    GridColumn("name", "differs", 14, grow=10),
-    GridColumn("a", "A", 10, grow=20),
-    GridColumn("b", "B", 10, grow=20),
+    GridColumn("name", "differs", 12, grow=12),
+    GridColumn("a", "A", 8, grow=22),
+    GridColumn("b", "B", 8, grow=22),
 )
 CASES: Final = (
     GridColumn("kind", "case", 8),
@@ -78,15 +79,15 @@ def metric_rows(pair: PairComparison) -> list[GridRow]:
     for row in pair.metrics:
         interval = "" if row["low"] is None else f"[{row['low']:+.3f}, {row['high']:+.3f}]"
         rows.append((
-            clean_line(f"{row['metric']} {row['split']}"), q.score(row["a"]), q.score(row["b"]),
-            f"{row['delta']:+.4f}", GridCell(interval, "dim"),
+            clean_line(row["metric"]), clean_line(row["split"]), q.score(row["a"]),
+            q.score(row["b"]), f"{row['delta']:+.4f}", GridCell(interval, "dim"),
             _verdict(row["verdict"], pair.letter),
         ))  # fmt: skip
     for row in pair.costs:
         name, write = COST_NAMES[row["name"]]
         ratio = f"×{row['b'] / row['a']:.2f}" if row["a"] else ""
         rows.append((
-            GridCell(name, "dim"), write(row["a"]), write(row["b"]), ratio, "",
+            GridCell(name, "dim"), "", write(row["a"]), write(row["b"]), ratio, "",
             _verdict(row["verdict"], pair.letter),
         ))  # fmt: skip
     return rows

@@ -43,9 +43,17 @@ def test_each_line_is_a_pair_with_its_letter() -> None:
     b, c = comparison.parse_comparisons(f"{line}\n{line}\n")
     assert (b.letter, c.letter) == ("B", "C")
     metric, equal, rss = map(texts, comparison.metric_rows(c))
-    assert metric[1:] == ["0.1000", "0.5000", "+0.4000", "[+0.300, +0.500]", "C better"]
-    assert equal[4:] == ["", "no interval"]
-    assert rss == ["max RSS", "2.00 GiB", "1.00 GiB", "×0.50", "", "not distinct"]
+    assert metric == [
+        "recall@1",
+        "val",
+        "0.1000",
+        "0.5000",
+        "+0.4000",
+        "[+0.300, +0.500]",
+        "C better",
+    ]
+    assert equal[5:] == ["", "no interval"]
+    assert rss == ["max RSS", "", "2.00 GiB", "1.00 GiB", "×0.50", "", "not distinct"]
     assert c.metric_keys == ["recall@1@val", "mrr@10@val"]
     assert [texts(row) for row in comparison.difference_rows(b)] == [["lr", "2, –", "0.001"]]
 
