@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from rich.text import Text
@@ -43,6 +44,7 @@ class DataScreen(Screen[None]):
         Binding("d", "diff", "Diff of marked"),
         Binding("b", "browse", "Browse"),
         Binding("r", "again", "Scan again"),
+        Binding("i", "data_root", "Data root"),
     ]
 
     def __init__(self) -> None:
@@ -54,6 +56,8 @@ class DataScreen(Screen[None]):
         self.busy = False
         self._chosen_name = ""
         """The subset that the cursor is to be placed on."""
+        self.data_root: Path | None = None
+        """Folder of data that do not ship; None: the local hub cache."""
         self.shown: list[str] = []
         """Names of the subsets whose profiles are shown."""
 
@@ -92,7 +96,7 @@ class DataScreen(Screen[None]):
         from workbench.tui.view_models import catalog
 
         problems: list[str] = []
-        entries = catalog.read_subsets(self.bench.cache_root, problems)
+        entries = catalog.read_subsets(self.bench.cache_root, problems, self.data_root)
         self.post_message(SubsetsRead(entries, tuple(problems)))
 
     @on(SubsetsRead)
@@ -119,7 +123,9 @@ class DataScreen(Screen[None]):
         grid = self.query_one("#data-subsets", Grid)
         grid.show(data_rows.subset_rows(self.entries, self.marked), [e.name for e in self.entries])
         built = sum(entry.built for entry in self.entries)
-        self.query_one("#data-heading", Heading).remark = f"{len(self.entries)}, {built} built"
+        copies = sum(entry.expected_rows is not None for entry in self.entries)
+        of = f", {copies} of them copies" if copies else ""
+        self.query_one("#data-heading", Heading).remark = f"{len(self.entries)}, {built} built{of}"
 
     # -- painting --------------------------------------------------------------------------
 
@@ -220,6 +226,18 @@ class DataScreen(Screen[None]):
             return
         self._scan(list(self.marked), fresh=False)
 
+    def action_data_root(self) -> None:
+        """Ask for the folder with the data of subsets that do not ship."""
+        from workbench.tui.screens.dialogs import TextDialog
+
+        def on_text(text: str | None) -> None:
+            if text is not None:
+                self.data_root = Path(text).expanduser()
+                self._read()
+
+        now = str(self.data_root or "/data/ReT-M2KR")
+        self.app.push_screen(TextDialog("Folder of the data (data_root)", now), on_text)
+
     def action_browse(self) -> None:
         """Browse records of the current subset."""
         from workbench.tui.screens.record_browser import RecordBrowser
@@ -237,7 +255,7 @@ class DataScreen(Screen[None]):
         try:
             for name in names:
                 if fresh or name not in self.profiles:
-                    command = ProfileRequest(name, fresh=fresh).command()
+                    command = ProfileRequest(name, self.data_root, fresh=fresh).command()
                     async for message in read_messages(command):
                         self._handle_message(name, message)
             self._show_profiles([self.profiles[name] for name in names])

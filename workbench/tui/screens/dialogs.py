@@ -175,6 +175,9 @@ HELP_SECTIONS: Final = (
         ("s · k · c · p", "stop suite · skip run · cancel queued run · pause or resume"),
         ("u · Enter", "take a cancel or skip back · all about a run: failure, notices"),
         ("r", "resume a suite that is paused, or has ended with runs left"),
+        ("z · l · e · m", "charts: one alone · log · smooth · another curve"),
+        ("← → · + · Esc", "values at a cursor · an earlier run behind · away"),
+        ("/ n N · w · L · a", "log: find · wrap · full screen · attempt before"),
     )),
     ("Results", (
         ("/", 'filter: since:7d end:ok score>.3 model:clip lr<1e-4 -label:old "two words"'),

@@ -25,8 +25,9 @@ from workbench.tui.screens import live_dialogs
 from workbench.tui.screens.dialogs import ChoiceDialog, MessageDialog
 from workbench.tui.system import cli_commands
 from workbench.tui.view_models import control_actions, live_rows, suite_feed
-from workbench.tui.widgets.chart import Chart
+from workbench.tui.widgets.chart_panel import ChartPanel
 from workbench.tui.widgets.grid import Grid
+from workbench.tui.widgets.log_pane import LogPane
 from workbench.tui.widgets.log_tail import LogTail
 from workbench.tui.widgets.run_header import RunHeader
 from workbench.tui.widgets.top_bar import Heading, TopBar
@@ -37,13 +38,6 @@ if TYPE_CHECKING:
 
 CLOCK_SECONDS = 3.0
 """Interval of the suite's clock if nothing else changes."""
-CHART_SECONDS = 2.5
-"""Charts of a running run are repainted in turn, one per interval: each costs 2 ms."""
-
-CHARTS = (
-    ("loss", "loss"), ("step", "step time"), ("memory", "memory"), ("cpu", "CPU"),
-    ("r1", "r@1 in the batch"), ("gpu", "GPU use"),
-)  # fmt: skip
 
 
 class SnapshotTaken(Message):
@@ -77,20 +71,31 @@ class LiveScreen(Screen[None]):
         Binding("p", "steer('pause')", "Pause"),
         Binding("r", "steer('resume')", show=False),
         Binding("v", "view", "Metrics"),
+        Binding("l", "chart('log')", show=False),
+        Binding("e", "chart('smooth')", show=False),
+        Binding("z", "chart('zoom')", show=False),
+        Binding("left", "chart('left')", show=False),
+        Binding("right", "chart('right')", show=False),
+        Binding("escape", "chart('plain')", show=False),
+        Binding("m", "curve", show=False),
+        Binding("plus", "reference", show=False),
+        Binding("slash", "log('find')", show=False),
+        Binding("n", "log('next')", show=False),
+        Binding("N", "log('previous')", show=False),
+        Binding("w", "log('wrap')", show=False),
+        Binding("L", "full_log", show=False),
+        Binding("a", "attempt", show=False),
     ]
 
     def __init__(self) -> None:
         super().__init__(classes="view-log")
         self.snapshot: suite_feed.SuiteSnapshot | None = None
         self.folder: Path | None = None
+        self._feed: suite_feed.SuiteFeed | None = None
         self._watched: str | None = None
         """Run id chosen by hand; None: follow the current run."""
         self._recovered: set[Path] = set()
         """Suites without a warden for which `workbench ps` was run."""
-        self._charted: tuple[str, str, str] | None = None
-        self._charts_due = 0.0
-        self._chart_turn = 0
-        self._time_shown = 0.0
         self._queued = -1
         self._trouble = ""
         self._suite_ended = False
@@ -112,13 +117,9 @@ class LiveScreen(Screen[None]):
         with Vertical(id="live-body"):
             yield Grid(live_rows.QUEUE, notice="Loading suites …", id="queue")
             yield RunHeader()
-            with Horizontal(id="charts"):
-                for key, title in CHARTS:
-                    yield Chart(title, id=f"chart-{key}")
+            yield ChartPanel(id="charts")
             with Horizontal(id="live-bottom"):
-                with Vertical(id="live-log"):
-                    yield Heading("Log", id="log-heading")
-                    yield LogTail(id="log")
+                yield LogPane(id="live-log")
                 with Vertical(id="live-metrics"):
                     yield Heading("Metrics", id="metrics-heading")
                     yield Grid(
@@ -131,7 +132,7 @@ class LiveScreen(Screen[None]):
         """Open the chosen suite, or the first one."""
         self.query_one("#queue", Grid).focus()
         self.suites_changed()
-        self.set_interval(CLOCK_SECONDS, self._tick)
+        self.set_interval(CLOCK_SECONDS, self._show_time)
 
     def on_screen_resume(self) -> None:
         """Open another suite if another screen has chosen one."""
@@ -200,7 +201,7 @@ class LiveScreen(Screen[None]):
             return True
 
         try:
-            source = suite_feed.SuiteFeed(folder)
+            source = self._feed = suite_feed.SuiteFeed(folder)
             suite_feed.poll_feed(source, lambda: self._watched, deliver, wait)
         except (OSError, ValueError) as error:
             self.post_message(FeedFailed(folder, str(error)))
@@ -245,45 +246,25 @@ class LiveScreen(Screen[None]):
         suite = self.snapshot.suite if self.snapshot else None
         order = live_rows.describe_pending(suite, view) if suite and view else ""
         self.query_one(RunHeader).show(view, order)
-        self._paint_charts(view)
+        self.query_one(ChartPanel).show(view)
         empty = "The run has not started." if run and run.status == "queued" else "No output."
         if self.snapshot is not None and view is not None:
             same = self.snapshot.watched == view.spec.run_id
             log, empty = (self.snapshot.log, empty) if same else ((), "Reading the log …")
-            self.query_one(LogTail).show(log, empty)
+            self.query_one(LogPane).show(log, empty)
         rows = live_rows.metric_rows(run)
         self.query_one("#metrics", Grid).show(rows)
         self.query_one("#metrics-heading", Heading).remark = str(len(rows)) if rows else ""
-
-    def _paint_charts(self, view: RunView | None) -> None:
-        """Repaint all charts of a new run or phase, else one per `CHART_SECONDS`."""
-        stage = (view.spec.run_id, view.state.status, view.state.phase) if view else None
-        now = time.monotonic()
-        if stage == self._charted and now < self._charts_due:
-            return
-        all_series = live_rows.chart_series(view.state if view else None)
-        charts = list(self.query(Chart))
-        if stage == self._charted:
-            visible = [chart for chart in charts if chart.display]
-            self._chart_turn = (self._chart_turn + 1) % len(visible)
-            charts = [visible[self._chart_turn]]
-        self._charted, self._charts_due = stage, now + CHART_SECONDS
-        for chart in charts:
-            chart.show(all_series[str(chart.id).removeprefix("chart-")])
-
-    def _tick(self) -> None:
-        if time.monotonic() - self._time_shown >= CLOCK_SECONDS * 0.9:
-            self._show_time()
 
     def _show_time(self) -> None:
         """Show the clock of the suite, and its trouble if there is any."""
         if self.snapshot is None:
             return
-        self._time_shown = time.monotonic()
         suite = self.snapshot.suite
         line = self.query_one("#suite-line", Heading)
         status, clock = live_rows.suite_line(suite, time.time())
-        line.title = live_rows.short_name(suite.name)
+        behind = self.query_one(ChartPanel).options.reference_title
+        line.title = live_rows.short_name(suite.name) + (f"  behind: {behind}" if behind else "")
         line.remark = f"{status} · {clock}" if clock else status
         if suite.warden == "lost":
             self._end_dead_runs(self.snapshot)
@@ -347,6 +328,43 @@ class LiveScreen(Screen[None]):
     def action_view(self) -> None:
         """Toggle log and metrics on a narrow screen."""
         self.toggle_class("view-log", "view-metrics")
+
+    def action_chart(self, change: str) -> None:
+        """Change the charts: log, smooth, zoom, or move the cursor."""
+        if change != "plain" or not self.query_one(LogPane).leave_search():
+            self.query_one(ChartPanel).change(change)
+
+    def action_curve(self) -> None:
+        """Choose the curve of the first chart."""
+        live_dialogs.ask_curve(self.bench, self.query_one(ChartPanel), self.view)
+
+    def action_reference(self) -> None:
+        """Choose an earlier run whose curves are drawn behind; the same key takes them away."""
+        panel = self.query_one(ChartPanel)
+        if panel.options.reference_title:
+            panel.set_reference(None)
+            self._show_time()
+        elif (view := self.view) is not None and self.folder is not None:
+            live_dialogs.ask_reference(self.bench, panel, self.folder, view, self._show_time)
+
+    def action_log(self, change: str) -> None:
+        """Wrap the log, find words in it, go to a match."""
+        self.query_one(LogPane).change(change)
+
+    def action_full_log(self) -> None:
+        """Show the log alone, with its last MiB, or everything again."""
+        self.toggle_class("full-log")
+        if self._feed is not None:
+            self._feed.read_more(full=self.has_class("full-log"))
+        self._wake_event.set()
+        self.query_one(LogTail).focus()
+
+    def action_attempt(self) -> None:
+        """Show the log of the attempt before; after the first the last one again."""
+        if self._feed is not None and self.view is not None:
+            attempts = max(1, self.view.state.attempt)
+            self.query_one(LogPane).show_attempt(self._feed.step_attempt(attempts), attempts)
+            self._wake_event.set()
 
     def action_choose(self) -> None:
         """Choose a suite."""

@@ -1,4 +1,4 @@
-"""Control actions on a suite: ask for confirmation, send the command, tell what became of it."""
+"""Dialogs of the Live screen: control actions on a suite, curves, earlier runs behind them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from results.text.sanitize import clean_line
-from workbench.tui.screens.dialogs import ConfirmDialog
+from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
 from workbench.tui.system import cli_commands
-from workbench.tui.view_models import control_actions
+from workbench.tui.view_models import control_actions, live_charts, live_rows, suite_feed
 
 if TYPE_CHECKING:
     from workbench.suites.state import RunView
     from workbench.tui.app import WorkbenchApp
     from workbench.tui.view_models.suite_feed import SuiteSnapshot
+    from workbench.tui.widgets.chart_panel import ChartPanel
 
 
 def ask_action(
@@ -68,3 +69,52 @@ async def _resume_suite(app: WorkbenchApp, folder: Path) -> None:
         app.notify(clean_line(done.error.strip()), severity="error", timeout=10)
     else:
         app.notify(f"{folder.name} goes on.")
+
+
+def ask_curve(app: WorkbenchApp, panel: ChartPanel, view: RunView | None) -> None:
+    """Ask for the curve of the first chart."""
+    rows = live_charts.curve_rows(view.state if view else None)
+
+    def on_choice(chosen: str | None) -> None:
+        if chosen is not None:
+            panel.set_main(chosen)
+
+    cells = [(title, last) for _, title, last in rows]
+    keys = [name for name, _, _ in rows]
+    dialog = ChoiceDialog(
+        "Curve", live_rows.CURVES, cells, keys, here=panel.options.main, empty="No curve yet."
+    )
+    app.push_screen(dialog, on_choice)
+
+
+def ask_reference(
+    app: WorkbenchApp,
+    panel: ChartPanel,
+    folder: Path,
+    view: RunView,
+    on_shown: Callable[[], object],
+) -> None:
+    """Ask for an earlier run, and draw its curves behind those of `view`, a run of `folder`."""
+
+    async def read(run: Path) -> None:
+        try:
+            panel.set_reference(await asyncio.to_thread(suite_feed.read_run, run))
+        except (OSError, ValueError) as error:
+            app.notify(clean_line(str(error)), title="Not readable", severity="error")
+        on_shown()
+
+    async def ask() -> None:
+        runs = await asyncio.to_thread(suite_feed.list_references, app.log_root, folder, view)
+        rows = [(clean_line(run.name), clean_line(run.parent.parent.name)) for run in runs]
+
+        def on_choice(chosen: str | None) -> None:
+            if chosen is not None:
+                app.run_worker(read(Path(chosen)), group="reference")
+
+        dialog = ChoiceDialog(
+            "Earlier run behind the curves", live_rows.CURVES, rows, list(map(str, runs)),
+            empty="No other run of this subset or model has curves.",
+        )  # fmt: skip
+        app.push_screen(dialog, on_choice)
+
+    app.run_worker(ask(), group="reference")

@@ -104,7 +104,11 @@ class RecordBrowser(ModalScreen[None]):
         self.query_one("#sample-scroll", VerticalScroll).scroll_home(animate=False)
         pictures = self.query_one("#sample-pictures", Vertical)
         await pictures.remove_children()
-        for title, path in select_pictures(record):
+        chosen = select_pictures(record)
+        # Cells are twice as high as wide; half of the window is left for the text.
+        height = (self.size.height - 3) // len(chosen) - 2
+        pictures.styles.width = max(24, min(self.size.width // 2, 2 * height + 2))
+        for title, path in chosen:
             copy = record["pictures"].get(path, {"reason": "no picture"})
             file = Path(copy["file"]) if "file" in copy else None
             await pictures.mount(

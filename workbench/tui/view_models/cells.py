@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from workbench.suites import quantities
 
@@ -41,6 +41,11 @@ class GridColumn:
     """Long texts lose their middle and not their end: of names that begin alike."""
 
 
+def format_step(x: float) -> str:
+    """A step or another count: `1,192`."""
+    return f"{x:,.0f}"
+
+
 @dataclass(frozen=True, slots=True)
 class Series:
     """Content of a chart; frozen, so that charts can compare it."""
@@ -49,7 +54,19 @@ class Series:
     points: Points = ()
     last: float | None = None
     format: Callable[[float | None], str] = field(default=quantities.number)
-    x_label: str = ""
-    """Label under the curve with the range of x: `step 1,192`."""
+    x_format: Callable[[float], str] = field(default=format_step)
+    x_unit: float = 10.0
+    """Base of round values of x: 60 for seconds."""
+    y_unit: float = 10.0
+    """Base of round values of y: 1024 for bytes."""
+    clip: Literal["none", "low", "both"] = "none"
+    """Which outliers may lie outside the chart."""
+    log: bool = False
+    smoothing: float = 0.0
+    """Weight of the exponential moving average, 0 to 1; the raw curve is drawn behind it."""
+    reference: Points = ()
+    """The same curve of another run."""
+    cursor: float | None = None
+    """Share of the x range, 0 to 1, whose values the title shows; None: the last one."""
     reason: str = "no data yet"
     """Text shown if there are no points."""

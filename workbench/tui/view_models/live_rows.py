@@ -11,7 +11,7 @@ from workbench.output_language import translate
 from workbench.planning import folds
 from workbench.suites import oom_retry, run_summary, suite_reader
 from workbench.suites import quantities as q
-from workbench.tui.view_models.cells import CellLike, GridCell, GridColumn, GridRow, Series
+from workbench.tui.view_models.cells import CellLike, GridCell, GridColumn, GridRow
 
 if TYPE_CHECKING:
     from engines.protocol import RunSpec
@@ -47,6 +47,7 @@ SUITES: Final = (
     GridColumn("runs", "runs", 7, right=True, rank=2),
     GridColumn("about", "", 16, grow=60, rank=3),
 )
+CURVES: Final = (GridColumn("name", "", 40, grow=20), GridColumn("last", "", 12, grow=24))
 GLYPHS: Final = {
     "queued": GridCell("◌", "dim"),
     "starting": GridCell("●", "accent"),
@@ -178,7 +179,14 @@ def suite_line(state: SuiteState, now: float) -> tuple[str, str]:
 
 def _suite_status(state: SuiteState) -> str:
     """The suite's status, with an order that takes effect later."""
+    from workbench.suites.state import is_unfinished
+
     status = SUITE_WORDS.get(state.warden, state.warden)
+    removed = state.orders.removed
+    if state.warden == "ended" and any(
+        is_unfinished(view.state) and view.spec.run_id not in removed for view in state.runs
+    ):
+        return f"{status}, r goes on"
     if state.ended or state.warden == "stopping":
         return status
     if state.orders.stopped:
@@ -288,50 +296,6 @@ def format_facts(run: RunState) -> str:
     if run.hello and run.hello.device:
         parts.append(clean_line(run.hello.device, 40))
     return " · ".join(parts)
-
-
-def chart_series(run: RunState | None) -> dict[str, Series]:
-    """Chart id -> series."""
-    memory, label = _memory(run)
-    reason = "" if run is None or not run.sample else run.sample.gpu_reason
-    use = _first_gpu(run, "gpu_utilisation")
-    steps = f"step 1 … {run.step:,}" if run and run.step else ""
-    seconds = f"0 … {q.clock(run.t)}" if run and run.t else ""
-    return {
-        "loss": _series(run, "loss", "loss", q.number, steps),
-        "step": _series(run, "step_seconds", "step time", q.duration, steps),
-        "memory": _series(run, memory, label, q.size, seconds),
-        "cpu": _series(run, "cpu", "CPU of one core", q.percent, seconds),
-        "r1": _series(run, "r@1", "r@1 in the batch", q.score, steps),
-        "gpu": _series(run, use, "GPU use", q.percent, seconds, clean_line(reason) or "no GPU"),
-    }
-
-
-def _first_gpu(run: RunState | None, name: str) -> str:
-    """Name of the curve for the run's first GPU; empty if there is none."""
-    curves = sorted(run.curves) if run else []
-    return next((curve for curve in curves if curve.startswith(f"{name}[")), "")
-
-
-def _memory(run: RunState | None) -> tuple[str, str]:
-    """(curve, label) of the memory chart: the run's VRAM, else the device's, else RSS."""
-    for prefix, label in (("vram_process", "VRAM"), ("vram_device", "all VRAM")):
-        if name := _first_gpu(run, prefix):
-            return name, f"{label}, GPU {name.partition('[')[2].rstrip(']')}"
-    return "rss_tree", "RSS of the run"
-
-
-def _series(
-    run: RunState | None, name: str, label: str, write: q.Formatter, axis: str, reason: str = ""
-) -> Series:
-    curve = run.curves.get(name) if run else None
-    if curve is None or curve.last is None:
-        waiting = run is None or run.status != "ended"
-        return Series(label, reason=reason or ("no data yet" if waiting else "not measured"))
-    points = curve.points
-    if points[-1:] != (curve.last,):
-        points = (*points, curve.last)
-    return Series(label, points, curve.last[1], write, axis)
 
 
 def metric_rows(run: RunState | None) -> list[GridRow]:

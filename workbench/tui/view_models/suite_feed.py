@@ -16,13 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from workbench.suites.state import SuiteState
+    from workbench.suites.state import RunView, SuiteState
 
 LOG_BYTES: Final = 24_576
 """Bytes read from the end of engine.log: 200 lines of 120 characters."""
 LOG_LINES: Final = 200
+LINE_BYTES: Final = LOG_BYTES // LOG_LINES
+FULL_LOG_BYTES: Final = 1 << 20
+"""Bytes read for the log in full screen."""
 _STYLES: Final = re.compile(r"\x1b\[[0-9;]*m")
 """SGR sequences (colours), which are removed; other sequences are shown as text."""
+REFERENCE_SUITES: Final = 20
+"""Suites that are searched for an earlier run."""
 SUITES_SECONDS: Final = 5.0
 """Interval of reading the list of suites."""
 
@@ -125,8 +130,10 @@ class SuiteFeed:
 
         self.folder = folder
         self._reader = suite_reader.SuiteReader(folder)
+        self._log_bytes = LOG_BYTES
+        self._attempts_back = 0
         self._log: tuple[str, ...] = ()
-        self._log_mark: tuple[str, int, int] | None = None
+        self._log_mark: tuple[str, int, int, int, int] | None = None
 
     def poll(self, watched: str | None) -> SuiteSnapshot:
         """A snapshot of the suite; `watched` None: log of the default run."""
@@ -135,19 +142,65 @@ class SuiteFeed:
         self._read_log(run_id)
         return SuiteSnapshot(self.folder, state, run_id, self._log, self._reader.bad_lines)
 
+    def read_more(self, *, full: bool) -> None:
+        """Read the last MiB of the log from now on, or less again; from any thread."""
+        self._log_bytes = FULL_LOG_BYTES if full else LOG_BYTES
+
+    def step_attempt(self, attempts: int) -> int:
+        """Read the log of the attempt before from now on, after the first of the last; returns
+        its number."""
+        self._attempts_back = (self._attempts_back + 1) % attempts
+        return attempts - self._attempts_back
+
     def _read_log(self, run_id: str) -> None:
         path = self.folder / "runs" / run_id / "engine.log"
+        size, back = self._log_bytes, self._attempts_back
         try:
             status = path.stat()
-            mark = (run_id, status.st_size, status.st_mtime_ns)
+            mark = (run_id, status.st_size, status.st_mtime_ns, size, back)
             if mark == self._log_mark:
                 return
             with path.open("rb") as file:
-                file.seek(max(0, status.st_size - LOG_BYTES))
-                data = file.read(LOG_BYTES)
+                file.seek(max(0, status.st_size - size))
+                data = file.read(size)
         except (OSError, ValueError):
-            mark, data = (run_id, -1, 0), b""
-        self._log_mark, self._log = mark, clean_log(data, whole=mark[1] <= LOG_BYTES)
+            mark, data = (run_id, -1, 0, size, back), b""
+        self._log_mark = mark
+        self._log = clean_log(data, whole=mark[1] <= size, back=back, limit=size // LINE_BYTES)
+
+
+def list_references(log_root: Path, folder: Path, view: RunView) -> list[Path]:
+    """Run folders with the same subset or model and with a journal, the most alike first: of this
+    suite, then of the newest `REFERENCE_SUITES`."""
+    from workbench.suites import suite
+
+    others = [path for path in suite.list_suites(log_root) if path != folder]
+    ranked = []
+    for number, path in enumerate([folder, *others[:REFERENCE_SUITES]]):
+        try:
+            runs = suite.read_runs(path)
+        except (suite.SuiteError, OSError):
+            continue
+        for run, spec in runs:
+            alike = (spec.subset == view.spec.subset) + (spec.model == view.spec.model)
+            same = path == folder and spec.run_id == view.spec.run_id
+            if alike and not same and (run / "events.jsonl").is_file():
+                ranked.append((-alike, number, run))
+    return [run for *_, run in sorted(ranked)]
+
+
+def read_run(run: Path) -> RunView:
+    """One run by its folder, with its state.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    from engines.protocol import RunSpec
+    from workbench.suites import journal, state
+
+    spec = RunSpec.model_validate_json((run / "spec.json").read_bytes())
+    entries = journal.Tail(run / "events.jsonl").read_all()
+    return state.RunView(spec, run.name, state.reduce_entries(entries))
 
 
 def default_run(state: SuiteState) -> str:
@@ -159,10 +212,12 @@ def default_run(state: SuiteState) -> str:
     return chosen[0].spec.run_id if chosen else ""
 
 
-def clean_log(data: bytes, *, whole: bool = True) -> tuple[str, ...]:
-    """Last lines of the last attempt, sanitized; of a line with carriage returns, the last part.
+def clean_log(
+    data: bytes, *, whole: bool = True, back: int = 0, limit: int = LOG_LINES
+) -> tuple[str, ...]:
+    """Last lines of one attempt, sanitized; of a line with carriage returns, the last part.
 
-    `whole`: `data` starts at the begin of the log.
+    `whole`: `data` starts at the begin of the log. `back`: attempts before the last one.
     """
     from results.text.sanitize import clean_line
     from workbench.processes.engine_process import ATTEMPT_MARK
@@ -170,10 +225,12 @@ def clean_log(data: bytes, *, whole: bool = True) -> tuple[str, ...]:
     lines = _STYLES.sub("", data.decode("utf-8", "replace")).split("\n")
     if not whole:
         lines = lines[1:]  # the first one is cut
-    begins = [row for row, line in enumerate(lines) if line.startswith(ATTEMPT_MARK)]
-    lines = lines[begins[-1] :] if begins else lines  # an earlier attempt's errors are not its own
+    begins = [0, *(row for row, line in enumerate(lines) if line.startswith(ATTEMPT_MARK))]
+    ends = [*begins[1:], len(lines)]
+    attempt = max(0, len(begins) - 1 - back)  # an earlier attempt's errors are not its own
+    lines = lines[begins[attempt] : ends[attempt]]
     shown = [line.rstrip("\r").rpartition("\r")[2] for line in lines]
-    return tuple(clean_line(line) for line in shown[-LOG_LINES:] if line.strip())
+    return tuple(clean_line(line) for line in shown[-limit:] if line.strip())
 
 
 def poll_feed(

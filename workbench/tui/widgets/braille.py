@@ -25,14 +25,25 @@ def y_range(points: Points) -> tuple[float, float] | None:
     return (min(finite), max(finite)) if finite else None
 
 
-def braille_lines(points: Points, width: int, height: int) -> list[str]:
+Window = tuple[float, float]
+"""First and last value of an axis."""
+
+
+def braille_lines(
+    points: Points,
+    width: int,
+    height: int,
+    window: Window | None = None,
+    span: Window | None = None,
+) -> list[str]:
     """The curve as `height` lines of `width` braille cells.
 
-    Values that are not finite leave a gap.
+    Values that are not finite leave a gap. `window`, `span`: ranges of x and y that the box shows,
+    the curve's own by default; values beyond `span` lie on its border.
     """
-    columns = _columns(points, width * 2)
+    columns = _columns(points, width * 2, window)
     grid = [[0] * width for _ in range(height)]
-    span = y_range([(0.0, y) for y in columns if y is not None])
+    span = span or y_range([(0.0, y) for y in columns if y is not None])
     if span is None:
         return [" " * width] * height
     top = height * 4 - 1
@@ -48,10 +59,16 @@ def braille_lines(points: Points, width: int, height: int) -> list[str]:
     return ["".join(chr(0x2800 + c) if c else " " for c in line) for line in grid]
 
 
-def block_lines(points: Points, width: int, height: int) -> list[str]:
-    """The curve as columns of eighth blocks, for fonts without braille."""
-    columns = _columns(points, width)
-    span = y_range([(0.0, y) for y in columns if y is not None])
+def block_lines(
+    points: Points,
+    width: int,
+    height: int,
+    window: Window | None = None,
+    span: Window | None = None,
+) -> list[str]:
+    """The curve as columns of eighth blocks, for fonts without braille; as `braille_lines`."""
+    columns = _columns(points, width, window)
+    span = span or y_range([(0.0, y) for y in columns if y is not None])
     if span is None:
         return [" " * width] * height
     levels = [
@@ -70,11 +87,12 @@ def progress_bar(fraction: float, width: int) -> tuple[str, str]:
     return done, "─" * (width - len(done))
 
 
-def _columns(points: Points, count: int) -> list[float | None]:
+def _columns(points: Points, count: int, window: Window | None) -> list[float | None]:
     """Mean y of each of `count` equal parts of the x range; short gaps are interpolated."""
     if not points or count < 1:
         return [None] * max(0, count)
-    first, last = points[0][0], points[-1][0]
+    first, last = window or (points[0][0], points[-1][0])
+    points = [point for point in points if first <= point[0] <= last] if window else points
     scale = (count - 1) / (last - first) if last > first else 0.0
     if not math.isfinite(scale):  # a range so small that its inverse overflows
         scale = 0.0
@@ -103,7 +121,7 @@ def _row(y: float, span: tuple[float, float], top: int) -> int:
         return top // 2
     if not math.isfinite(high - low):  # the distance of two huge values has no float
         y, low, high = y / 2, low / 2, high / 2
-    return top - round((y - low) / (high - low) * top)
+    return max(0, min(top, top - round((y - low) / (high - low) * top)))
 
 
 def _between(before: int | None, row: int) -> range:

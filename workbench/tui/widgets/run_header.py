@@ -9,7 +9,7 @@ from rich.segment import Segment
 from textual.strip import Strip
 from textual.widget import Widget
 
-from workbench.tui.view_models import live_rows
+from workbench.tui.view_models import live_charts, live_rows
 from workbench.tui.widgets import braille
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 BAR_CELLS: Final = 28
 BASE_LINES: Final = 4
+GAUGE_HEIGHT: Final = 30
+"""Lines of a terminal that has room for gauges and phases."""
 
 StyledLine = tuple[tuple[str, str], ...]
 """Parts of a line: (text, name of its style)."""
@@ -45,6 +47,9 @@ class RunHeader(Widget):
         """Show a run, and what is ordered of it."""
         self._view, self._order = view, order
         lines = () if view is None else header_lines(view, order, self.size.width)
+        if view is not None and self.app.size.height >= GAUGE_HEIGHT:
+            texts = (live_charts.gauge_line(view.state), live_charts.phase_line(view.state))
+            lines += tuple(((f" {text}", "head--dim"),) for text in texts)
         if lines != self._shown:
             self._shown = lines
             if (len(lines), bool(order)) != self._height_key:  # it lays out the whole screen again

@@ -16,6 +16,7 @@ from tests.workbench.tui.conftest import screen_text, until
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.data import DataScreen
 from workbench.tui.screens.record_browser import RecordBrowser
+from workbench.tui.view_models.cells import CellLike, GridCell
 from workbench.tui.widgets import image
 from workbench.tui.widgets.grid import Grid
 
@@ -50,6 +51,10 @@ def built(tmp_path: Path) -> None:
         build(name, tmp_path / "cache", data)
 
 
+def cell_text(cell: CellLike) -> str:
+    return cell.text if isinstance(cell, GridCell) else cell
+
+
 def grid(app: WorkbenchApp, name: str) -> Grid:
     return app.screen.query_one(f"#{name}", Grid)
 
@@ -66,9 +71,10 @@ async def test_describe_mark_and_diff_by_keys(app: WorkbenchApp, built: None) ->
         assert any("2-3" in row and "6 (100.00 %)" in row for row in rows)
         await pilot.press("space", "down", "space", "d")
         await until(pilot, lambda: "difference" in screen_text(pilot))
-        rows = [tuple(map(str, row)) for row in grid(app, "profile").rows]
-        assert ("  what", "6 (100.00 %)", "0 (0.00 %)", "-100.00") in rows
-        assert ("  which", "0 (0.00 %)", "6 (100.00 %)", "+100.00") in rows
+        rows = [tuple(map(cell_text, row)) for row in grid(app, "profile").rows]
+        assert rows[0][0].startswith("largest differences")
+        assert ("  what", "6 (100.00 %)", "0 (0.00 %)", "-100.00", "▀" * 24) in rows[1:4]
+        assert ("  which", "0 (0.00 %)", "6 (100.00 %)", "+100.00", "▄" * 24) in rows[1:4]
 
 
 async def test_a_subset_without_data_says_why(app: WorkbenchApp, built: None) -> None:

@@ -16,6 +16,7 @@ from workbench.tui.screens.live import LiveScreen
 from workbench.tui.screens.results import ResultsScreen
 from workbench.tui.system import cli_commands
 from workbench.tui.widgets.chart import Chart
+from workbench.tui.widgets.chart_panel import ChartPanel
 from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.log_tail import LogTail
 
@@ -283,3 +284,47 @@ async def test_a_small_window_shows_the_run_at_work_and_nothing_cropped(
             assert "1 Plan" not in screen_text(pilot)
         await pilot.resize_terminal(80, 24)
         await until(pilot, lambda: "Data" in screen_text(pilot))
+
+
+async def test_charts_are_zoomed_and_an_earlier_run_is_drawn_behind(
+    app: WorkbenchApp, log_root: Path
+) -> None:
+    sample_suites.busy_root(log_root)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: "step time" in screen_text(pilot))
+        panel = app.screen.query_one(ChartPanel)
+        await pilot.press("z", "l", "e", "left")
+        await pilot.pause()
+        assert sum(chart.region.area > 0 for chart in panel.query(Chart)) == 1
+        assert "loss log smoothed 0.6" in screen_text(pilot)
+        await pilot.press("z", "z", "z", "z", "escape")
+        await pilot.pause()
+        assert sum(chart.region.area > 0 for chart in panel.query(Chart)) == 4
+        await pilot.press("plus")
+        await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
+        await pilot.press("enter")
+        await until(pilot, lambda: panel.options.reference)
+        await until(pilot, lambda: "behind: " in screen_text(pilot))
+        await pilot.press("plus", "m")
+        await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
+        assert not panel.options.reference
+        grid = app.screen.query_one(Grid)
+        grid.cursor = list(grid.keys).index("lr")
+        await pilot.press("enter")
+        await until(pilot, lambda: panel.options.main == "lr")
+
+
+async def test_the_log_is_searched_and_shown_alone(app: WorkbenchApp, log_root: Path) -> None:
+    folder = sample_suites.busy_root(log_root)
+    sample_suites.log(folder, 3, "".join(f"line {n}\n" for n in range(400)))
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: "line 399" in screen_text(pilot))
+        await pilot.press("slash", *"9$", "enter")
+        await until(pilot, lambda: "/9$: 20 lines" in screen_text(pilot))
+        await pilot.press("L")
+        await until(pilot, lambda: (s := live_of(app).snapshot) and len(s.log) == 400)
+        await until(pilot, lambda: "evqa_train" not in screen_text(pilot))
+        await pilot.press("L")
+        await until(pilot, lambda: "evqa_train" in screen_text(pilot))

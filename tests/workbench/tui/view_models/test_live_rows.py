@@ -13,23 +13,56 @@ from workbench import output_language
 from workbench.suites import run_summary
 from workbench.suites.state import RunState, RunView, SuiteState, reduce_entries
 from workbench.tui.system import cli_commands
-from workbench.tui.view_models import live_rows
+from workbench.tui.view_models import live_charts, live_rows
 
 
 def test_charts_show_the_gpu_that_the_run_has() -> None:
     gpu = protocol.Gpu(index=3, used=5 << 30, process=4 << 30, utilisation=70.0)
     sample = protocol.Sample(t=1.0, gpus=(gpu,))
     run = reduce_entries([protocol.Entry(seq=0, wall=0.0, src="warden", msg=sample)], RunState())
-    shown = live_rows.chart_series(run)
+    shown = live_charts.chart_series(run, live_charts.ChartOptions())
     assert shown["gpu"].last == 70.0
     assert (shown["memory"].title, shown["memory"].last) == ("VRAM, GPU 3", 4 << 30)
-    assert live_rows.chart_series(RunState())["gpu"].last is None
+    assert live_charts.chart_series(RunState(), live_charts.ChartOptions())["gpu"].last is None
+
+
+def test_gauges_have_limits_and_phases_their_seconds() -> None:
+    gpu = protocol.Gpu(index=0, used=5 << 30, total=10 << 30, utilisation=50.0, power=200.0)
+    messages = (
+        protocol.Attempt(number=1, pid=1, environment={"cores": 2, "ram_bytes": 8 << 30}),
+        protocol.Hello(engine="retrieval", pid=1),
+        protocol.Phase(t=1.0, name="load"),
+        protocol.Phase(t=5.0, name="train"),
+        protocol.Sample(t=95.0, rss_tree=4 << 30, cpu_percent=100.0, gpus=(gpu,)),
+    )
+    run = reduce_entries(
+        protocol.Entry(seq=number, wall=0.0, src="warden", msg=message)
+        for number, message in enumerate(messages)
+    )
+    assert live_charts.gauge_line(run) == (
+        "cpu ▕█████░░░░░▏ 100 % of 2 cores   RSS ▕█████░░░░░▏ 4.00 GiB of 8.00 GiB   "
+        "VRAM 0 ▕█████░░░░░▏ 5.00 GiB of 10.0 GiB   use ▕█████░░░░░▏ 50 %   200 W"
+    )
+    assert live_charts.phase_line(run) == "load 4 s ▏ train 1:30 …"
+    assert live_charts.gauge_line(RunState()) == live_charts.phase_line(RunState()) == ""
+
+
+def test_options_of_charts_change_and_come_back() -> None:
+    options = live_charts.ChartOptions()
+    assert options.change("log").log
+    assert options.change("log").change("log") == options
+    assert options.change("smooth").smoothing == 0.6
+    assert options.change("smooth").change("smooth").change("smooth") == options
+    moved = options.change("left").change("left").change("right")
+    assert moved.cursor == pytest.approx(0.98)
+    assert options.change("right").cursor == 1.0
+    assert moved.change("plain") == options
 
 
 def test_a_growing_search_counts_the_trials_that_were_asked_for() -> None:
     state = sample_suites.search_state("completed", "pruned", "failed")
     assert live_rows.suite_line(state, 1.0)[0] == (
-        "ended · 1 of 20 trials completed · 1 failed · 1 pruned"
+        "ended, r goes on · 1 of 20 trials completed · 1 failed · 1 pruned"
     )
     rows, keys = live_rows.queue_rows(state)
     assert keys == ["t1", "t2", "t3"]

@@ -64,6 +64,32 @@ def test_a_log_is_read_from_its_end(log_root: Path) -> None:
     assert time.perf_counter() - began < 1.0
 
 
+def test_the_log_of_each_attempt_is_shown_apart() -> None:
+    data = b"first\nRuntimeError\n==== attempt 2, now ====\nsecond\n==== attempt 3, now ====\n"
+    assert suite_feed.clean_log(data) == ("==== attempt 3, now ====",)
+    assert suite_feed.clean_log(data, back=1) == ("==== attempt 2, now ====", "second")
+    assert suite_feed.clean_log(data, back=2) == ("first", "RuntimeError")
+    assert suite_feed.clean_log(data, back=9) == ("first", "RuntimeError")
+
+
+def test_earlier_runs_of_the_subset_or_model_are_references(log_root: Path) -> None:
+    old = sample_suites.make_suite(
+        log_root, [("emoji_train", "a"), ("other", "b"), ("emoji_train", "b")],
+        stamp="20260101-000000",
+    )  # fmt: skip
+    for number in (1, 2, 3):
+        sample_suites.begin(old, number)
+    new = sample_suites.make_suite(log_root, [("emoji_train", "a"), ("emoji_val", "a")])
+    for number in (1, 2):
+        sample_suites.train(sample_suites.begin(new, number), 30, 60)
+    view = suite_feed.SuiteFeed(new).poll(None).suite.runs[0]
+    runs = suite_feed.list_references(log_root, new, view)
+    assert [run.name.split("-", 2)[2] for run in runs] == [
+        "emoji_train-a", "emoji_val-a", "emoji_train-b"
+    ]  # fmt: skip
+    assert suite_feed.read_run(runs[1]).state.curves["loss"].last is not None
+
+
 def test_follow_delivers_news_only_and_asks_again(log_root: Path) -> None:
     folder = sample_suites.make_suite(log_root, [("emoji_train", "clip-nano")])
     taken: list[suite_feed.SuiteSnapshot] = []
