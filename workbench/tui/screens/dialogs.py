@@ -167,7 +167,7 @@ HELP_SECTIONS: Final = (
         ("s · / · Esc", "to the settings · find words in a list · show all"),
         ("p · e · i", "start from a preset or suite · engine · folder of the data"),
         ("v", "settings, runs, plan file: where there is room for one"),
-        ("F5 · P · f · y", "start · cost probes · run done runs again · copy command"),
+        ("F5 · P · f", "start · cost probes · run done runs again"),
     )),
     ("Live", (
         ("o · [ ]", "choose a suite · the one before, after"),

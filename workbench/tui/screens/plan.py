@@ -73,7 +73,6 @@ class PlanScreen(PlanActions):
         Binding("v", "view", "View"),
         Binding("i", "data_root", show=False),
         Binding("f", "keep", show=False),
-        Binding("y", "copy", show=False),
         Binding("P", "probe", show=False),
         Binding("escape", "clear_find", show=False),
     ]
@@ -278,7 +277,8 @@ class PlanScreen(PlanActions):
         button.disabled = failed or self.starting or not self.preview or not self.preview.runs
         count = matrix.count_open(self.preview.runs, keep=self.keep) if self.preview else 0
         runs = plan_rows.count_words(count, "run")
-        button.label = Text("Starting …" if self.starting else f"F5  Start {runs}")
+        label = f"F5  Start {runs}" if count else "F5  Start" if failed else "all is done"
+        button.label = Text("Starting …" if self.starting else label)
 
     def _describe_earlier(self, name: str) -> str:
         runs = self._earlier.runs if self._earlier is not None else ()

@@ -14,6 +14,7 @@ from textual.screen import Screen
 from textual.widgets import Button, Input
 
 from workbench.tui.screens import plan_start
+from workbench.tui.screens.copying import CopyChoice
 from workbench.tui.screens.dialogs import ChoiceDialog, TextDialog
 from workbench.tui.system import cli_commands
 from workbench.tui.view_models import plan_rows
@@ -191,12 +192,12 @@ class PlanActions(Screen[None]):
         self.keep = not self.keep
         self.show_preview()
 
-    def action_copy(self) -> None:
-        """Copy the command that starts the plan."""
-        if arguments := self.command():
-            command = cli_commands.command_line(arguments)
-            self.app.copy_to_clipboard(command)
-            self.notify(command, title="Copied")
+    def copy_choices(self) -> list[CopyChoice]:
+        """The command that starts the plan, and the plan file."""
+        arguments = self.command()
+        command = cli_commands.command_line(arguments) if arguments else ""
+        file = self.preview.toml if self.preview else ""
+        return [CopyChoice("command", command), CopyChoice("plan file", file)]
 
     @on(Button.Pressed, "#start")
     def action_start(self) -> None:

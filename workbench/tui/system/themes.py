@@ -11,7 +11,8 @@ PREFIX: Final = "workbench-"
 
 
 def _make_theme(name: str, colours: dict[str, str], *, dark: bool, ansi: bool = False) -> Theme:
-    """A theme of one accent, greys and one red; `colours` names them."""
+    """A theme of one accent, greys, and a colour each for good, odd and bad; `colours` names
+    them."""
     accent, quiet, ink = colours["accent"], colours["quiet"], colours["ink"]
     paper = colours["paper"]
     return Theme(
@@ -24,8 +25,8 @@ def _make_theme(name: str, colours: dict[str, str], *, dark: bool, ansi: bool = 
         surface=colours["surface"],
         panel=colours["panel"],
         error=colours["error"],
-        warning=colours.get("warning", ink),
-        success=ink,
+        warning=colours["warning"],
+        success=colours["success"],
         dark=dark,
         ansi=ansi,
         variables={
@@ -47,22 +48,23 @@ THEMES: Final = (
     _make_theme("dark", {
         "accent": "#5fd7af", "quiet": "#8a8a8a", "ink": "#d0d0d0", "paper": "#121212",
         "surface": "#1c1c1c", "panel": "#262626", "error": "#ff8787", "bar": "#303030",
-        "cursor": "#264f43",
+        "cursor": "#264f43", "warning": "#d7af5f", "success": "#87d787",
     }, dark=True),
     _make_theme("light", {
         "accent": "#005f5f", "quiet": "#626262", "ink": "#1c1c1c", "paper": "#ffffff",
         "surface": "#eeeeee", "panel": "#e4e4e4", "error": "#af0000", "bar": "#c6c6c6",
-        "cursor": "#afd7d7",
+        "cursor": "#afd7d7", "warning": "#875f00", "success": "#005f00",
     }, dark=False),
     _make_theme("ansi", {
         "accent": "ansi_cyan", "quiet": "ansi_bright_black", "ink": "ansi_default",
         "paper": "ansi_default", "surface": "ansi_default", "panel": "ansi_default",
         "error": "ansi_red", "bar": "ansi_bright_black", "cursor": "ansi_blue",
+        "warning": "ansi_yellow", "success": "ansi_green",
     }, dark=True, ansi=True),
     _make_theme("colour-blind", {
         "accent": "#5fafff", "quiet": "#9e9e9e", "ink": "#dadada", "paper": "#121212",
         "surface": "#1c1c1c", "panel": "#262626", "error": "#ffaf00", "bar": "#303030",
-        "cursor": "#1f3f5f",
+        "cursor": "#1f3f5f", "warning": "#ffffaf", "success": "#5fafff",
     }, dark=True),
 )  # fmt: skip
 """By the names of `screen_config.THEMES`; errors also have words or signs of their own."""

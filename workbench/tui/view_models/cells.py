@@ -13,7 +13,7 @@ Points = Sequence[tuple[float, float]]
 
 
 class GridCell(NamedTuple):
-    """Text with a tone: `dim`, `accent`, `error` or `strong`."""
+    """Text with a tone: `dim`, `accent`, `good`, `warn`, `error` or `strong`."""
 
     text: str
     tone: str = ""

@@ -49,7 +49,7 @@ def subset_rows(entries: Sequence[SubsetEntry], marked: Sequence[str]) -> list[G
             GridCell("●", "accent") if entry.name in marked else "",
             clean_line(entry.name),
             GridCell("?" if entry.rows is None else f"{entry.rows:,}", "dim"),
-            GridCell("copy", "error")
+            GridCell("copy", "warn")
             if entry.expected_rows
             else GridCell("built" if entry.built else "–", "dim"),
         )

@@ -52,10 +52,10 @@ GLYPHS: Final = {
     "queued": GridCell("◌", "dim"),
     "starting": GridCell("●", "accent"),
     "running": GridCell("●", "accent"),
-    "completed": GridCell("✓", ""),
+    "completed": GridCell("✓", "good"),
     "skipped": GridCell("–", "dim"),
     "pruned": GridCell("✂", "dim"),
-    "stopped": GridCell("■", "dim"),
+    "stopped": GridCell("■", "warn"),
 }
 SUITE_WORDS: Final = {
     "starting": "starting",
@@ -90,7 +90,7 @@ def _run_row(view: RunView, label: str, order: str) -> GridRow:
         GridCell(clean_line(" ".join(filter(None, (label, _subject(spec)))), 80), tone),
         GridCell(clean_line(spec.model, 80), tone),
         GridCell(str(spec.seed), "dim"),
-        GridCell(order, "accent") if order else format_job_status(view),
+        GridCell(order, "warn") if order else format_job_status(view),
         numbers.step,
         numbers.loss,
         numbers.r1,
@@ -112,7 +112,7 @@ def _subject(spec: RunSpec) -> str:
 def format_status(run: RunState) -> CellLike:
     """Phase with its share, or the status, or the exit cause."""
     if run.status == "ended":
-        tone = "error" if _is_bad(run) else "" if run.cause == "completed" else "dim"
+        tone = "error" if _is_bad(run) else "good" if run.cause == "completed" else "dim"
         return GridCell(run.cause, tone)
     if run.status != "running":
         return GridCell(run.status, "dim" if run.status == "queued" else "")

@@ -32,7 +32,7 @@ class Grid(ScrollView, can_focus=True):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "grid--header", "grid--cursor", "grid--blurred", "grid--dim", "grid--accent",
-        "grid--error", "grid--strong",
+        "grid--error", "grid--strong", "grid--good", "grid--warn",
     }  # fmt: skip
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -370,7 +370,11 @@ async def test_runs_that_are_done_are_kept_and_their_costs_shown(
         assert "✓ done" in text
         assert "F5  Start 3 runs" in text
         await pilot.press("y")
+        await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
+        await pilot.press("enter")
+        await until(pilot, lambda: copied)
         assert copied[0].endswith("--keep-done")
+        await until(pilot, lambda: app.screen is screen)
         await pilot.press("f")
         await until(pilot, lambda: "F5  Start 4 runs" in screen_text(pilot))
         assert "--keep-done" not in screen_text(pilot)

@@ -82,7 +82,7 @@ def _subset_choice(catalogs: Catalogs, entry: SubsetEntry, draft: PlanDraft) -> 
     elif entry.problem:
         state = GridCell("missing", "error")
     elif entry.expected_rows:
-        state = GridCell("a copy", "error")
+        state = GridCell("a copy", "warn")
     row = (
         ON if chosen else OFF if fits else GridCell(" "),
         GridCell(entry.name, "strong" if chosen else "" if fits else "dim"),

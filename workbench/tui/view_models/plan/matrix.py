@@ -26,7 +26,7 @@ LIST: Final = (
     GridColumn("memory", "memory", 8, right=True, rank=3),
     GridColumn("engine", "engine", 10, rank=4),
 )
-DONE: Final = GridCell("✓", "accent")
+DONE: Final = GridCell("✓", "good")
 PLANNED: Final = GridCell("◌", "dim")
 
 
@@ -57,7 +57,7 @@ def _cell(group: Sequence[PreviewRun]) -> GridCell:
         return GridCell("", "dim")
     cost = group[0].cost
     if cost.done:
-        return GridCell(f"✓ done {_day(cost.done_wall)}", "accent")
+        return GridCell(f"✓ done {_day(cost.done_wall)}", "good")
     steps = f"{cost.steps:,} st" if cost.steps is not None else ""
     clock = q.clock(cost.time.seconds) if cost.time else "–"
     return GridCell(f"{steps} {clock:>5}")

@@ -30,7 +30,7 @@ def test_usable_subsets_come_first_and_folds_say_what_is_missing() -> None:
     rows, keys = choices.list_subsets(KNOWN, DRAFT, ())
     assert keys == ["e", "a", "fold:engine", "fold:other", "fold:data"]
     assert rows[1][1] == GridCell("a", "strong")
-    assert rows[0][-1] == GridCell("a copy", "error")
+    assert rows[0][-1] == GridCell("a copy", "warn")
     assert "data_root" in rows[-1][-1].text
     rows, keys = choices.list_subsets(KNOWN, DRAFT, ("data", "engine"))
     assert keys == ["e", "a", "fold:engine", "b", "fold:other", "fold:data", "d"]
