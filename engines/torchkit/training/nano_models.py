@@ -147,7 +147,8 @@ def train_all_parameters(
     say: ReportProgress,
     unit: str,
 ) -> float:
-    """Train all parameters for `sizes["steps"]` steps; returns the mean loss of the last tenth.
+    """Train all parameters for `sizes["steps"]` steps; returns the mean loss of the last tenth,
+    which the progress shows too.
 
     `loss_at(step)`: loss (0-d, with graph) of the batch of a step.
     """
@@ -164,8 +165,9 @@ def train_all_parameters(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         last = [*last, loss.detach()][-max(1, steps // 10) :]
-        say(step + 1, steps, unit)
-    return float(torch.stack(last).mean())
+        mean = float(torch.stack(last).mean())
+        say(step + 1, steps, f"{unit}, loss {mean:.3g}")
+    return mean
 
 
 def train_byte_tokenizer(texts: Iterable[str], size: int, special: Sequence[str]) -> Tokenizer:
