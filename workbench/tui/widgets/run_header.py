@@ -49,7 +49,7 @@ class RunHeader(Widget):
         lines = () if view is None else header_lines(view, order, self.size.width)
         if view is not None and self.app.size.height >= GAUGE_HEIGHT:
             texts = (live_charts.gauge_line(view.state), live_charts.phase_line(view.state))
-            lines += tuple(((f" {text}", "head--dim"),) for text in texts)
+            lines += tuple(((f" {text}", "head--dim"),) for text in texts if text)
         if lines != self._shown:
             self._shown = lines
             if (len(lines), bool(order)) != self._height_key:  # it lays out the whole screen again
