@@ -113,13 +113,15 @@ def add_note(
 
 
 def add_reason(log_root: Path, key: tuple[str, str], text: str) -> None:
-    """Note `NAME=TEXT` as the reason for a subset, model or variant of the suite, else for all.
+    """Note `NAME=TEXT` as the reason for a subset, model or variant, else for the whole choice.
 
     Raises:
         NoteError, OSError: see `add_note`.
     """
     about, equals, reason = text.partition("=")
-    targets = reason_targets(log_root / key[0])
+    is_week = notes.WEEK.fullmatch(key[0]) is not None
+    folders = suite.list_suites(log_root) if is_week else [log_root / key[0]]
+    targets = {name for folder in folders for name in reason_targets(folder)}
     if not equals or about.strip() not in targets:
         about, reason = "", text
     add_note(log_root, key, "reason", reason, about=about)

@@ -92,7 +92,7 @@ def _name_place(page: ReportInput, entry: RankedRuns) -> str:
 def list_best(page: ReportInput) -> Iterator[str]:
     """The best of each ranking; without rankings the score of each run, at most two."""
     lang = page.lang
-    for ranking in page.document.rankings[:2]:
+    for ranking in _main_rankings(page):
         best, *others = ranking.places
         value = formats.interval(best.value, best.low, best.high)
         line = translate("document.best of", lang).format(
@@ -110,6 +110,15 @@ def list_best(page: ReportInput) -> Iterator[str]:
         yield line
     if not page.document.rankings:
         yield from islice(_list_scores(page), 2)
+
+
+def _main_rankings(page: ReportInput) -> list[Ranking]:
+    """The first of each engine; of a single engine the first two."""
+    engines = {r.identity.run_id: r.identity.engine for r in page.view.records}
+    of_engine: dict[str, Ranking] = {}
+    for ranking in page.document.rankings:
+        of_engine.setdefault(engines[ranking.places[0].runs[0]], ranking)
+    return [*of_engine.values()] if len(of_engine) > 1 else [*page.document.rankings[:2]]
 
 
 def _list_scores(page: ReportInput) -> Iterator[str]:

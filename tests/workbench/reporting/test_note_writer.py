@@ -122,6 +122,10 @@ def test_a_run_and_a_week_take_a_conclusion_and_next_steps(tmp_path: Path) -> No
         standing = note_writer.read_standing(tmp_path, key)
         assert (standing.conclusion, standing.next_steps) == (f"of {name}", ("Linear",))
     assert key == ("published-siglip-study", "published-e5-v3"), "an imported run"
+    for reason in ("s=images on both sides", "x=y is no name", "enough for a week"):
+        note_writer.add_reason(tmp_path, ("week:2026-W48", ""), reason)
+    reasons = note_writer.read_standing(tmp_path, ("week:2026-W48", "")).reasons
+    assert reasons == {"s": "images on both sides", "": "enough for a week"}
     note_writer.add_note(tmp_path, key, "public-score", "0.924")
     assert ("public", "0.924") in note_writer.standing_lines(
         note_writer.read_standing(tmp_path, key)
