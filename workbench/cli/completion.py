@@ -99,6 +99,20 @@ def complete_runs(context: typer.Context, incomplete: str) -> list[str]:
 
 
 @_quiet
+def complete_suites_and_runs(context: typer.Context, incomplete: str) -> list[str]:
+    """Suites, then runs and labels."""
+    return [*complete_suites(context, incomplete), *complete_runs(context, incomplete)]
+
+
+@_quiet
+def complete_report_kinds(incomplete: str) -> list[str]:
+    """Kinds of reports."""
+    from results.comparison.document_view import KINDS
+
+    return _starting(KINDS, incomplete)
+
+
+@_quiet
 def complete_suite_runs(context: typer.Context, incomplete: str) -> list[str]:
     """Ids of the runs of the given suite, else of the one at work."""
     from workbench.suites import suite, warden_file

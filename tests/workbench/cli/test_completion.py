@@ -29,6 +29,7 @@ def test_catalogs_are_offered_by_their_beginning() -> None:
     assert "demo" in completion.complete_presets("de")
     assert completion.complete_engines("ret") == ["retrieval"]
     assert completion.complete_filters("end:o") == ["end:ok"]
+    assert completion.complete_report_kinds("s") == ["suite", "study"]
 
 
 def test_settings_are_those_of_the_given_engine(context: SimpleNamespace) -> None:
@@ -43,6 +44,9 @@ def test_runs_and_columns_are_those_of_the_log_root(context: SimpleNamespace) ->
     runs = completion.complete_runs(context, "weekly")
     assert len(runs) == 3
     assert "/02-retrieval" in runs[0]
+    names = completion.complete_suites_and_runs(context, "weekly")
+    assert names[-3:] == runs
+    assert all("/" not in name for name in names[:-3])
     assert completion.complete_columns(context, "ep") == ["epoch", "epochs"]
     context.params["log_root"] = Path("/dev/null")
     assert completion.complete_runs(context, "") == []

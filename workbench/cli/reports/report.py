@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from workbench.cli import start
+from workbench.cli import completion, start
 from workbench.cli.options import FOLDER, Language, LogRoot
 from workbench.exit_codes import ExitCode
 
@@ -29,7 +29,8 @@ def report(  # noqa: PLR0913, PLR0917 - one parameter for each option
         list[str] | None,
         typer.Argument(
             metavar="[RUN|SUITE]...",
-            help="Names or parts of suites, ids or labels of runs; default: the newest suite.",
+            help="Suites by a part of the name, runs by id or label; default: the newest suite.",
+            autocompletion=completion.complete_suites_and_runs,
         ),
     ] = None,
     log_root: LogRoot = None,
@@ -38,6 +39,7 @@ def report(  # noqa: PLR0913, PLR0917 - one parameter for each option
         typer.Option(
             help="suite, weekly, study, audit, challenge or run; default: by what is named.",
             metavar="KIND",
+            autocompletion=completion.complete_report_kinds,
         ),
     ] = None,
     since: Annotated[
