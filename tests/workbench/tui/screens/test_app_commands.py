@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from textual.command import CommandPalette
+from textual.pilot import Pilot
 
+from results.listing.views import parse_view
 from tests.workbench.tui import sample_suites
 from tests.workbench.tui.conftest import screen_text, until
 from workbench.tui.app import WorkbenchApp
@@ -19,60 +21,8 @@ from workbench.tui.system import clipboard
 from workbench.tui.widgets.grid import Grid
 
 
-async def test_the_palette_has_actions_runs_subsets_settings_and_pages(
-    app: WorkbenchApp, log_root: Path
-) -> None:
-    sample_suites.write_records(log_root, 3)
-    async with app.run_test(size=(120, 36)) as pilot:
-        await pilot.press("3")
-        await until(pilot, lambda: "3 runs" in screen_text(pilot))
-        content = palette.read_content(log_root, app.cache_root)
-        entries = {entry.name: entry for entry in palette.list_entries(app, content)}
-        assert {"Compare", "screen live", "theme light", "subset emoji_train"} <= entries.keys()
-        assert {"setting lr (retrieval)", "docs tui", "Put into the trash"} <= entries.keys()
-        assert not any(name.startswith(("move", "scroll", "Scroll")) for name in entries)
-        run = next(name for name in entries if name.startswith("run "))
-        entries[run].run()
-        await until(pilot, lambda: isinstance(app.screen, RecordScreen))
-        await until(pilot, lambda: "cause" in screen_text(pilot))
-        await pilot.press("escape")
-        entries["docs tui"].run()
-        await until(pilot, lambda: isinstance(app.screen, MessageDialog))
-        await until(pilot, lambda: "The terminal UI" in screen_text(pilot))
-        await pilot.press("escape")
-        entries["subset emoji_val"].run()
-        await until(pilot, lambda: isinstance(app.screen, DataScreen))
-        await until(pilot, lambda: "emoji_val" in [grid.key for grid in app.screen.query(Grid)])
-
-
-async def test_a_colon_opens_it_and_enter_runs_the_entry(
-    app: WorkbenchApp, log_root: Path, tmp_path: Path
-) -> None:
-    async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("3", "colon")
-        await until(pilot, lambda: isinstance(app.screen, CommandPalette))
-        await pilot.press(*"theme light")
-        await until(pilot, lambda: "theme light" in screen_text(pilot))
-        await pilot.pause(0.3)
-        await pilot.press("down", "enter")
-        await until(pilot, lambda: app.theme == "workbench-light")
-    again = WorkbenchApp(log_root, tmp_path / "cache")
-    assert again.theme == "workbench-light"
-
-
-async def test_every_theme_can_be_shown(app: WorkbenchApp) -> None:
-    async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("3")
-        for name in app.theme_names:
-            app.choose_theme(name)
-            await pilot.pause()
-            app.refresh_css(animate=False)
-            await until(pilot, lambda: "No records yet." in screen_text(pilot))
-        assert app.memory["theme"] == app.theme_names[-1]
-
-
-async def test_y_copies_commands_rows_and_tables(
-    app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
+async def test_the_palette_finds_everything_and_y_copies_it(
+    app: WorkbenchApp, log_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sample_suites.write_records(log_root, 3)
     texts: list[str] = []
@@ -85,12 +35,32 @@ async def test_y_copies_commands_rows_and_tables(
     async with app.run_test(size=(120, 36), notifications=True) as pilot:
         await pilot.press("3")
         await until(pilot, lambda: "3 runs" in screen_text(pilot))
-        for at in (0, 1, 4):
-            await pilot.press("y")
-            await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
-            await pilot.press(*["down"] * at, "enter")
-            await until(pilot, lambda at=at: len(texts) == (0, 1, 4).index(at) + 1)
-        await until(pilot, lambda: "Copied by tmux" in screen_text(pilot))
+        await check_copies(app, pilot, log_root, texts)
+        for name in app.theme_names:
+            app.choose_theme(name)
+            await pilot.pause()
+            app.refresh_css(animate=False)
+            await until(pilot, lambda: "3 runs" in screen_text(pilot))
+        await check_entries(app, pilot, log_root)
+        await pilot.press("colon")
+        await until(pilot, lambda: isinstance(app.screen, CommandPalette))
+        await pilot.press(*"e lig")
+        await until(pilot, lambda: "theme light" in screen_text(pilot))
+        await pilot.pause(0.3)
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: app.theme == "workbench-light")
+    assert WorkbenchApp(log_root, tmp_path / "cache").theme == "workbench-light"
+
+
+async def check_copies(
+    app: WorkbenchApp, pilot: Pilot[None], log_root: Path, texts: list[str]
+) -> None:
+    for at in (0, 1, 4):
+        await pilot.press("y")
+        await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
+        await pilot.press(*["down"] * at, "enter")
+        await until(pilot, lambda at=at: len(texts) == (0, 1, 4).index(at) + 1)
+    await until(pilot, lambda: "Copied by tmux" in screen_text(pilot))
     command, folder, table = texts
     assert command.startswith("workbench results show 20261121-000000-weekly-1a2b/02-")
     assert folder.startswith(str(log_root))
@@ -98,7 +68,26 @@ async def test_y_copies_commands_rows_and_tables(
     assert table.startswith("| started | ")
 
 
-async def test_own_keys_stand_for_others_but_not_while_typing(
+async def check_entries(app: WorkbenchApp, pilot: Pilot[None], log_root: Path) -> None:
+    content = palette.read_content(log_root, app.cache_root)
+    entries = {entry.name: entry for entry in palette.list_entries(app, content)}
+    assert {"Compare", "screen live", "theme light", "subset emoji_train"} <= entries.keys()
+    assert {"setting lr (retrieval)", "docs tui", "Put into the trash"} <= entries.keys()
+    assert not any(name.startswith(("move", "scroll", "Scroll")) for name in entries)
+    entries[next(name for name in entries if name.startswith("run "))].run()
+    await until(pilot, lambda: isinstance(app.screen, RecordScreen))
+    await until(pilot, lambda: "cause" in screen_text(pilot))
+    await pilot.press("escape")
+    entries["docs tui"].run()
+    await until(pilot, lambda: isinstance(app.screen, MessageDialog))
+    await until(pilot, lambda: "The terminal UI" in screen_text(pilot))
+    await pilot.press("escape")
+    entries["subset emoji_val"].run()
+    await until(pilot, lambda: isinstance(app.screen, DataScreen))
+    await until(pilot, lambda: "emoji_val" in [grid.key for grid in app.screen.query(Grid)])
+
+
+async def test_own_keys_stand_for_others_but_not_while_typing_and_the_view_is_remembered(
     log_root: Path, tmp_path: Path
 ) -> None:
     config = tmp_path / "config"
@@ -110,25 +99,11 @@ async def test_own_keys_stand_for_others_but_not_while_typing(
         await until(pilot, lambda: "unknown key 'thema'" in " ".join(screen_text(pilot).split()))
         await pilot.press("R")
         await until(pilot, lambda: isinstance(app.screen, ResultsScreen))
-        await pilot.press("f", *"Rf")
+        await until(pilot, lambda: "3 runs" in screen_text(pilot))
+        await pilot.press("g", "greater_than_sign", "f", *"Rf")
         screen = app.screen
         assert isinstance(screen, ResultsScreen)
         await until(pilot, lambda: screen.view.filter == "Rf")
-
-
-async def test_the_view_is_remembered_without_its_filter(
-    app: WorkbenchApp, log_root: Path, tmp_path: Path
-) -> None:
-    sample_suites.write_records(log_root, 3)
-    async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("3")
-        await until(pilot, lambda: "3 runs" in screen_text(pilot))
-        await pilot.press("g", "greater_than_sign", "slash", *"oven")
-        await until(pilot, lambda: "results" in app.memory)
-    again = WorkbenchApp(log_root, tmp_path / "cache")
-    async with again.run_test(size=(80, 24)) as pilot:
-        await pilot.press("3")
-        await until(pilot, lambda: "3 runs" in screen_text(pilot))
-        assert isinstance(again.screen, ResultsScreen)
-        assert (again.screen.view.group, again.screen.view.filter) == ("suite", "")
-        assert again.screen.view.sort
+    view = parse_view(WorkbenchApp(log_root, tmp_path / "cache").memory["results"])
+    assert (view.group, view.filter) == ("suite", "")
+    assert view.sort

@@ -269,7 +269,7 @@ async def test_charts_stand_in_two_rows_where_there_is_height(
         await until(pilot, lambda: len({chart.region.y for chart in shown}) == rows)
 
 
-@pytest.mark.parametrize("size", [(79, 40), (100, 8), (60, 12)])
+@pytest.mark.parametrize("size", [(100, 8), (60, 12)])
 async def test_a_small_window_shows_the_run_at_work_and_nothing_cropped(
     app: WorkbenchApp, log_root: Path, size: tuple[int, int]
 ) -> None:

@@ -102,28 +102,21 @@ async def test_what_is_shown_is_exported(
         assert len(lines) == 2 + 2
 
 
-async def test_a_run_goes_into_the_trash_and_comes_back(app: WorkbenchApp, log_root: Path) -> None:
-    sample_suites.write_records(log_root, 3)
-    async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("3")
-        await until(pilot, lambda: "3 runs" in screen_text(pilot))
-        grid = app.screen.query_one("#records", Grid)
-        key = grid.key
-        await pilot.press("t")
-        await until(pilot, lambda: len(grid.rows) == 2)
-        await pilot.press("slash", *"in:trash", "enter")
-        await until(pilot, lambda: grid.keys == [key])
-        await pilot.press("u", "escape")
-        await until(pilot, lambda: len(grid.rows) == 3)
-
-
-async def test_columns_metric_and_views_are_chosen(
+async def test_columns_metric_and_views_are_chosen_and_a_run_is_trashed(
     app: WorkbenchApp, log_root: Path, tmp_path: Path
 ) -> None:
     sample_suites.write_records(log_root, 5)
     async with app.run_test(size=(120, 36)) as pilot:
         await pilot.press("3")
         await until(pilot, lambda: "5 runs" in screen_text(pilot))
+        grid = app.screen.query_one("#records", Grid)
+        key = grid.key
+        await pilot.press("t")
+        await until(pilot, lambda: len(grid.rows) == 4)
+        await pilot.press("slash", *"in:trash", "enter")
+        await until(pilot, lambda: grid.keys == [key])
+        await pilot.press("u", "escape")
+        await until(pilot, lambda: len(grid.rows) == 5)
         await pilot.press("c", "space")  # the first column is left out
         await pilot.press("end", "space", "enter")
         screen = app.screen
@@ -149,34 +142,6 @@ async def test_a_newer_schema_is_refused_in_a_sentence(app: WorkbenchApp, log_ro
         assert "cannot be read" in screen_text(pilot)
 
 
-async def test_report_is_written_by_the_command(
-    app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sample_suites.write_records(log_root, 5)
-    ran: list[list[str]] = []
-
-    async def pretend(arguments: list[str], text: str = "") -> cli_commands.CommandResult:
-        ran.append(arguments)
-        return cli_commands.CommandResult(1, "", "workbench: no suite of that name\n")
-
-    monkeypatch.setattr(cli_commands, "run_workbench", pretend)
-    async with app.run_test(size=(80, 24), notifications=True) as pilot:
-        await pilot.press("3")
-        await until(pilot, lambda: "5 runs" in screen_text(pilot))
-        await pilot.press("w")
-        await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
-        await pilot.press("enter")
-        await until(pilot, lambda: "no suite of that name" in screen_text(pilot))
-        grid = app.screen.query_one("#records", Grid)
-        assert ran[0][:2] == ["report", grid.keys[0].partition("/")[0]]
-        await pilot.press("space", "down", "space", "w")
-        await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
-        await pilot.press("end", "enter")
-        await until(pilot, lambda: len(ran) == 2)
-        assert ran[1][:3] == ["report", *grid.keys[:2]]
-        assert ran[1][-3:] == ["--lang", "ko", "--form=tex"]
-
-
 async def test_the_cursor_stays_on_the_newest_row_until_it_is_moved(
     app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,7 +165,7 @@ async def test_the_cursor_stays_on_the_newest_row_until_it_is_moved(
         assert (grid.key, grid.cursor) == (held, 2)
 
 
-async def test_marked_runs_are_compared_pair_by_pair(
+async def test_marked_runs_are_compared_pair_by_pair_and_reported(
     app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tests.workbench.tui.view_models.results.test_comparison import ROW
@@ -211,13 +176,20 @@ async def test_marked_runs_are_compared_pair_by_pair(
 
     async def pretend(arguments: list[str], text: str = "") -> cli_commands.CommandResult:
         commands.append(arguments)
+        if arguments[0] == "report":
+            return cli_commands.CommandResult(1, "", "workbench: no suite of that name\n")
         return cli_commands.CommandResult(0, f"{json.dumps(ROW)}\n" * 2, "")
 
     monkeypatch.setattr(cli_commands, "run_workbench", pretend)
-    async with app.run_test(size=(80, 24)) as pilot:
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
         await pilot.press("3")
         await until(pilot, lambda: "4 runs" in screen_text(pilot))
         keys = app.screen.query_one("#records", Grid).keys
+        await pilot.press("w")
+        await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
+        await pilot.press("enter")
+        await until(pilot, lambda: "no suite of that name" in screen_text(pilot))
+        assert commands.pop()[:2] == ["report", keys[0].partition("/")[0]]
         await pilot.press("C", "space", "down", "space", "down", "space", "C")
         await until(pilot, lambda: isinstance(app.screen, CompareScreen))
         await until(pilot, lambda: "B better" in screen_text(pilot))
@@ -233,3 +205,9 @@ async def test_marked_runs_are_compared_pair_by_pair(
         assert "a hound" in screen_text(pilot)
         await pilot.press("escape", "escape")
         assert isinstance(app.screen, ResultsScreen)
+        await pilot.press("w")
+        await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
+        await pilot.press("end", "enter")
+        await until(pilot, lambda: commands[-1][0] == "report")
+        assert commands[-1][1:4] == list(keys[:3])
+        assert commands[-1][-3:] == ["--lang", "ko", "--form=tex"]
