@@ -9,11 +9,11 @@ import json
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workbench.cli import start
+from workbench.cli import plan_explanation, start
 from workbench.cli.options import (
     AsJson,
     AsMarkdown,
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from workbench.memory_estimate.gpus import GpuModel
     from workbench.memory_estimate.memory_check import TargetDevice
     from workbench.memory_estimate.plan_estimate import StepCounts
-    from workbench.planning.plan import SuitePlan
 
 HostGib = Annotated[
     float | None,
@@ -89,7 +88,7 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     from workbench.planning import plan
 
     if schema:
-        _print_schema()
+        plan_explanation.print_schema()
 
     flags: dict[str, Any] = {"engine": engine, "subsets": subset, "models": model, "task": task}
     if not (plan_file or preset):
@@ -106,7 +105,8 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     if explain and as_json:
         raise typer.BadParameter("is text; leave out --json", param_hint="--explain")
     if explain:
-        _print_explanation(suite_plan, plan_file, preset, setting or (), logs)
+        source = (plan_file, preset, setting or ())
+        plan_explanation.print_explanation(suite_plan, source, logs)
     specs = plan_estimate.expand_runs(suite_plan, paths.cache_root(), logs)
     host_bytes = int((host_gib or AUDIT_HOST_GIB) * (1 << 30))
     reports = [
@@ -119,40 +119,6 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
         command = _run_command(plan_file, preset, flags, setting, cpu=cpu, log_root=log_root)
         _print_checklist(specs, command, markdown=markdown)
     raise typer.Exit(ExitCode.COMPLETED if fits else ExitCode.FAILED)
-
-
-def _print_schema() -> NoReturn:
-    """Print the JSON schema of plans; ends the command."""
-    from workbench.planning import plan_schema
-
-    typer.echo(plan_schema.render_schema(), nl=False)
-    raise typer.Exit(ExitCode.COMPLETED)
-
-
-def _print_explanation(
-    suite_plan: SuitePlan,
-    plan_file: Path | None,
-    preset: str | None,
-    set_options: Sequence[str],
-    log_root: Path,
-) -> NoReturn:
-    """Print the plan in words; ends the command."""
-    from workbench import paths
-    from workbench.cli.set_options import parse_settings
-    from workbench.memory_estimate import plan_estimate
-    from workbench.planning import explanation
-
-    runs = plan_estimate.expand_cells(suite_plan, paths.cache_root(), log_root)
-    source = str(plan_file) if plan_file else f"preset {preset}" if preset else "--set"
-    sources = explanation.SettingSources(suite_plan, source, parse_settings(set_options))
-    for line in explanation.explain_lines(suite_plan, runs):
-        _print_text(line, markdown=False)
-    _print_text("\nSettings that differ from the engine's defaults:\n", markdown=False)
-    _print_table(explanation.differences_table(runs, sources), markdown=False)
-    argument = str(plan_file) if plan_file else f"-p {preset}" if preset else "…"
-    for line in explanation.closing_lines(argument):
-        _print_text(line, markdown=False)
-    raise typer.Exit(ExitCode.COMPLETED)
 
 
 def _count_rows(spec: RunSpec, rows: int | None) -> int | None:

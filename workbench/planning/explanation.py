@@ -49,7 +49,7 @@ def explain_lines(plan: SuitePlan, runs: ExpandedRuns) -> list[str]:
     """What the plan does, one paragraph a line; `runs`: one for each model, variant and subset."""
     count = sum(_fold_count(spec) for _, spec in runs) * len(plan.seeds) * plan.repeats
     lines = [f"{plan.name}: {plan.title or plan.about}".removesuffix(": ")]
-    lines.append(f"Runs: {_plural(count, 'run')}, one after the other{_device(plan)}.")
+    lines.append(f"Runs: {count:,}, one after the other{_device(plan)}.")
     lines.append(f"Compared: {_factors(plan)}.")
     lines += [f"  {line}" for line in _run_lines(runs)]
     if plan.cost_probe:
@@ -68,7 +68,7 @@ def explain_lines(plan: SuitePlan, runs: ExpandedRuns) -> list[str]:
     )
     if plan.refuse_on:
         lines.append(f"Starts nothing on a fault of: {', '.join(plan.refuse_on)}.")
-    return [line for long in lines for line in _wrap(long)]
+    return lines
 
 
 def differences_table(runs: ExpandedRuns, sources: SettingSources) -> Table:
@@ -192,7 +192,8 @@ def _value_text(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:39]}…"
 
 
-def _wrap(line: str) -> list[str]:
+def wrap(line: str) -> list[str]:
+    """A paragraph in lines of at most 80 characters, the later ones indented."""
     indent = " " * (len(line) - len(line.lstrip()) + 2)
     return textwrap.wrap(
         line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+from results.records.message_translations import localize
 from results.text.table import render_terminal
 from workbench.memory_estimate import plan_estimate
 from workbench.planning import explanation, plan
@@ -34,8 +36,8 @@ def explained(
 
 def test_factors_and_runs(tmp_path: Path) -> None:
     words, _ = explained(TABLE, tmp_path)
-    assert "Runs: 8 runs" in words
-    assert "memory is estimated\n  for A10G" in words or "estimated for A10G" in words
+    assert "Runs: 8, one after the other" in words
+    assert "memory is estimated for A10G" in words
     joined = " ".join(words.split())
     assert "2 subsets (emoji_train, emoji_mm_train) × 2 variants (A, B) × 2 seeds (1, 2)" in joined
     assert (
@@ -56,7 +58,7 @@ def test_each_difference_has_its_source(tmp_path: Path) -> None:
 
 def test_folds_stages_and_a_search_are_told(tmp_path: Path) -> None:
     words, _ = explained(plan.load_preset("vqa-3fold-3b").model_dump(by_alias=True), tmp_path)
-    assert "Runs: 4 runs" in words
+    assert "Runs: 4, one after the other" in words
     assert "3 folds and their ensemble" in " ".join(words.split())
     study = plan.load_preset("siglip-study").model_dump(by_alias=True)
     words, rows = explained(study, tmp_path)
@@ -64,3 +66,12 @@ def test_folds_stages_and_a_search_are_told(tmp_path: Path) -> None:
     assert "2 stages | [] | E5-v3 | [[variant]] E5-v3" in rows["stages"]
     words, _ = explained(plan.load_preset("demo-search").model_dump(by_alias=True), tmp_path)
     assert "10 trials for the best recall@100" in words
+
+
+def test_every_sentence_has_its_korean(tmp_path: Path) -> None:
+    for name in ("demo", "vqa-3fold-3b", "demo-search"):
+        suite_plan = plan.load_preset(name)
+        runs = plan_estimate.expand_cells(suite_plan, tmp_path, tmp_path)
+        sentences = explanation.explain_lines(suite_plan, runs)[1:]  # the first is the plan's own
+        for sentence in [*sentences, *explanation.closing_lines("plan.toml")]:
+            assert re.search("[가-힣]", localize(sentence, "ko")), sentence
