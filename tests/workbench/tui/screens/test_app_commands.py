@@ -44,7 +44,7 @@ async def test_the_palette_finds_everything_and_y_copies_it(
         await check_entries(app, pilot, log_root)
         await pilot.press("colon")
         await until(pilot, lambda: isinstance(app.screen, CommandPalette))
-        await pilot.press(*"e lig")
+        await pilot.press(*"theme light")
         await until(pilot, lambda: "theme light" in screen_text(pilot))
         await pilot.pause(0.3)
         await pilot.press("down", "enter")
