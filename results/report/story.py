@@ -41,13 +41,15 @@ def format_days(period: ReportPeriod) -> str:
     return " – ".join(dict.fromkeys((period.first, period.last)))
 
 
-def goal_and_background(view: SuiteView, lang: str) -> Iterator[str]:
-    """Goal and background, where there are any."""
+def goal(view: SuiteView, lang: str) -> Iterator[str]:
+    """The goal as a quotation, where there is one."""
     if view.words.goal:
         yield f"> **{translate('story.goal', lang)}**: {prose(view.words.goal)}"
-    if view.words.background:
-        yield f"## {translate('story.background', lang)}"
-        yield prose(view.words.background)
+
+
+def background(view: SuiteView) -> str:
+    """What led to the work; empty where nobody said."""
+    return prose(view.words.background) if view.words.background else ""
 
 
 def subset_reasons(view: SuiteView, subsets: Sequence[str], lang: str) -> str:

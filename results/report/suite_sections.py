@@ -69,15 +69,20 @@ Section = Callable[[ReportInput], Iterator[str]]
 
 
 def render_head(page: ReportInput) -> Iterator[str]:
-    """Title, goal, background, start and end of a suite."""
+    """Title, goal, start and end of a suite."""
     view, lang = page.view, page.lang
     yield f"# {story.title(page.document, lang)}"
-    yield from story.goal_and_background(view, lang)
+    yield from story.goal(view, lang)
     started = format_time(view.started_wall) or "n/a"
     lines = [f"suite: {code(view.name)}"] if view.words.title else []
     lines += [translate("report.started", lang).format(started, format_state(view.state, lang))]
     lines += count_lines(view, lang)
     yield "\n".join(f"- {line}" for line in lines)
+
+
+def render_background(page: ReportInput) -> Iterator[str]:
+    """What led to the work."""
+    yield from titled("##", "story.background", story.background(page.view), page.lang)
 
 
 def count_lines(view: SuiteView, lang: str) -> Iterator[str]:

@@ -85,12 +85,7 @@ def build_view(
         records=tuple(records),
         forecasts=_matching_forecasts(records, log_records),
         pending=tuple(r.spec.run_id for r in runs if r.spec.run_id not in done),
-        curves={
-            r.spec.run_id: RunCurves(
-                curves={name: list(curve.points) for name, curve in r.state.curves.items()}
-            )
-            for r in runs
-        },
+        curves={r.spec.run_id: _curves_of_run(r) for r in runs},
         notes={run: standing.findings for run, standing in noted.items() if run in {"", *run_ids}},
         states=_run_states(runs, noted),
         planned=tuple(_planned_identity(r.spec) for r in runs if r.spec.run_id not in done),
@@ -102,6 +97,10 @@ def build_view(
         captions=_collect_by_run(caption_examples.collect_caption_examples, records, folder),
         answers=_collect_by_run(answer_examples.collect_answer_examples, records, folder),
     )
+
+
+def _curves_of_run(run: RunView) -> RunCurves:
+    return RunCurves(curves={name: list(curve.points) for name, curve in run.state.curves.items()})
 
 
 def build_imported_view(log_root: Path, name: str, records: Sequence[RunRecord]) -> SuiteView:

@@ -30,6 +30,7 @@ class ReportKind(NamedTuple):
 SUITE: Final[tuple[Section, ...]] = (
     suite_sections.render_head,
     summary.render_summary,
+    suite_sections.render_background,
     suite_sections.render_subsets,
     suite_sections.render_data,
     suite_sections.render_architecture,
@@ -106,6 +107,7 @@ REPORT_KINDS: Final[Mapping[Kind, ReportKind]] = {
         (
             overview.render_head,
             summary.render_summary,
+            suite_sections.render_background,
             overview.render_suites,
             suite_sections.render_subsets,
             suite_sections.render_data,
@@ -129,6 +131,7 @@ REPORT_KINDS: Final[Mapping[Kind, ReportKind]] = {
         (
             overview.render_head,
             summary.render_summary,
+            suite_sections.render_background,
             overview.render_experiments,
             *SCORES,
             suite_sections.render_architecture,
@@ -148,6 +151,7 @@ REPORT_KINDS: Final[Mapping[Kind, ReportKind]] = {
         (
             overview.render_head,
             summary.render_summary,
+            suite_sections.render_background,
             suite_sections.render_audit,
             overview.render_estimates,
             overview.render_failures,
@@ -162,6 +166,7 @@ REPORT_KINDS: Final[Mapping[Kind, ReportKind]] = {
         (
             overview.render_head,
             summary.render_summary,
+            suite_sections.render_background,
             overview.render_submissions,
             suite_sections.render_answer_scores,
             suite_sections.render_answer_errors,
@@ -183,6 +188,7 @@ REPORT_KINDS: Final[Mapping[Kind, ReportKind]] = {
         (
             overview.render_head,
             summary.render_summary,
+            suite_sections.render_background,
             experiments.render_single,
             suite_sections.render_figures,
             suite_sections.render_notes,

@@ -55,10 +55,10 @@ COSTS_SHOWN: Final = ("epoch", "wall", "rss", "vram")
 
 
 def render_head(page: ReportInput) -> Iterator[str]:
-    """Title, goal, background, days and counts."""
+    """Title, goal, days and counts."""
     view, lang, document = page.view, page.lang, page.document
     yield f"# {story.title(document, lang)}"
-    yield from story.goal_and_background(view, lang)
+    yield from story.goal(view, lang)
     suites = ", ".join(code(part.name) for part in document.parts)
     lines = []
     if document.period:

@@ -297,8 +297,9 @@ def test_what_people_say_stands_where_their_reports_have_it(weekly):
     view = weekly.model_copy(update={"words": words, "recipes": recipes, "notes": notes})
     page = report.render(view, "ko")
     assert page.startswith(
-        "# SigLIP Study 실험 보고서\n\n> **연구 목표**: Projector 비교\n\n## 배경\n"
+        "# SigLIP Study 실험 보고서\n\n> **연구 목표**: Projector 비교\n\n- suite"
     )
+    assert page.index("## 요약") < page.index("## 배경\n\nMETEOR만으로는 부족")
     assert "- suite: `weekly-m2kr`" in page
     chosen = page[page.index("선택 이유: 양쪽") : page.index("## 비교 대상")]
     assert "- **`oven_train`**: M2KR의 OVEN, 학습\n  - 선택 이유: 대규모\n  - names" in chosen

@@ -18,6 +18,58 @@ if TYPE_CHECKING:
     from results.records.schema import RunRecord
     from workbench.reporting.document import DocumentRequest
 
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[RUN|SUITE]...",
+        help="Suites by a part of the name, runs by id or label; default: the newest suite.",
+        autocompletion=completion.complete_suites_and_runs,
+    ),
+]
+KindName = Annotated[
+    str | None,
+    typer.Option(
+        help="suite, weekly, study, audit, challenge or run; default: by what is named.",
+        metavar="KIND",
+        autocompletion=completion.complete_report_kinds,
+    ),
+]
+Since = Annotated[
+    str | None,
+    typer.Option(metavar="DAY", help="Runs that ended since monday, 2026-11-23, 7d (UTC)."),
+]
+LastDay = Annotated[
+    str | None,
+    typer.Option("--to", metavar="DATE", help="With --since: the last day; default: today."),
+]
+OutFolder = Annotated[
+    Path | None,
+    typer.Option(help="Write report.md and figures into this folder.", **FOLDER),
+]
+Appendix = Annotated[
+    bool, typer.Option("--appendix", help="Counters and trained tensors by run, at the end.")
+]
+Eda = Annotated[
+    bool, typer.Option("--eda", help="With --out: a figure of what the subsets hold, too.")
+]
+DataCheck = Annotated[
+    bool, typer.Option("--data", help="With the full check of every subset; scans them.")
+]
+ComparedData = Annotated[
+    tuple[str, str] | None,
+    typer.Option(metavar="SUBSET SUBSET", help="With two subsets side by side; scans them."),
+]
+Brief = Annotated[
+    bool, typer.Option("--brief", help="Print only title and first section: what came out.")
+]
+Forms = Annotated[
+    list[str] | None,
+    typer.Option("--form", help="With --out, beside the Markdown: html (one file) or tex."),
+]
+StepSummary = Annotated[
+    bool, typer.Option("--github", help="Append it to the file of GITHUB_STEP_SUMMARY.")
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to `workbench`."""
@@ -25,59 +77,20 @@ def register(app: typer.Typer) -> None:
 
 
 def report(  # noqa: PLR0913, PLR0917 - one parameter for each option
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[RUN|SUITE]...",
-            help="Suites by a part of the name, runs by id or label; default: the newest suite.",
-            autocompletion=completion.complete_suites_and_runs,
-        ),
-    ] = None,
+    names: Names = None,
     log_root: LogRoot = None,
-    kind: Annotated[
-        str | None,
-        typer.Option(
-            help="suite, weekly, study, audit, challenge or run; default: by what is named.",
-            metavar="KIND",
-            autocompletion=completion.complete_report_kinds,
-        ),
-    ] = None,
-    since: Annotated[
-        str | None,
-        typer.Option(metavar="DAY", help="Runs that ended since monday, 2026-11-23, 7d (UTC)."),
-    ] = None,
-    last: Annotated[
-        str | None,
-        typer.Option("--to", metavar="DATE", help="With --since: the last day; default: today."),
-    ] = None,
+    kind: KindName = None,
+    since: Since = None,
+    last: LastDay = None,
     lang: Language = "en",
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Write report.md and figures into this folder.", **FOLDER),
-    ] = None,
-    appendix: Annotated[
-        bool, typer.Option("--appendix", help="Counters and trained tensors by run, at the end.")
-    ] = False,
-    eda: Annotated[
-        bool, typer.Option("--eda", help="With --out: a figure of what the subsets hold, too.")
-    ] = False,
-    data: Annotated[
-        bool, typer.Option("--data", help="With the full check of every subset; scans them.")
-    ] = False,
-    compare_data: Annotated[
-        tuple[str, str] | None,
-        typer.Option(metavar="SUBSET SUBSET", help="With two subsets side by side; scans them."),
-    ] = None,
-    brief: Annotated[
-        bool, typer.Option("--brief", help="Print only title and first section: what came out.")
-    ] = False,
-    form: Annotated[
-        list[str] | None,
-        typer.Option("--form", help="With --out, beside the Markdown: html (one file) or tex."),
-    ] = None,
-    github: Annotated[
-        bool, typer.Option("--github", help="Append it to the file of GITHUB_STEP_SUMMARY.")
-    ] = False,
+    out: OutFolder = None,
+    appendix: Appendix = False,
+    eda: Eda = False,
+    data: DataCheck = False,
+    compare_data: ComparedData = None,
+    brief: Brief = False,
+    form: Forms = None,
+    github: StepSummary = False,
 ) -> None:
     """A report of runs of one or several suites as Markdown, HTML or LaTeX."""
     from workbench.reporting import document, report_process
