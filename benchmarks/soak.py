@@ -1,11 +1,13 @@
 """Random `kill -9`s over a real suite, each followed by `workbench resume`; then the proof.
 
     python -m benchmarks.soak --kills 200 --seconds 7200 --seed 1
+    python -m benchmarks.soak --kills 50 --lanes 3      # several runs at work at once
 
 Whatever is killed, and whenever: what was acknowledged stays, nothing is left running, nothing
-counts as completed that is not, and in the end every run has bitwise the weights and the metrics of
-a suite that nobody disturbed. The runs are clip-nano on small made-up data, the last one on two
-ranks. Prints one line a kill and a summary as JSON; exits with 1 if a promise was broken.
+counts as completed that is not, no run has two engines and no lane two runs, and in the end every
+run has bitwise the weights and the metrics of a suite that nobody disturbed, on one lane. The runs
+are clip-nano on small made-up data, the last one on two ranks. Prints one line a kill and a summary
+as JSON; exits with 1 if a promise was broken.
 """
 
 from __future__ import annotations
@@ -67,8 +69,8 @@ class Soak:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
-    def start(self, name: str, runs: int) -> Path:
-        """A new suite, at work."""
+    def start(self, name: str, runs: int, lanes: int = 0) -> Path:
+        """A new suite, at work; `lanes` 0: one run at a time."""
         plan = self.root / f"{name}.toml"
         data = json.dumps(str(self.root / "data"))
         override = "" if runs < 3 else "[[override]]\nseed = 3\nsettings = { nproc_per_node = 2 }\n"
@@ -77,7 +79,8 @@ class Soak:
             f"seeds = {list(range(1, runs + 1))}\n[settings]\ndata_root = {data}\n{override}"
         )
         before = set(suite.list_suites(self.logs)) if self.logs.exists() else set()
-        self.front = self.workbench("run", str(plan), *WORDS[6:])
+        several = ["--lanes", str(lanes), "--cpu"] if lanes else []
+        self.front = self.workbench("run", str(plan), *WORDS[6:], *several)
         self.wait(lambda: set(suite.list_suites(self.logs)) - before, "a new suite")
         return (set(suite.list_suites(self.logs)) - before).pop()
 
@@ -102,7 +105,8 @@ class Soak:
             self._kill(watcher.pid if watcher else 0)
             return "nobody"
         self.tokens.add(warden.token)
-        guard, engine = tree.read_process(warden.pid), state.current.state.pid or 0
+        hit_run = self.random.choice(state.working)
+        guard, engine = tree.read_process(warden.pid), hit_run.state.pid or 0
         ranks = tree.descendant_pids(engine)[1:] if engine else []
         pids = {
             "engine": [engine], "rank": [self.random.choice(ranks or [engine])],
@@ -119,9 +123,9 @@ class Soak:
         if not any(hit):
             return "nobody"
         self.counts[victim] += 1
-        return (
-            f"{victim} in {state.current.state.phase or 'start'}, step {state.current.state.step}"
-        )
+        self.counts["most at once"] = max(self.counts["most at once"], len(state.working))
+        position = f"{hit_run.state.phase or 'start'}, step {hit_run.state.step}"
+        return f"{victim} in {position}, {len(state.working)} at work"
 
     def _kill(self, pid: int) -> bool:
         process = tree.read_process(pid) if pid > 1 else None
@@ -162,6 +166,36 @@ class Soak:
             if not now.startswith(acknowledged):
                 self.broken.append(f"{path.name} lost what it had acknowledged")
             self.files[path] = now
+
+    def check_engines(self, folder: Path, lanes: int) -> None:
+        """No run has two engines, and no more are at work than there are lanes.
+
+        Ranks outlive a killed engine for a moment, so what is only there for that is no fault.
+        """
+        deadline = time.monotonic() + ORPHAN_SECONDS
+        while len(set(engines := self._engines(folder))) < len(engines) or len(engines) > max(
+            1, lanes
+        ):
+            if time.monotonic() > deadline:
+                self.broken.append(f"{folder.name}: engines {sorted(engines)}")
+                return
+            time.sleep(0.05)
+
+    @staticmethod
+    def _engines(folder: Path) -> list[str]:
+        """Run folder of each engine of a suite, without the ranks that it started."""
+        runs = {}
+        for pid in tree.numeric_entries("/proc"):
+            with contextlib.suppress(OSError):
+                words = tree.read_file(f"/proc/{pid}/cmdline").split(b"\0")
+                if b"engines.child" in words and str(folder).encode() in words[-2]:
+                    runs[pid] = words[-2].decode()
+        processes = {pid: tree.read_process(pid) for pid in runs}
+        return [
+            run
+            for pid, run in runs.items()
+            if (process := processes[pid]) and not process.dead and process.parent not in runs
+        ]
 
     def check_orphans(self) -> None:
         deadline = time.monotonic() + ORPHAN_SECONDS
@@ -228,17 +262,18 @@ class Soak:
             self.counts["runs compared"] += 1
 
 
-def bombard(soak: Soak, kills: int, seconds: float, runs: int) -> None:
+def bombard(soak: Soak, kills: int, seconds: float, runs: int, lanes: int = 0) -> None:
     """Suites one after the other until there were enough kills, or no time is left."""
     reference = soak.start("undisturbed", runs)
     soak.finish(reference)
     expected, began, killed, number = soak.outcome(reference), time.monotonic(), 0, 0
     while killed < kills and time.monotonic() - began < seconds:
         number += 1
-        folder = soak.start(f"soak-{number}", runs)
+        folder = soak.start(f"soak-{number}", runs, lanes)
         while killed < kills and time.monotonic() - began < seconds and soak.go_on(folder):
             victim = soak.kill(folder)
             soak.check(folder)
+            soak.check_engines(folder, lanes)
             killed += victim != "nobody"
             print(f"{time.monotonic() - began:7.1f} s  {killed:3}  {victim}", flush=True)
         soak.finish(folder)
@@ -256,12 +291,13 @@ def main() -> int:
     parser.add_argument(
         "--runs", type=int, default=3, help="runs of a suite; the third has 2 ranks"
     )
+    parser.add_argument("--lanes", type=int, default=0, help="runs at work at once; 0: one")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
         soak = Soak(Path(root), options.seed)
         began = time.monotonic()
         try:
-            bombard(soak, options.kills, options.seconds, options.runs)
+            bombard(soak, options.kills, options.seconds, options.runs, options.lanes)
         finally:
             if soak.front is not None and soak.front.poll() is None:
                 soak.front.terminate()

@@ -392,6 +392,8 @@ class End(Message):
     """Cause `skipped`: the run whose end was the reason; empty: a person skipped this one."""
     counters: dict[str, float] = {}
     """Everything dropped, malformed or oversize, by name; CPU seconds of the observers too."""
+    shared_host: tuple[str, ...] = ()
+    """Runs that were at work on the same host meanwhile, by id."""
 
 
 class Unknown(Message):

@@ -7,9 +7,18 @@ Both sides of the pipe import this module; it knows no processes, files or torch
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from engines.messages import (
     PROTOCOL,
@@ -120,7 +129,22 @@ class Trial(BaseModel):
     """The searched settings with the values of this trial; also in `params`."""
 
 
-Device = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^(GPU|MIG)-[0-9A-Za-z/-]+$")]
+def parse_device(value: Any) -> int | str:
+    """A GPU as a plan or a person names it.
+
+    Raises:
+        ValueError: neither an index nor a UUID or the beginning of one.
+    """
+    text = str(value).strip()
+    if isinstance(value, int | str) and not isinstance(value, bool):
+        if text.isascii() and text.isdigit():
+            return int(text)
+        if re.fullmatch(r"(GPU|MIG)-[0-9A-Za-z/-]+", text):
+            return text
+    raise ValueError("give a GPU's index, as nvidia-smi prints it, or its UUID: GPU-… or MIG-…")
+
+
+Device = Annotated[int | str, PlainValidator(parse_device, json_schema_input_type=int | str)]
 """A GPU: NVML's index of a card, as nvidia-smi prints it, or the UUID of a card or a MIG slice (its
 beginning is enough)."""
 
@@ -149,6 +173,8 @@ class RunSpec(BaseModel):
     """GPUs made visible to the engine; empty: the CPU, or whatever the environment shows."""
     cpu: bool = False
     """No GPU is made visible to the engine."""
+    exclusive: bool = False
+    """No other run of the suite is at work meanwhile: lanes are drained first."""
     cache_root: str
     label: str = ""
     """The user's name for the run (an experiment id, say); shown in tables."""

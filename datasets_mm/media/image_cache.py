@@ -165,7 +165,7 @@ class ImageCacheBuilder:
         paths, entries = list(marks), dict[str, CacheEntry]()
         self._check_disk_space(paths)
         # Pillow decodes and resizes outside the interpreter lock: threads scale, and copy nothing.
-        pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
+        pool = ThreadPoolExecutor(min(16, len(os.sched_getaffinity(0))))
         try:
             with RowWriter(self.folder, self.row_bytes, len(self.rows)) as writer:
                 for window, loading in _decode_ahead(
@@ -201,7 +201,7 @@ class ImageCacheBuilder:
         if size <= free:
             return
         sample = paths[:: max(1, len(paths) // SAMPLED)]
-        with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(16, len(os.sched_getaffinity(0)))) as pool:
             new = sum(
                 not isinstance(result, str) and bool(result[1])
                 for result in pool.map(self._load, sample)

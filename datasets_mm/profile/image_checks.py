@@ -118,7 +118,9 @@ class PictureCount:
         sizes: list[tuple[int, int]] = []
         copies: dict[bytes, list[str]] = {}
         paths = sorted(self.sample)
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow frees the lock
+        with ThreadPoolExecutor(
+            min(8, len(os.sched_getaffinity(0)))
+        ) as pool:  # Pillow frees the lock
             for number, (path, result) in enumerate(
                 zip(paths, pool.map(self._open_picture, paths), strict=True), 1
             ):

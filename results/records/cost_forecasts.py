@@ -232,6 +232,7 @@ def estimate_speed_variation(
         if r.environment.hostname == hostname
         and (r.environment.device != "cpu") == gpu
         and not r.counters.get("contaminated")
+        and not r.shared_host
     ]
     errors = _forecast_errors(records_of_host)[-MAX_ERRORS:]
     if len(errors) < MIN_ERRORS:

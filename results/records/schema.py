@@ -345,6 +345,8 @@ class RunRecord(StoredModel):
     counters: dict[str, float] = {}
     """Everything dropped, skipped or malformed, by name."""
     notices: tuple[str, ...] = ()
+    shared_host: tuple[str, ...] = ()
+    """Ids of other runs of the suite that were at work on the host meanwhile (lanes)."""
     folder: str = ""
     """The run folder, relative to the log root."""
     started_wall: float | None = None

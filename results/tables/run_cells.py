@@ -27,7 +27,8 @@ _NAMES: Final = ("suite", "label", "engine", "task", "model", "run_id")
 
 
 def flags(record: RunRecord, lang: str = "en") -> tuple[str, ...]:
-    """Flags of a record, worst first: failed, forecast, stand-in library, contaminated, OOM."""
+    """Flags of a record, worst first: failed, forecast, stand-in library, contaminated or host
+    shared with other runs of its suite, OOM."""
     words: list[str] = [] if record.exit.cause == "completed" else [cause(record.exit.cause, lang)]
     counters, facts = record.counters, record.facts
     if published_runs.is_imported(record):
@@ -40,6 +41,8 @@ def flags(record: RunRecord, lang: str = "en") -> tuple[str, ...]:
         words.append(translate("stub", lang))
     if counters.get("contaminated"):
         words.append(translate("contaminated", lang))
+    elif record.shared_host:
+        words.append(translate("shared host", lang))
     if ooms := counters.get("ooms"):
         batch_sizes = facts.get("batch", "")
         batch = f", batch {batch_sizes}" if _MADE_OF.fullmatch(batch_sizes) else ""

@@ -115,7 +115,9 @@ def _cost_remarks(records: Sequence[RunRecord], lang: str) -> tuple[TableCell, .
 def flag_remarks(records: Sequence[RunRecord], lang: str = "en") -> tuple[TableCell, ...]:
     """Remarks that explain the flags of these rows."""
     flags = {flag for r in records for flag in run_cells.flags(r, lang)}
-    kinds = ("imported", "forecast", "cost probe", "stub", "contaminated", "oom")
+    kinds = (
+        "imported", "forecast", "cost probe", "stub", "contaminated", "shared host", "oom",
+    )  # fmt: skip
     shown_kinds = [k for k in kinds if any(f.startswith(translate(k, lang)) for f in flags)]
     return tuple(TableCell(translate(f"flag.{kind}", lang), "value") for kind in shown_kinds)
 

@@ -68,6 +68,9 @@ def skip(
     at_work = [view for view in state.runs if view.state.status in ("starting", "running")]
     if not at_work:
         _fail(f"{state.name}: no run is at work; `workbench cancel RUN` is for a queued one")
+    if run is None and len(at_work) > 1:  # on several lanes
+        ids = ", ".join(view.spec.run_id for view in at_work)
+        _fail(f"{state.name}: {len(at_work)} runs are at work; name one of {ids}")
     view = at_work[0] if run is None else _find_run(at_work, run, "at work")
     _send(folder, "skip", view.spec.run_id, "after its step and a checkpoint", as_json)
 

@@ -23,9 +23,11 @@ from workbench.cli.options import (
     Engines,
     Force,
     GpuName,
+    GpusPerRun,
     Headless,
     KeepDone,
     Label,
+    Lanes,
     Language,
     LogRoot,
     MaxUncertainty,
@@ -191,6 +193,8 @@ def run(
     seed: Seeds = None,
     repeats: Repeats = None,
     device: Devices = None,
+    lanes: Lanes = None,
+    gpus_per_run: GpusPerRun = None,
     cpu: NoGpu = False,
     task: TaskName = None,
     name: Name = None,
@@ -219,7 +223,8 @@ def run(
     flags = {
         "engine": engine, "subsets": subset, "models": model, "seeds": seed, "repeats": repeats,
         "devices": device, "task": task, "name": name, "label": label, "cost_probe": cost_probe,
-        "max_uncertainty": max_uncertainty, "gpu": gpu, "refuse_on": refuse_on,
+        "max_uncertainty": max_uncertainty, "gpu": gpu, "refuse_on": refuse_on, "lanes": lanes,
+        "gpus_per_run": gpus_per_run,
     }  # fmt: skip
     if detach:
         start.check_detach()
@@ -240,6 +245,7 @@ def run(
         return
     mode = OutputMode.choose(headless=headless, as_json=as_json)
     options = WardenOptions(share=share, time_limit=time_limit or math.inf)
+    options = options.with_lanes(suite_plan.lane_plan)
     start.start_suite(
         suite_plan, specs, root, mode, detach=detach, options=options, interval=progress_interval
     )
@@ -296,6 +302,7 @@ def resume(
     progress_interval: ProgressInterval = None,
     detach: Detach = False,
     share: Share = False,
+    lanes: Lanes = None,
     time_limit: TimeLimit = None,
     as_json: AsJson = False,
 ) -> None:
@@ -324,6 +331,7 @@ def resume(
     print_message(resume.describe_resume(folder, runs, trials))
     mode = OutputMode.choose(headless=headless, as_json=as_json)
     options = WardenOptions(share=share, resume=True, time_limit=time_limit or math.inf)
+    options = options.with_lanes(resume.read_lane_plan(folder, lanes))
     if detach:
         raise typer.Exit(follow.run_detached(folder, mode, options))
     raise typer.Exit(follow.run_foreground(folder, mode, options, progress_interval))

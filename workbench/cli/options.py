@@ -144,6 +144,17 @@ Devices = Annotated[
     list[str] | None,
     typer.Option("--device", help="GPU, by index or UUID (GPU-…, MIG-…); may be repeated."),
 ]
+Lanes = Annotated[
+    str | None,
+    typer.Option(
+        "--lanes",
+        metavar="all|N|0,1,3",
+        help="Runs at the same time: on all GPUs (or cores), on N of them, or on these GPUs.",
+    ),
+]
+GpusPerRun = Annotated[
+    int | None, typer.Option("--gpus-per-run", min=1, help="GPUs of a lane, for several processes.")
+]
 NoGpu = Annotated[bool, typer.Option("--cpu", help="No GPU, whatever the plan names.")]
 TaskName = Annotated[
     str | None, typer.Option("--task", help="What the engine does: train (first), evaluate, …")

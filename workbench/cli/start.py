@@ -17,7 +17,7 @@ import typer
 from workbench.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from engines.protocol import RunSpec
+    from engines.protocol import Device, RunSpec
     from workbench.headless.renderers import OutputMode
     from workbench.memory_estimate.memory_check import TargetDevice
     from workbench.planning.plan import SuitePlan
@@ -104,7 +104,9 @@ def resolve_plan(suite_plan: SuitePlan, log_root: Path) -> tuple[SuitePlan, Targ
     from workbench.planning import plan
 
     check_devices(suite_plan)
-    device = memory_check.locate_device(suite_plan.gpu, suite_plan.devices, cpu=suite_plan.cpu)
+    device = memory_check.locate_device(
+        suite_plan.gpu, _named_devices(suite_plan), cpu=suite_plan.cpu
+    )
     return plan.resolve_model_names(suite_plan, log_root), device
 
 
@@ -160,8 +162,13 @@ def check_devices(suite_plan: SuitePlan) -> None:
 
     if problems := list(preflight.check_proc()):  # the memory estimate reads it
         raise plan.PlanError(problems)
-    if missing := availability.find_device_problem(suite_plan.devices):
+    if missing := availability.find_device_problem(_named_devices(suite_plan)):
         raise plan.PlanError([missing])
+
+
+def _named_devices(suite_plan: SuitePlan) -> tuple[Device, ...]:
+    """GPUs that the plan names: those of its lanes, else its devices."""
+    return suite_plan.lanes if isinstance(suite_plan.lanes, tuple) else suite_plan.devices
 
 
 def apply_automatic_settings(

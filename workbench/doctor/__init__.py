@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from results.text.sanitize import clean, clean_line
-from workbench.doctor import caches, gpus, machine, software, storage, terminal
+from workbench.doctor import caches, gpus, machine, slurm, software, storage, terminal
 from workbench.doctor.finding import Finding, problem
 from workbench.exit_codes import ExitCode
 from workbench.suites import preflight
@@ -35,6 +35,7 @@ def examine_machine(log_root: Path, cache_root: Path) -> Iterator[Finding]:
         yield from machine.machine_findings()
         yield from storage.variable_findings(terminal.process_environment())
         yield from gpus.driver_findings(driver)
+        yield from slurm.slurm_findings(terminal.process_environment())
         yield from storage.storage_findings(log_root, cache_root)
         yield from caches.cache_findings(cache)
         yield from terminal.terminal_findings(terminal.process_environment())

@@ -123,6 +123,8 @@ def gpu_finding(gpu: Mapping[str, Any], reading: Mapping[str, Any]) -> Finding:
     """A GPU's name, memory in use, processes, and values that NVML does not report."""
     name = f"GPU {gpu.get('index')}"
     text = str(gpu.get("name") or "without a name")
+    text += f", {gpu['uuid']}" if gpu.get("uuid") else ""
+    text += f", a MIG slice of {gpu['parent_uuid']}" if gpu.get("parent_uuid") else ""
     used, total = reading.get("used"), reading.get("total")
     reasons = {key: str(reason) for key, reason in (reading.get("reasons") or {}).items()}
     if used is None or total is None:

@@ -7,12 +7,18 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from results.text.sanitize import clean
-from workbench.suites.run_summary import output_lines, progress_line, suite_rows
+from workbench.suites.run_summary import (
+    output_lines,
+    progress_line,
+    suite_rows,
+    waiting_lines,
+)
 from workbench.suites.state import RunView, SuiteState
 
 if TYPE_CHECKING:
@@ -71,6 +77,28 @@ def make_renderer(mode: OutputMode, folder: Path, interval: float | None = None)
     return JsonRenderer(JSON_SECONDS if interval is None else interval)
 
 
+@dataclass
+class LinePace:
+    """When the next line about one run or lane is due."""
+
+    stage: tuple[str, ...] = ()
+    last: str = ""
+    count: int = 0
+    """Lines since the last change of the stage."""
+    next: float = 0.0
+    """CLOCK_MONOTONIC."""
+
+    def is_due(self, stage: tuple[str, ...], line: str, intervals: Sequence[float]) -> bool:
+        """Whether the line is to be printed now, as the first of a stage or after an interval."""
+        is_new, now = stage != self.stage, time.monotonic()
+        if not is_new and (line == self.last or now < self.next):
+            return False
+        self.count = 0 if is_new else self.count + 1
+        self.stage, self.last = stage, line
+        self.next = now + intervals[min(self.count, len(intervals) - 1)]
+        return True
+
+
 class LineRenderer:
     """A line at each change of a phase, then at growing intervals; a line for every ended run and
     each of its outputs."""
@@ -78,10 +106,7 @@ class LineRenderer:
     def __init__(self, folder: Path, intervals: Sequence[float] = LINE_SECONDS) -> None:
         """`intervals`: seconds from line to line since the last change of a phase."""
         self._folder, self._intervals = folder, intervals
-        self._next = 0.0
-        self._last = ""
-        self._stage: tuple[str, ...] = ()
-        self._lines_of_stage = 0
+        self._paces: dict[str, LinePace] = {}
         self._ended: set[str] = set()
 
     def show(self, state: SuiteState) -> None:
@@ -92,29 +117,29 @@ class LineRenderer:
                 print_log_line(progress_line(view, number, state.total))
                 for line in output_lines(view, self._folder):
                     print_log_line(line)
-        now, stage = time.monotonic(), self._current_stage(state)
-        line = self._current_line(state)
-        is_new = stage != self._stage
-        if line and (is_new or (line != self._last and now >= self._next)):
-            self._lines_of_stage = 0 if is_new else self._lines_of_stage + 1
-            at = min(self._lines_of_stage, len(self._intervals) - 1)
-            self._stage, self._last, self._next = stage, line, now + self._intervals[at]
-            print_log_line(line)
+        for key, stage, line in self._subjects(state):
+            pace = self._paces.setdefault(key, LinePace())
+            if pace.is_due(stage, line, self._intervals):
+                print_log_line(line)
 
     def close(self) -> None:
         """Nothing to undo."""
 
     @staticmethod
-    def _current_stage(state: SuiteState) -> tuple[str, ...]:
-        if (view := state.current) is not None:
-            return view.folder, view.state.status, view.state.phase
-        return state.warden, state.detail
-
-    @staticmethod
-    def _current_line(state: SuiteState) -> str:
-        if (view := state.current) is not None:
-            return progress_line(view, state.runs.index(view) + 1, state.total)
-        return f"{state.warden}: {state.detail}" if state.detail and not state.ended else ""
+    def _subjects(state: SuiteState) -> list[tuple[str, tuple[str, ...], str]]:
+        """(key, stage, line) of each run at work and each lane that waits, else of the suite."""
+        subjects: list[tuple[str, tuple[str, ...], str]] = []
+        for number, view in enumerate(state.runs, 1):
+            if view.state.status in ("starting", "running"):
+                stage = (view.state.status, view.state.phase)
+                subjects.append((view.folder, stage, progress_line(view, number, state.total)))
+        waits = [lane for lane in state.lanes if lane.waiting]
+        lines = zip(waits, waiting_lines(state), strict=True)
+        subjects += [(lane.name, ("waits",), line) for lane, line in lines]
+        if not subjects and state.detail and not state.ended:
+            line = f"{state.warden}: {state.detail}"
+            subjects.append(("", (state.warden, state.detail), line))
+        return subjects
 
 
 class LiveTableRenderer:
@@ -143,7 +168,8 @@ class LiveTableRenderer:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        caption = Text(clean("\n".join(waiting_lines(state)))) if waiting_lines(state) else None
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=caption, caption_justify="left")
         header, rows = fit_columns(*suite_rows(state), self._live.console.width)
         for name, right in header:
             table.add_column(name, justify="right" if right else "left", no_wrap=True)
@@ -193,7 +219,7 @@ def _cut_middle(text: str, width: int) -> str:
 
 
 class JsonRenderer:
-    """JSON rows on stdout: regular ones for the current run, and one for every ended run."""
+    """JSON rows on stdout: regular ones for each run at work, and one for every ended run."""
 
     def __init__(self, interval: float = JSON_SECONDS) -> None:
         """`interval`: seconds between two rows of progress."""
@@ -207,9 +233,10 @@ class JsonRenderer:
             if view.state.status == "ended" and view.folder not in self._ended:
                 self._ended.add(view.folder)
                 print_json(self._make_row("run", view))
-        if state.current and time.monotonic() >= self._next:
+        if state.working and time.monotonic() >= self._next:
             self._next = time.monotonic() + self._interval
-            print_json(self._make_row("progress", state.current))
+            for view in state.working:
+                print_json(self._make_row("progress", view))
 
     def close(self) -> None:
         """Nothing to undo."""

@@ -58,6 +58,7 @@ def expand(plan: SuitePlan, cache_root: Path, log_root: Path | None = None) -> l
     specs = [spec for _, spec in expanded]
     if plan.search is not None and specs:
         problems += _search_problems(plan, plan.search, specs)
+    problems += plan_checks.find_lane_problems(plan, specs)
     if problems:
         raise PlanError(list(dict.fromkeys(problems)))
     return specs
@@ -187,6 +188,7 @@ def _build_spec(
         needs=model.needs,
         devices=plan.devices,
         cpu=plan.cpu,
+        exclusive=_is_exclusive(plan, block),
         cache_root=str(roots.cache),
         label=_label(plan, cell, model.variant),
         plan_hash=plan.hash(),
@@ -195,6 +197,12 @@ def _build_spec(
         on_disk_full=plan.on_disk_full,
         origins=plan.origins,
     )
+
+
+def _is_exclusive(plan: SuitePlan, block: RunBlock | None) -> bool:
+    """Whether a run has the host for itself."""
+    stated = block.exclusive if block is not None else None
+    return plan.exclusive if stated is None else stated
 
 
 def _choose_task(

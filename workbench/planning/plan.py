@@ -36,6 +36,7 @@ from workbench.planning.run_matrix import (
     Text,
     Variant,
 )
+from workbench.processes.lanes import MAX_LANES, LaneChoice, LanePlan
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -80,6 +81,12 @@ class SuitePlan(PlanPart):
     """GPUs by index or UUID, of those that the environment makes visible; empty: all of these."""
     cpu: bool = False
     """Hide every GPU from the engines."""
+    lanes: LaneChoice = None
+    """Runs at the same time: `all` GPUs (or cores), a number, or GPUs as 0,1,3; empty: one run."""
+    gpus_per_run: int = Field(default=0, ge=0, le=MAX_LANES)
+    """GPUs of a lane; 0: as many as the largest run has processes (nproc_per_node)."""
+    exclusive: bool = False
+    """Each run has the host for itself: no other lane works meanwhile."""
     runs: tuple[RunBlock, ...] = Field(default=(), alias="run")
     """Blocks of runs in their order, for a plan of several tasks; empty: one task for all runs."""
     variants: tuple[Variant, ...] = Field(default=(), alias="variant")
@@ -141,10 +148,17 @@ class SuitePlan(PlanPart):
                 completed[key] = list(dict.fromkeys(name for names in name_lists for name in names))
         return completed
 
+    @property
+    def lane_plan(self) -> LanePlan:
+        """Its lanes."""
+        return LanePlan(self.lanes, self.gpus_per_run)
+
     def hash(self) -> str:
-        """12 hex digits; equal for equal plans, whatever their texts for the report."""
+        """12 hex digits; equal for equal plans, whatever their texts for the report and lanes."""
         excluded: dict[str, Any] = dict.fromkeys(REPORT_TEXTS, True)
+        excluded |= dict.fromkeys(("lanes", "gpus_per_run", "exclusive"), True)
         excluded["variants"] = {"__all__": {"why", "expected", "criteria", "baseline"}}
+        excluded["runs"] = {"__all__": {"exclusive"}}
         content = self.model_dump(mode="json", exclude=excluded)
         # Plans without these newer fields keep the hashes that older records hold.
         unset = set(ADDED_FIELDS) - self.model_dump(exclude_defaults=True).keys()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from datasets_mm.strict_toml import suggest_nearest
 from workbench.planning import availability, run_matrix
 
 if TYPE_CHECKING:
+    from engines.protocol import RunSpec
     from workbench.planning.plan import SuitePlan
 
 
@@ -20,6 +22,22 @@ def find_problems(plan: SuitePlan) -> list[str]:
         *_unknown_reasons(plan),
         *availability.find_device_conflict(plan.devices, cpu=plan.cpu),
     ]
+
+
+def find_lane_problems(plan: SuitePlan, specs: Sequence[RunSpec]) -> list[str]:
+    """Why the plan's lanes cannot execute its runs, one sentence each."""
+    problems = []
+    if plan.lanes is not None and plan.search is not None:
+        problems.append("lanes: trials of a search run one after the other; leave out lanes")
+    if plan.cpu and isinstance(plan.lanes, tuple):
+        problems.append("lanes: cpu = true hides every GPU; give a number of lanes")
+    if plan.gpus_per_run and plan.lanes is None:
+        problems.append("gpus_per_run: it is the size of a lane; give lanes too")
+    ranks = max((int(spec.params.get("nproc_per_node") or 1) for spec in specs), default=1)
+    if 0 < plan.gpus_per_run < ranks and not plan.cpu:
+        processes = f"a run has {ranks} processes (nproc_per_node)"
+        problems.append(f"gpus_per_run = {plan.gpus_per_run}: {processes}, a GPU for each")
+    return problems
 
 
 def _unknown_names(plan: SuitePlan) -> list[str]:

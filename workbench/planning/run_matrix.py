@@ -122,6 +122,8 @@ class RunBlock(PlanPart):
     """Subsets of the block; empty: the plan's."""
     models: BlockNames = Field(default=(), alias="model")
     """Models of the block; empty: the plan's."""
+    exclusive: bool | None = None
+    """Each of its runs has the host for itself; empty: as the plan says."""
 
 
 class PlanCell(BaseModel):

@@ -30,6 +30,9 @@ CPU: Final = "cpu"
 EVERY_GPU: Final = "gpus"
 """All GPUs of the machine, for a run whose GPUs are unknown before it starts."""
 
+PROBES: Final = 3
+"""Tries to lock a file for a moment: another suite may try at the same time."""
+
 MEMBERS: Final = "gpu-any"
 """Shared lock of all suites that share single GPUs (`share`)."""
 
@@ -153,7 +156,11 @@ class DeviceLocks:
     def _is_shared(self, device: str) -> bool:
         descriptor = self._open(device, "shared")
         try:
-            return not _flock(descriptor)
+            for _ in range(PROBES):
+                if _flock(descriptor):
+                    return False
+                time.sleep(0.001)
+            return True
         finally:
             os.close(descriptor)
 

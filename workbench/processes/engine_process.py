@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -116,8 +116,11 @@ def start_engine(
     environment: Mapping[str, str],
     life_fd: int,
     pipe_bytes: int,
+    cores: Set[int] = frozenset(),
 ) -> EngineProcess:
     """Start `command RUN_DIR` with `engine_environment` and its two pipes.
+
+    `cores`: those that it may use; empty: all of this process.
 
     Raises:
         EngineStartError: no such program, no memory, too many processes.
@@ -135,10 +138,12 @@ def start_engine(
     added = {name: str(fd) for name, fd in pipes.items()}
     added |= {"WORKBENCH_T0": repr(t0), "WORKBENCH_PARENT": str(os.getpid())}
     try:
-        popen = subprocess.Popen(
-            [*command, str(run_dir)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            pass_fds=tuple(pipes.values()), start_new_session=True, env={**environment, **added},
-        )  # fmt: skip
+        with _use_cores(cores):
+            popen = subprocess.Popen(
+                [*command, str(run_dir)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                pass_fds=tuple(pipes.values()), start_new_session=True,
+                env={**environment, **added},
+            )  # fmt: skip
     except OSError as error:
         os.close(reading)
         raise EngineStartError(f"{command[0]} cannot be started: {error.strerror}") from error
@@ -152,6 +157,23 @@ def start_engine(
         popen.pid, 0, os.getpid(), popen.pid, "Z"
     )
     return EngineProcess(process, os.pidfd_open(popen.pid), reading, t0, popen)
+
+
+@contextlib.contextmanager
+def _use_cores(cores: Set[int]) -> Iterator[None]:
+    """Restrict this process, of one thread, to some cores while it starts a child.
+
+    The child inherits them from its first instruction, so thread counts of its libraries fit.
+    """
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, cores)
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def open_log(run_dir: Path) -> int:

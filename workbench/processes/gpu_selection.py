@@ -148,13 +148,27 @@ def _environment_gpus(variables: Mapping[str, str], gpus: Sequence[GpuInfo]) -> 
     return VisibleGpus(tuple(_select(entries, gpus)))
 
 
+def list_allowed(
+    devices: Sequence[Device], variables: Mapping[str, str], gpus: Sequence[GpuInfo]
+) -> VisibleGpus:
+    """All GPUs that processes of this environment may be given, one by one by UUID.
+
+    Unlike `resolve_visible` with every MIG slice. `devices`: GPUs of a plan; empty: all of the
+    environment's.
+    """
+    allowed = _environment_gpus(variables, gpus)
+    if not allowed.certain and VISIBLE not in variables:
+        allowed = VisibleGpus(allowed.gpus)  # in an unknown order, but all of them
+    return VisibleGpus(tuple(_choose(devices, allowed, gpus))) if devices else allowed
+
+
 def _choose(
     devices: Sequence[Device], allowed: VisibleGpus, gpus: Sequence[GpuInfo]
 ) -> list[GpuInfo]:
     """The GPUs of a plan's devices, up to the first that is not among those allowed."""
     rows: list[GpuInfo] = []
     for device in devices:
-        fits = [gpu for gpu in _fitting(device, gpus) if gpu in allowed.gpus]
+        fits = [gpu for gpu in fitting_gpus(device, gpus) if gpu in allowed.gpus]
         if not fits:
             break
         rows += fits
@@ -174,7 +188,7 @@ def find_device_problems(
         return [f"device {devices[0]}: {allowed.reason or f'{VISIBLE} shows no GPU'}; {remedy}"]
     problems, rows = [], list[int]()
     for device in devices:
-        fits = _fitting(device, gpus)
+        fits = fitting_gpus(device, gpus)
         shown = [gpu for gpu in fits if gpu in allowed.gpus]
         if len(shown) == 1 and shown[0].index not in rows:
             rows.append(shown[0].index)
@@ -221,14 +235,14 @@ def visible_value(
     allowed = _environment_gpus(variables, gpus)
     names: list[str] = []
     for device in devices:
-        fits = [gpu for gpu in _fitting(device, gpus) if gpu in allowed.gpus]
+        fits = [gpu for gpu in fitting_gpus(device, gpus) if gpu in allowed.gpus]
         if not fits:  # CUDA, too, ends the list there
             break
         names.append(fits[0].uuid if len(fits) == 1 else "")
     return ",".join(names if all(names) else map(str, devices[: len(names)]))
 
 
-def _fitting(device: Device, gpus: Sequence[GpuInfo]) -> list[GpuInfo]:
+def fitting_gpus(device: Device, gpus: Sequence[GpuInfo]) -> list[GpuInfo]:
     """The usable GPUs of an index or a UUID: one, or the slices of a card."""
     fits = _by_index(device, gpus) if isinstance(device, int) else _by_uuid(device, gpus)
     return [gpu for gpu in fits if gpu.usable]

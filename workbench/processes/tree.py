@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import functools
 import os
+import secrets
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -149,15 +150,27 @@ def subtree_pids(
     return pids - set(excluded)
 
 
+def make_attempt_token(token: str) -> str:
+    """Token of one attempt: that of the suite, a dot, 8 hex digits."""
+    return f"{token}.{secrets.token_hex(4)}"
+
+
 def processes_with_token(token: str, proc: str = PROC) -> set[int]:
-    """Pids of processes whose initial environment has the token: 6 µs a process."""
-    needle = f"{TOKEN_NAME}={token}".encode()
-    pids = set()
-    for pid in numeric_entries(proc):
-        with contextlib.suppress(OSError):  # gone, or somebody else's
-            if needle in read_file(f"{proc}/{pid}/environ").split(b"\0"):
-                pids.add(pid)
-    return pids
+    """Pids of processes whose initial environment has the token: 6 µs a process.
+
+    The token of a suite is that of all its attempts too.
+    """
+    return {pid for pid in numeric_entries(proc) if has_token(pid, token, proc)}
+
+
+def has_token(pid: int, token: str, proc: str = PROC) -> bool:
+    """Whether the initial environment of a process has the token; False for a zombie."""
+    try:
+        variables = b"\0" + read_file(f"{proc}/{pid}/environ") + b"\0"
+    except OSError:  # gone, or somebody else's
+        return False
+    needle = f"\0{TOKEN_NAME}={token}".encode()
+    return needle in variables and any(needle + end in variables for end in (b"\0", b"."))
 
 
 def send_signal(process: Process, number: int) -> bool:
@@ -185,19 +198,57 @@ class Tree:
     """The engine."""
     token: str
     warden: int
-    """Pid of this process; its other children (sampler, searcher) are in `protected`."""
+    """Pid of this process; its other children (sampler, searcher, engines of other attempts) are
+    in `protected`."""
     protected: frozenset[int] = frozenset()
+    alone: bool = True
+    """No other attempt is at work: whatever the warden adopted belongs to this one."""
+    log: str = ""
+    """Path of the file that the engine's stdout and stderr go to."""
 
     def __post_init__(self) -> None:
         self._sessions: dict[int, int] = {}
+        self._members: dict[int, int] = {}
         self._note_sessions([self.root])
+
+    def note_members(self, pids: Iterable[int]) -> None:
+        """Keep in mind which processes descend from the engine, for when they are adopted."""
+        self._members = {pid: read_start_ticks(pid) for pid in pids}
+
+    def owns(self, pid: int) -> bool:
+        """Whether a child that the warden adopted is of this attempt.
+
+        Beside other attempts by token, session, output, or having descended from the engine. One
+        without all of these is left alone until no other attempt is at work.
+        """
+        if self.alone:
+            return True
+        process = read_process(pid)
+        if process is None:
+            return False
+        member = self._members.get(pid) == process.start_ticks or self._is_in_session(process)
+        return member or has_token(pid, self.token) or self._writes_log(pid)
+
+    def _writes_log(self, pid: int) -> bool:
+        """Whether its stdout or stderr is the engine's log."""
+        for number in (1, 2):
+            with contextlib.suppress(OSError):
+                if self.log and str(Path(f"{PROC}/{pid}/fd/{number}").readlink()) == self.log:
+                    return True
+        return False
+
+    def _is_in_session(self, process: Process) -> bool:
+        leader = read_process(process.session)
+        everybody = {leader.pid: leader} if leader else {}
+        return self._in_known_session(process, everybody)
 
     def list_living(self) -> list[Process]:
         """Every running process of the tree without zombies; scans all of /proc."""
         everybody = list_processes()
-        mine = subtree_pids(self.warden, everybody, self.protected) | processes_with_token(
-            self.token
-        )
+        adopted = [p.pid for p in everybody.values() if p.parent == self.warden]
+        others = {pid for pid in adopted if pid != self.root.pid and not self.owns(pid)}
+        mine = subtree_pids(self.warden, everybody, self.protected | others)
+        mine |= processes_with_token(self.token)
         self._note_sessions(everybody[pid] for pid in mine if pid in everybody)
         mine |= {p.pid for p in everybody.values() if self._in_known_session(p, everybody)}
         mine -= self.protected | {self.warden, os.getpid(), 0, 1}
@@ -227,7 +278,8 @@ class Tree:
         in uninterruptible sleep or belong to another user.
         """
         keep = self.protected | {self.root.pid}  # the engine's status is for `Engine.poll`
-        return kill_all(self.list_living, seconds, lambda: kill_children(self.warden, keep))
+        sweep = functools.partial(kill_children, self.warden, keep, self.owns)
+        return kill_all(self.list_living, seconds, sweep)
 
 
 def kill_all(
@@ -263,8 +315,12 @@ SWEEPS: Final = 200
 """Rounds of one `kill_children`, about 10 ms; the rest is left to the caller."""
 
 
-def kill_children(warden: int, protected: Iterable[int]) -> tuple[set[int], int]:
+def kill_children(
+    warden: int, protected: Iterable[int], owns: Callable[[int], bool] = lambda _: True
+) -> tuple[set[int], int]:
     """Kill and reap direct children, adopted ones included: (pids killed, number reaped).
+
+    `owns`: whether a child is to be killed.
 
     A scan of /proc takes milliseconds, in which a chain of processes that fork and exit can always
     escape. Its living member is always a child of the subreaper, and listing those takes 20 µs. A
@@ -274,7 +330,7 @@ def kill_children(warden: int, protected: Iterable[int]) -> tuple[set[int], int]
     killed: set[int] = set()
     ended = 0
     for _ in range(SWEEPS):
-        mine = [pid for pid in child_pids(warden) if pid not in keep]
+        mine = [pid for pid in child_pids(warden) if pid not in keep and owns(pid)]
         if not mine:
             break
         for pid in mine:

@@ -42,7 +42,7 @@ class Command(BaseModel):
     skipped or cancelled. The last three come from the searcher: add a run, prune one, no more will
     come."""
     run: str | None = None
-    """Run id; None: the current run (`skip`), or the whole suite (`stop`)."""
+    """Run id; None: of the runs at work the first (`skip`), or the whole suite (`stop`)."""
     spec: RunSpec | None = None
     """The run to be added."""
     why: str = ""

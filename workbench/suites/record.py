@@ -62,6 +62,7 @@ def build_record(spec: protocol.RunSpec, run: RunState, folder: str) -> schema.R
         ),
         counters=_counters(run),
         notices=tuple(f"{n.code}: {n.text}" for n in run.notices),
+        shared_host=end.shared_host if end else (),
         folder=folder,
         started_wall=run.started_wall,
         ended_wall=run.ended_wall,

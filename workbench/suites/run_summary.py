@@ -117,6 +117,11 @@ def progress_line(view: RunView, number: int, total: int) -> str:
     return " · ".join(parts)
 
 
+def waiting_lines(state: SuiteState) -> list[str]:
+    """`GPU 1 waits: 2 processes of others on it` for each lane that waits."""
+    return [f"{lane.name} waits: {lane.waiting}" for lane in state.lanes if lane.waiting]
+
+
 def output_lines(view: RunView, suite: Path) -> list[str]:
     """`submission saved to /…/submission.csv` for each output of a run; `suite`: its folder."""
     run = view.state

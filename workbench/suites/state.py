@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from engines import protocol
+from workbench.processes.lanes import LaneStatus
 from workbench.suites.energy import EnergyCounter
 from workbench.suites.orders import NO_ORDERS, Orders
 
@@ -234,25 +235,18 @@ def _changes(state: RunState, msg: protocol.Message, wall: float) -> dict[str, A
             return _rare_changes(state, msg)
 
 
+_LISTED: Final = frozenset({"evaluations", "epochs", "stages", "artifacts", "ooms"})
+
+
 def _rare_changes(state: RunState, msg: protocol.Message) -> dict[str, Any]:
     single = (protocol.Plan, protocol.Timing, protocol.Forecast, protocol.Done, protocol.Failed)
     if isinstance(msg, single):  # each has the field of its name
         return {msg.kind: msg}
-    match msg:
-        case protocol.Evaluation():
-            return {"evaluations": (*state.evaluations, msg)}
-        case protocol.EpochSummary():
-            return {"epochs": (*state.epochs, msg)}
-        case protocol.StageSummary():
-            return {"stages": (*state.stages, msg)}
-        case protocol.Memory():
-            return {"memory": {**state.memory, msg.phase: msg}}
-        case protocol.Artifact():
-            return {"artifacts": (*state.artifacts, msg)}
-        case protocol.Oom():
-            return {"ooms": (*state.ooms, msg)}
-        case _:
-            return {"unknown": state.unknown + 1}
+    if (name := str(getattr(msg, "kind", "")) + "s") in _LISTED:  # all messages of a kind
+        return {name: (*getattr(state, name), msg)}
+    if isinstance(msg, protocol.Memory):
+        return {"memory": {**state.memory, msg.phase: msg}}
+    return {"unknown": state.unknown + 1}
 
 
 def _close_phase(state: RunState, t: float) -> tuple[PhaseSpan, ...]:
@@ -359,13 +353,15 @@ class SuiteState:
     warden: WardenState = "starting"
     warden_pid: int | None = None
     detail: str = ""
-    """One sentence beside the state: `behind 20261121-…-demo-1a2b on cpu`."""
+    """One sentence: `behind 20261121-…-demo-1a2b on cpu`."""
     started_wall: float | None = None
     suspended: bool = False
     """It ended to be continued: its time limit, or a scheduler's signal."""
     records_lost: int = 0
     """Runs whose record is missing in results.jsonl."""
     runs: tuple[RunView, ...] = ()
+    lanes: tuple[LaneStatus, ...] = ()
+    """What each lane does; empty: one run at a time."""
     trials: int = 0
     """Planned number of trials of a search; 0: the suite is no search."""
     orders: Orders = NO_ORDERS
@@ -373,9 +369,14 @@ class SuiteState:
     """Ids of runs that ended before the present warden started and that it tries again."""
 
     @property
+    def working(self) -> tuple[RunView, ...]:
+        """The runs at work: one, or one a lane."""
+        return tuple(r for r in self.runs if r.state.status in ("starting", "running"))
+
+    @property
     def current(self) -> RunView | None:
-        """The current run."""
-        return next((r for r in self.runs if r.state.status in ("starting", "running")), None)
+        """Of the runs at work the first."""
+        return next(iter(self.working), None)
 
     @property
     def total(self) -> int:
@@ -389,7 +390,7 @@ class SuiteState:
 
     @property
     def to_come(self) -> int:
-        """Number of planned trials that are not chosen yet."""
+        """Planned trials that are not chosen yet."""
         return self.total - len(self.runs)
 
     @property

@@ -93,6 +93,7 @@ class SuiteReader:
             suspended=warden.suspended if warden else False,
             records_lost=warden.records_lost if warden else 0,
             runs=tuple(self._views),
+            lanes=warden.lanes if warden and not ended else (),
             trials=self._trials,
             orders=orders,
             to_retry=frozenset() if over else self._find_retries(orders, warden),

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from datasets_mm.atomic_files import write_atomic
 from results.text import renamed_words
 from workbench.processes import tree
+from workbench.processes.lanes import LaneStatus
 from workbench.suites import state
 from workbench.suites.suite import SuiteError, find_suite, list_suites
 
@@ -34,6 +35,8 @@ class WardenFile(BaseModel):
         state.WardenState, BeforeValidator(lambda word: renamed_words.WARDEN_STATES.get(word, word))
     ]
     detail: str = ""
+    lanes: tuple[LaneStatus, ...] = ()
+    """What each lane does; empty: the suite has no lanes."""
     started_wall: float = 0.0
     updated_wall: float = 0.0
     suspended: bool = False

@@ -9,25 +9,21 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Set
 from pathlib import Path
-from typing import Any
 
 from engines import protocol
 from engines.protocol import Cause, RunSpec
 from workbench.processes import engine_process, gpu_selection, tree
-from workbench.processes.limits import Limits
+from workbench.processes.shutdown import Shutdown
+from workbench.processes.watchdog import HangDetector, RateLimit, SuspendDetector
 from workbench.suites import oom_retry
 from workbench.suites.journal import LineSplitter
 from workbench.supervisor import exit_cause
+from workbench.supervisor.context import SupervisorContext
 from workbench.supervisor.event_log import EventLog
 from workbench.supervisor.run_gpus import AttemptGpus
-from workbench.supervisor.shutdown import Shutdown
-from workbench.supervisor.watchdog import HangDetector, RateLimit, SuspendDetector
-from workbench.telemetry.gpus import GpuWatch
 from workbench.telemetry.proc import TreeMeter
-from workbench.tuning.searcher_process import SearcherProcess
 
 SAMPLED_KINDS = frozenset({"memory", "done", "failed"})
 """Kinds of messages after which the engine may exit: its memory peak is read at once."""
@@ -37,36 +33,23 @@ RATE_LIMITED = frozenset({"step", "progress", "notice"})
 """At most `Limits.messages_per_second` messages of these and of unknown kinds are kept."""
 
 
-@dataclass(frozen=True)
-class SupervisorContext:
-    """What all attempts of a suite share: limits, token, pipes, sampler and searcher."""
-
-    limits: Limits
-    token: str
-    life_fd: int
-    """Read end of the life pipe, inherited by engines."""
-    command: Sequence[str]
-    gpus: GpuWatch
-    environment: Mapping[str, Any]
-    """Content of `Attempt.environment`."""
-    reserve: Path
-    """A preallocated file, deleted when the disk is full to make room for the last events."""
-    searcher: SearcherProcess | None = None
-    """None: the suite is no search."""
-
-    @property
-    def protected_pids(self) -> frozenset[int]:
-        """Children of the warden that a shutdown must not kill: the sampler and the searcher."""
-        searcher = self.searcher.pid if self.searcher else None
-        return frozenset(pid for pid in (self.gpus.pid, searcher) if pid)
-
-
 class EngineAttempt:
     """One attempt of a run; `ended` is true once its End is written."""
 
-    def __init__(self, folder: Path, spec: RunSpec, context: SupervisorContext) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        spec: RunSpec,
+        context: SupervisorContext,
+        cores: Set[int] = frozenset(),
+    ) -> None:
+        """`spec`: with the GPUs of its lane; `cores`: of its lane; empty: all of the warden."""
         self.folder = folder
         self.spec = spec
+        self.shared_host: set[str] = set()
+        """Ids of other runs of the suite that were at work meanwhile."""
+        self._cores = cores
+        self._token = tree.make_attempt_token(context.token)
         self.context = context
         self.limits = context.limits
         self.event_log = EventLog(
@@ -75,6 +58,8 @@ class EngineAttempt:
         self.counts: Counter[str] = Counter()
         self.ended = False
         self.contaminated = False
+        self.exit_fd = -1
+        """Descriptor that the warden's loop watches for the engine's exit; -1: none."""
         self.engine: engine_process.EngineProcess | None = None
         self.retry: protocol.Oom | None = None
         """After an OOM: what the next attempt does with less memory; None: there is none."""
@@ -103,20 +88,23 @@ class EngineAttempt:
         self._log_start = engine_process.log_size(self.folder)
         smaller = oom_retry.overrides(self.event_log.state)
         variables = engine_process.engine_environment(
-            os.environ, self.spec, self.context.token, number, smaller,
+            os.environ, self.spec, self._token, number, smaller,
             self.context.gpus.known_gpus(),
         )  # fmt: skip
         try:
             self.engine = engine_process.start_engine(
                 self.context.command, self.folder, variables, self.context.life_fd,
-                self.limits.pipe_bytes,
+                self.limits.pipe_bytes, self._cores,
             )  # fmt: skip
         except engine_process.EngineStartError as error:
             self.event_log.write(protocol.Attempt(number=number, pid=0))
             self._write_end("failed", str(error), engine_process.ExitStatus())
             return
         root = self.engine.process
-        self.tree = tree.Tree(root, self.context.token, os.getpid(), self.context.protected_pids)
+        log = os.path.realpath(self.folder / "engine.log")
+        self.tree = tree.Tree(root, self._token, os.getpid(), log=log)
+        self.context.engine_pids.add(root.pid)
+        self._protect_others()
         ranks = self.spec.params.get("nproc_per_node", 1)
         several = isinstance(ranks, int) and ranks > 1
         grace = self.limits.ranks_grace_seconds if several else self.limits.grace_seconds
@@ -124,7 +112,8 @@ class EngineAttempt:
         self.meter = TreeMeter(root.pid)
         self.hang_detector = HangDetector(self.limits, time.monotonic())
         visible = {"cuda_visible_devices": variables.get(gpu_selection.VISIBLE)}
-        environment = {**self.context.environment, **visible}
+        cores = {"cores": len(self._cores)} if self._cores else {}
+        environment = {**self.context.environment, **visible, **cores}
         self.event_log.write(protocol.Attempt(number=number, pid=root.pid, environment=environment))
 
     def request_stop(self, cause: Cause, detail: str) -> None:
@@ -132,7 +121,7 @@ class EngineAttempt:
         if self._stop_cause is None:
             self._stop_cause, self._stop_detail = cause, detail
         if self.engine is not None and self._exit_at is None:
-            self.tree.protected = self.context.protected_pids
+            self._protect_others()
             self.shutdown.escalate(time.monotonic())
 
     @property
@@ -199,7 +188,7 @@ class EngineAttempt:
         """Clock-driven work (`now`: CLOCK_MONOTONIC): exit, deadlines, samples, sync."""
         if self.engine is None or self.ended:
             return
-        self.tree.protected = self.context.protected_pids  # the sampler may be a new one
+        self._protect_others()
         self.shutdown.tick(now)
         if self._exit_at is None and self.engine.poll() is not None:
             self._exit_at, self._exit_t = now, self.engine.now()
@@ -219,6 +208,12 @@ class EngineAttempt:
         self.event_log.sync()
         if self.event_log.problem and not self.stopping:
             self.shutdown.escalate(now)
+
+    def _protect_others(self) -> None:
+        """Tell the tree what it must not kill: the sampler may be new, another engine started."""
+        others = self.context.engine_pids - {self.tree.root.pid}
+        self.tree.protected = self.context.protected_pids - {self.tree.root.pid}
+        self.tree.alone = not others
 
     def next_deadline(self) -> float:
         """Latest time of the next `tick`, if no beat comes before it (CLOCK_MONOTONIC)."""
@@ -244,7 +239,10 @@ class EngineAttempt:
         """Update the processes that the meter reads; returns how many there are."""
         pids = tree.descendant_pids(self.tree.root.pid, self.limits.processes * 2)
         listed = {*pids, *self.tree.protected}
-        adopted = [pid for pid in tree.child_pids(os.getpid()) if pid not in listed]
+        if not self.tree.alone:
+            self.tree.note_members(pids)
+        children = tree.child_pids(os.getpid())
+        adopted = [pid for pid in children if pid not in listed and self.tree.owns(pid)]
         self.meter.watch([*pids, *adopted])
         return len(pids) + len(adopted)
 
@@ -341,6 +339,7 @@ class EngineAttempt:
         self._write_end(cause, detail, status)
         self.meter.close()
         self.engine.close()
+        self.context.engine_pids.discard(self.engine.pid)
 
     def _log_tail(self) -> str:
         """The last 16 KiB of what this attempt, and no earlier one, wrote to engine.log."""
@@ -370,6 +369,7 @@ class EngineAttempt:
                 killed=tuple(shutdown.killed) if shutdown else (),
                 survivors=tuple(shutdown.survivors) if shutdown else (),
                 counters=self._counters(),
+                shared_host=tuple(sorted(self.shared_host)),
             )
         )
         self.event_log.close()

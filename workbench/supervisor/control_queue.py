@@ -1,6 +1,6 @@
 """Queue of commands to a warden: control.jsonl, written by people and by the searcher.
 
-A command about the current run is passed on to it; one about a later run is kept until its turn.
+A command about a run at work is passed on to it; one about a later run is kept until its turn.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from workbench.suites import control
 from workbench.suites.control import Command
 
 
-class CurrentRun(Protocol):
-    """The attempt that runs now, as far as commands concern it."""
+class WorkingRun(Protocol):
+    """An attempt at work, as far as commands concern it."""
 
     spec: RunSpec
 
@@ -23,14 +23,14 @@ class CurrentRun(Protocol):
 
 
 class ControlQueue:
-    """State after all commands read so far; `current` is the running attempt, if there is one."""
+    """State after all commands read so far; `working`: the attempts at work."""
 
     def __init__(self, folder: Path, *, resumed: bool = False, offset: int | None = None) -> None:
         """`resumed`: of the commands to an earlier warden only removals of runs still hold.
 
         `offset`: byte of control.jsonl after them; None: all that are there.
         """
-        self.current: CurrentRun | None = None
+        self.working: list[WorkingRun] = []
         self.paused = False
         """Start no further run for now."""
         self.stopped = ""
@@ -64,10 +64,10 @@ class ControlQueue:
         return commands
 
     def stop(self, detail: str) -> None:
-        """Stop the current run and start no other."""
+        """Stop the runs at work and start no other."""
         self.stopped = self.stopped or detail
-        if self.current is not None:
-            self.current.request_stop("stopped", detail)
+        for run in self.working:
+            run.request_stop("stopped", detail)
 
     def suspend(self, reason: str) -> None:
         """Stop as `stop` does; the suite is to be continued by `workbench resume`."""
@@ -106,7 +106,9 @@ class ControlQueue:
                 self.paused = command.do == "pause"
 
     def _remove_run(self, name: str | None, cause: Cause, detail: str) -> None:
-        if self.current is not None and name in (None, self.current.spec.run_id):
-            self.current.request_stop(cause, detail)
+        """`name` None: the run that has been at work the longest."""
+        fitting = [run for run in self.working if name in (None, run.spec.run_id)]
+        if fitting:
+            fitting[0].request_stop(cause, detail)
         elif name is not None:
             self._removed.setdefault(name, (cause, detail))

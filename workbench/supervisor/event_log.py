@@ -5,6 +5,7 @@ When the journal is lost the state still advances, so that the run gets its exit
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
@@ -120,3 +121,16 @@ def write_end(folder: Path, cause: protocol.Cause, detail: str, need: str = "") 
         entry = journal.write("warden", end)
         journal.sync(force=True)
     return state.advance(before, entry)
+
+
+def make_reserve(path: Path, size: int) -> Path:
+    """A file of `size` bytes, if there is room, that is deleted when the disk is full."""
+    with contextlib.suppress(OSError), path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+    return path
+
+
+def end_without_journal(error: Exception) -> state.RunState:
+    """The ended state of a run whose journal cannot be written, for its record."""
+    end = protocol.End(cause="storage-lost", detail=f"the journal cannot be written: {error}")
+    return state.reduce_entries([protocol.Entry(seq=0, wall=time.time(), src="warden", msg=end)])

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
+from workbench.planning import plan
+from workbench.processes.lanes import LaneChoice, LanePlan
 from workbench.slurm import submission
 from workbench.suites import array_tasks, control, suite, suite_reader, warden_file
 from workbench.suites.state import RunView, is_unfinished
@@ -55,6 +59,26 @@ def unfinished_runs(folder: Path) -> list[RunView]:
 def count_pending_trials(folder: Path) -> int:
     """How many trials of a search are not chosen yet."""
     return suite_reader.SuiteReader(folder).poll().to_come
+
+
+def read_lane_plan(folder: Path, stated: str | None) -> LanePlan:
+    """The lanes of a suite's plan, or those `stated` instead, on another machine say.
+
+    Raises:
+        PlanError: `stated` names no lanes.
+    """
+    try:
+        suite_plan = plan.load(folder / "plan.toml")
+    except plan.PlanError:  # of an earlier version
+        suite_plan = None
+    if stated is None:
+        return suite_plan.lane_plan if suite_plan else LanePlan()
+    try:
+        choice = TypeAdapter(LaneChoice).validate_python(stated)
+    except ValidationError:
+        sentence = f"lanes: '{stated}' is not all, a number, or GPUs as 0,1,3"
+        raise plan.PlanError([sentence]) from None
+    return LanePlan(choice, suite_plan.gpus_per_run if suite_plan else 0)
 
 
 def prepare_resume(folder: Path) -> list[RunView]:

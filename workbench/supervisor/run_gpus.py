@@ -12,7 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from engines.protocol import Gpu, Hello, Memory, Message, Notice, Phase, RunSpec
-from workbench.processes import gpu_selection
+from results.records.schema import GpuInfo
+from results.text import formats
+from workbench.processes import gpu_selection, host_memory
 from workbench.processes.gpu_selection import RunGpus
 from workbench.telemetry.gpus import GpuWatch
 
@@ -30,6 +32,46 @@ class ReleasedVram(NamedTuple):
     """Fall of the used VRAM since the last sample, of all processes."""
     held: int
     """What processes of the attempt still hold."""
+
+
+def find_gpu_obstacle(
+    spec: RunSpec, gpus: Sequence[GpuInfo], watch: GpuWatch, every: Sequence[GpuInfo]
+) -> str:
+    """Why a run must not start yet on a lane's idle GPUs; empty: it may, or nothing is known.
+
+    Processes of others on them, or less free memory than the run's forecast. `every`: the GPUs of
+    all lanes; a forecast larger than all of them was overruled by `--force`.
+    """
+    need = _forecast_bytes(spec, on_gpu=True)
+    if need > max((gpu.memory_bytes or 0 for gpu in every), default=0):
+        need = 0
+    for gpu in gpus:
+        if others := watch.count_processes(gpu.index):
+            word = "process" if others == 1 else "processes"
+            return f"GPU {gpu.card}: {others} {word} of others on it"
+        readings, _ = watch.read((), {gpu.index})
+        for reading in readings:
+            if reading.used is None or reading.total is None:
+                continue
+            if (free := reading.total - reading.used) < need:
+                sizes = f"{formats.size(free)} free, the run's forecast is {formats.size(need)}"
+                return f"GPU {gpu.card}: {sizes}"
+    return ""
+
+
+def find_host_obstacle(spec: RunSpec) -> str:
+    """Why a run on the CPU must not start beside others; empty: it may."""
+    need, free = _forecast_bytes(spec, on_gpu=False), host_memory.read_memory().available
+    if free >= need:
+        return ""
+    return f"memory: {formats.size(free)} free, the run's forecast is {formats.size(need)}"
+
+
+def _forecast_bytes(spec: RunSpec, *, on_gpu: bool) -> int:
+    """The largest phase of the run's memory forecast for a GPU or the host; 0: there is none."""
+    if bool(spec.fit.get("gpu")) is not on_gpu:
+        return 0
+    return int(max(spec.fit.get("total", {}).values(), default=0))
 
 
 class AttemptGpus:

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engines.protocol import Cause, RunSpec
+from engines.protocol import RunSpec
 from workbench.processes import device_locks
+from workbench.processes.lanes import Lane
 from workbench.slurm import commands, submission
 from workbench.suites import state
 from workbench.suites.journal import Tail
 from workbench.supervisor.control_queue import ControlQueue
+from workbench.supervisor.lane_pool import LanePool
+from workbench.supervisor.run_queue import RunQueue
 from workbench.supervisor.warden import Warden, main
 from workbench.supervisor.warden_options import WardenOptions
 
@@ -40,27 +43,32 @@ class RunWarden(Warden):
         submitted = submission.read_submission(folder)
         offset = submitted.control_offset if submitted else None
         self.control = ControlQueue(folder, resumed=True, offset=offset)
+        self._queue = RunQueue(self.control, resumed=options.resume)
 
-    def _all_runs(self, planned: Sequence[tuple[Path, RunSpec]]) -> Iterator[tuple[Path, RunSpec]]:
+    def _queue_runs(self, planned: Sequence[tuple[Path, RunSpec]]) -> None:
         """The one run; before it the exit causes of the runs that it needs are read."""
         for run, spec in planned:
             if spec.run_id == self._options.run:
-                yield run, spec
+                self._queue.add(run, spec)
                 return
             ended = state.reduce_entries(Tail(run / "events.jsonl").read_all())
-            self._causes[spec.run_id] = ended.cause
+            self._queue.note_cause(spec.run_id, ended.cause)
 
-    def _make_locks(self, specs: Sequence[RunSpec]) -> device_locks.DeviceLocks:
-        """Locks of this run's devices. Inside a job the cores are Slurm's to give, not ours."""
-        locks = super()._make_locks([s for s in specs if s.run_id == self._options.run])
-        if commands.job_name(os.environ):
-            return JobLocks(set(locks.devices) - {device_locks.CPU}, self.folder.name)
-        return locks
+    def _make_lanes(self, specs: Sequence[RunSpec]) -> LanePool:
+        """One lane, of this run's devices. Inside a job the cores are Slurm's to give, not ours."""
+        pool = super()._make_lanes([s for s in specs if s.run_id == self._options.run])
+        if not commands.job_name(os.environ):
+            return pool
+        names = {name for work in pool.works for name in work.lane.locks.devices}
+        locks = JobLocks(names - {device_locks.CPU}, self.folder.name)
+        return LanePool([Lane(locks)], self._options, self.gpus)
 
-    def _find_stop_reason(self, spec: RunSpec) -> tuple[Cause, str, str] | None:
-        if self.control.paused:
-            return "stopped", "the suite is paused, and a job must not wait", ""
-        return super()._find_stop_reason(spec)
+    def _start_runs(self) -> bool:
+        """As of every warden, but a job must not wait for the end of a pause."""
+        self._read_commands()
+        if self.control.paused and not self._queue.running:
+            self.control.stop("the suite is paused, and a job must not wait")
+        return super()._start_runs()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from workbench.processes import tree
+from workbench.processes.lanes import LaneStatus
 from workbench.slurm import commands
 from workbench.suites import warden_file
 from workbench.suites.state import WardenState
@@ -32,6 +33,8 @@ class StateFile:
             job=commands.job_name(os.environ),
             started_wall=time.time(),
         )
+        self.lanes: tuple[LaneStatus, ...] = ()
+        """What each lane does, for the next `write`; empty: the suite has no lanes."""
         self.refresh_due = 0.0
         """When it must be written again (CLOCK_MONOTONIC)."""
 
@@ -53,11 +56,12 @@ class StateFile:
         """
         clock = time.monotonic()
         content = self._content
-        if (content.state, content.detail) == (state, detail) and clock < self.refresh_due:
+        now = (state, detail, self.lanes)
+        if (content.state, content.detail, content.lanes) == now and clock < self.refresh_due:
             return
         self.refresh_due = clock + REFRESH_SECONDS
-        update = {"state": state, "detail": detail, "updated_wall": time.time()}
-        self._content = content.model_copy(update=update)
+        update = {"state": state, "detail": detail, "lanes": self.lanes}
+        self._content = content.model_copy(update={**update, "updated_wall": time.time()})
         warden_file.write_warden(self._suite, self._content)
 
     def mark_suspended(self) -> None:

@@ -1,11 +1,12 @@
-"""The warden: supervisor of one suite, which executes its runs one after the other.
+"""The warden: supervisor of one suite, which executes its runs, one at a time on each lane.
 
     python -m workbench.supervisor.warden SUITE [--life-fd N] [--share] [--resume]
-                                          [--time-limit SECONDS]
+                                          [--time-limit SECONDS] [--lanes all|N|0,1,3]
 
 One thread, one `selectors` loop, no torch. Only the warden starts, measures, stops and waits for
-engines, and writes journals and records. Commands come through control.jsonl; signals and the end
-of the life pipe mean "stop"; SIGUSR1, SIGUSR2 and the time limit mean "stop, to be continued".
+engines, and writes journals and records. Without `--lanes` there is one lane. Commands come through
+control.jsonl; signals and the end of the life pipe mean "stop"; SIGUSR1, SIGUSR2 and the time limit
+mean "stop, to be continued".
 """
 
 from __future__ import annotations
@@ -21,21 +22,24 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from engines.protocol import Cause, End, Entry, RunSpec
+from engines.protocol import RunSpec
 from workbench import paths
 from workbench.processes import device_locks, engine_process, gpu_selection, orphan_reaper, tree
 from workbench.processes.limits import Limits
 from workbench.suites import state, suite, trials
-from workbench.suites.journal import JournalBusyError, JournalLostError, Tail
+from workbench.suites.journal import JournalBusyError, JournalLostError
 from workbench.supervisor import run_records
-from workbench.supervisor.attempt import EngineAttempt, SupervisorContext
+from workbench.supervisor.attempt import EngineAttempt
+from workbench.supervisor.context import SupervisorContext
 from workbench.supervisor.control_queue import ControlQueue
-from workbench.supervisor.event_log import write_end
+from workbench.supervisor.event_log import end_without_journal, make_reserve, write_end
+from workbench.supervisor.lane_pool import LanePool, LaneWork
+from workbench.supervisor.run_queue import QueuedRun, Refusal, RunQueue
 from workbench.supervisor.state_file import StateFile
 from workbench.supervisor.warden_options import WardenOptions
 from workbench.telemetry import environment
@@ -67,11 +71,10 @@ class Warden:
         self._command = command
         self._life_fd = life_fd
         self.control = ControlQueue(folder, resumed=self._options.resume)
+        self._queue = RunQueue(self.control, resumed=self._options.resume)
         self._beat_due = 0.0
-        self._causes: dict[str, str] = {}
         self._reserve = self.home / ".reserve"
         self._logged: set[str] = set()
-        self._attempt: EngineAttempt | None = None
 
     def run(self) -> None:
         """Execute all runs of the suite, from the locks to the last record."""
@@ -79,26 +82,27 @@ class Warden:
         self._write_state("starting")
         variables = {**os.environ, **paths.module_path(os.environ)}
         self.gpus = GpuWatch(self.limits, variables)
+        self._lanes = LanePool((), self._options, self.gpus)
         common = trials.read_base(self.folder)
         self._searcher = SearcherProcess(self.folder, variables) if common else None
         try:
             self._context = self._make_context()
             runs = suite.read_runs(self.folder)
             specs = [spec for _, spec in runs] + ([common.spec] if common else [])
-            self._locks = self._make_locks(specs)
-            for run, spec in self._all_runs(runs):
-                try:
-                    self._run_one(run, spec)
-                except (JournalBusyError, JournalLostError) as error:
-                    self._record_lost_journal(run, spec, error)
-            self._locks.release()
+            self._lanes = self._make_lanes(specs)
+            self._queue_runs(runs)
+            while self._start_runs():
+                self._handle_events(self._next_deadline())
+                self._tick_attempts()
+            self._lanes.release_idle()
+            self._state_file.lanes = ()
             trouble = self._searcher.trouble if self._searcher is not None else ""
             if self.control.suspended:
                 self._state_file.mark_suspended()
             self._write_state("ended", self.control.stopped or trouble)
         finally:
-            if self._attempt is not None:
-                self._attempt.abort()
+            for attempt in self._lanes.attempts:
+                attempt.abort()
             self.gpus.stop()
             if self._searcher is not None:
                 self._searcher.stop()
@@ -133,7 +137,7 @@ class Warden:
             command=tuple(self._command),
             gpus=self.gpus,
             environment=self._environment(),
-            reserve=self._make_reserve(),
+            reserve=make_reserve(self._reserve, self.limits.reserve_bytes),
             searcher=self._searcher,
         )
 
@@ -142,121 +146,119 @@ class Warden:
         facts = environment.collect_environment(gpus.known_gpus(), gpus.facts, gpus.reason)
         return facts.model_dump(mode="json")
 
-    def _make_reserve(self) -> Path:
-        with contextlib.suppress(OSError), self._reserve.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, self.limits.reserve_bytes)
-        return self._reserve
+    def _make_lanes(self, specs: Sequence[RunSpec]) -> LanePool:
+        return LanePool.make(specs, self._options, self.gpus, self.folder)
 
-    def _make_locks(self, specs: Sequence[RunSpec]) -> device_locks.DeviceLocks:
-        gpus = self.gpus.known_gpus()
-        used = [device_locks.device_names(spec, os.environ, gpus) for spec in specs]
-        log_root = str(self.folder.parent)
-        return device_locks.DeviceLocks(set().union(*used), self.folder.name, log_root=log_root)
+    # The queue
 
-    # A search
+    def _queue_runs(self, planned: Sequence[tuple[Path, RunSpec]]) -> None:
+        for folder, spec in planned:
+            self._queue.add(folder, spec)
 
-    def _all_runs(self, planned: Sequence[tuple[Path, RunSpec]]) -> Iterator[tuple[Path, RunSpec]]:
-        """The runs in their order; in a search also those that are added while others run."""
-        yield from planned
+    def _start_runs(self) -> bool:
+        """Start what may start now; False: nothing is left to do."""
+        self._read_commands()
         searcher = self._searcher
-        while searcher is not None and (trial := self._next_trial(searcher)) is not None:
-            yield trial
+        while searcher is not None and searcher.admitted and not self.control.stopped:
+            self._queue.add(*searcher.admitted.popleft())
+        for refusal in self._queue.take_refused(turn=self._lanes.some_free):
+            self._refuse(refusal)
+        self._lanes.forget_reasons()
+        if not self.control.paused:
+            for run in self._queue.startable():
+                if (lane := self._lanes.find_free(run.spec)) is not None:
+                    self._start_attempt(lane, run)
+        if not self._queue.pending and self._options.lanes:
+            self._lanes.release_idle()
+        unfinished = bool(self._queue.pending or self._queue.running or self._expects_trials())
+        if unfinished:
+            self._write_progress()
+        return unfinished
 
-    def _next_trial(self, searcher: SearcherProcess) -> tuple[Path, RunSpec] | None:
-        """Wait for the next trial of the searcher; None: there will be none."""
-        while not self.control.stopped:
-            over = self.control.closed or searcher.ended  # before its last orders are read
-            self._read_commands()
-            if searcher.admitted:
-                return searcher.admitted.popleft()
-            if over:
-                break
-            self._write_state("running", "the searcher chooses the next trial")
-            self._handle_events(time.monotonic() + self.limits.beat_seconds)
-        return None
+    def _expects_trials(self) -> bool:
+        """Whether the searcher of a search may send another trial."""
+        searcher = self._searcher
+        if searcher is None or self.control.stopped:
+            return False
+        over = self.control.closed or searcher.ended  # before its last orders are read
+        self._read_commands()
+        return bool(searcher.admitted) or not over
 
-    # One run
+    def _refuse(self, refusal: Refusal) -> None:
+        """Write End and record of a run that must not start; an End that it has stays the last."""
+        run = refusal.run
+        if run.read_state().end is not None:
+            return
+        try:
+            ended = write_end(run.folder, refusal.cause, refusal.detail, refusal.need)
+        except (JournalBusyError, JournalLostError) as error:
+            log(f"{run.run_id}: {error}")
+            ended = end_without_journal(error)
+        self._keep_record(run, ended)
 
-    def _run_one(self, run: Path, spec: RunSpec) -> None:
-        before = state.reduce_entries(Tail(run / "events.jsonl").read_all())
-        going = before.end is None or (self._options.resume and state.is_unfinished(before))
-        while going:
-            if (reason := self._wait_to_start(spec)) is None:
-                before, going = self._run_attempt(run, spec)
-                continue
-            if before.end is None:  # otherwise the End that it has stays its last word
-                before = write_end(run, *reason)
-                self._keep_record(spec, run, before)
-            break
-        self._causes[spec.run_id] = before.cause
+    # One attempt
 
-    def _run_attempt(self, run: Path, spec: RunSpec) -> tuple[state.RunState, bool]:
-        """One attempt from start to record; True: a retry with less memory follows."""
-        self._write_state("running", spec.run_id)
+    def _start_attempt(self, work: LaneWork, run: QueuedRun) -> None:
+        self._queue.start(run)
         if self.gpus.facts and not self._context.environment["gpus"]:  # the driver was slow
             self._context = replace(self._context, environment=self._environment())
-        attempt = self._attempt = self.control.current = EngineAttempt(run, spec, self._context)
-        attempt.contaminated = self._locks.contaminated()
-        attempt.start()
-        with self._wake_on_exit(attempt):
-            while not attempt.ended:
-                self._handle_events(attempt.next_deadline())
-                attempt.tick(time.monotonic())
-        self._attempt = self.control.current = None
-        self._keep_record(spec, run, attempt.event_log.state)
-        if attempt.event_log.state.cause == "pruned":  # it never goes on, and there may be hundreds
-            shutil.rmtree(run / "checkpoints", ignore_errors=True)
-        return attempt.event_log.state, attempt.retry is not None
-
-    def _record_lost_journal(self, run: Path, spec: RunSpec, error: Exception) -> None:
-        """Write the record of a run whose journal cannot be written."""
-        log(f"{spec.run_id}: {error}")
-        end = End(cause="storage-lost", detail=f"the journal cannot be written: {error}")
-        entry = Entry(seq=0, wall=time.time(), src="warden", msg=end)
-        self._keep_record(spec, run, state.reduce_entries([entry]))
-
-    def _wait_to_start(self, spec: RunSpec) -> tuple[Cause, str, str] | None:
-        """Wait for device locks and the end of a pause (None), or return why it must not start."""
-        self._read_commands()
-        while (reason := self._find_stop_reason(spec)) is None:
-            if self.control.paused:
-                self._write_state("paused", f"before {spec.run_id}")
-            elif self._locks.acquire():
-                return None
-            elif self._options.share:
-                self._locks.share()
-                return None
-            else:
-                self._write_state("queued", f"behind {self._locks.behind}")
-            self._handle_events(time.monotonic() + self.limits.beat_seconds)
-        return reason
-
-    def _find_stop_reason(self, spec: RunSpec) -> tuple[Cause, str, str] | None:
-        """Cause, sentence and the unmet need of a run that must not start; None: it may."""
-        if (order := self.control.stop_reason(spec.run_id)) is not None:
-            return *order, ""
-        for need in spec.needs:
-            if (cause := self._causes.get(need)) != "completed":
-                how = f"ended as {cause}" if cause else "is no earlier run of this suite"
-                return "skipped", f"needs {need}, which {how}", need
-        return None
-
-    def _keep_record(self, spec: RunSpec, run: Path, ended: state.RunState) -> None:
-        """Write the record into the run's folder and the log root."""
-        self._causes[spec.run_id] = ended.cause
+        lane = work.lane
         try:
-            run_records.keep_record(
-                self._options.records_path(run), run, spec, ended, self._reserve
-            )
+            attempt = EngineAttempt(run.folder, lane.place_run(run.spec), self._context, lane.cores)
+        except (JournalBusyError, JournalLostError) as error:
+            log(f"{run.run_id}: {error}")
+            ended = end_without_journal(error)
+            self._keep_record(run, ended)
+            self._queue.end(run, ended, retry=False)
+            return
+        for other in self._lanes.attempts:
+            other.shared_host.add(run.run_id)
+            attempt.shared_host.add(other.spec.run_id)
+        work.run, work.attempt = run, attempt
+        self.control.working.append(attempt)
+        attempt.contaminated = lane.locks.contaminated()
+        self._write_progress()
+        attempt.start()
+        self._watch_exit(attempt)
+
+    def _tick_attempts(self) -> None:
+        for work in self._lanes.works:
+            if work.attempt is not None:
+                work.attempt.tick(time.monotonic())
+                if work.attempt.ended:
+                    self._end_attempt(work, work.attempt)
+
+    def _end_attempt(self, work: LaneWork, attempt: EngineAttempt) -> None:
+        """Record an ended attempt; after an out-of-memory error the run may start again."""
+        assert work.run is not None  # noqa: S101 - set together with the attempt
+        run, work.run, work.attempt = work.run, None, None
+        self.control.working.remove(attempt)
+        self._unwatch_exit(attempt)
+        ended = attempt.event_log.state
+        self._keep_record(run, ended)
+        if ended.cause == "pruned":  # it never goes on, and there may be hundreds
+            shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+        self._queue.end(run, ended, retry=attempt.retry is not None)
+
+    def _keep_record(self, run: QueuedRun, ended: state.RunState) -> None:
+        """Write the record into the run's folder and the log root."""
+        try:
+            path = self._options.records_path(run.folder)
+            run_records.keep_record(path, run.folder, run.spec, ended, self._reserve)
         except OSError as error:
-            log(f"{spec.run_id}: its record cannot be written: {error}")
+            log(f"{run.run_id}: its record cannot be written: {error}")
             self._state_file.count_lost_record()
 
     # The loop
 
+    def _next_deadline(self) -> float:
+        """When the loop must go on, if no event comes before it (CLOCK_MONOTONIC)."""
+        later = time.monotonic() + self.limits.beat_seconds
+        return min((attempt.next_deadline() for attempt in self._lanes.attempts), default=later)
+
     def _handle_events(self, due: float) -> None:
         """Wait for events, at most until `due` (CLOCK_MONOTONIC), and handle them."""
-        wakes = (due, self._beat_due, self._state_file.refresh_due, self._suspend_due)
+        wakes = (due, self._beat_due, self._suspend_due)
         wait = min(wakes) - time.monotonic()
         for key, _ in self._selector.select(max(0.0, wait)):
             key.data()
@@ -267,11 +269,6 @@ class Warden:
         if now >= self._beat_due:
             self._beat_due = now + self.limits.beat_seconds
             self._beat()
-        if now >= self._state_file.refresh_due:
-            self._write_state(self._state_file.state, self._state_file.detail)
-        current = self._attempt
-        if current is not None and self.control.stopped and self._state_file.state == "running":
-            self._write_state("stopping", current.spec.run_id)
 
     def _beat(self) -> None:
         """Periodic work. An OSError of one part is logged and skips only that part of this beat.
@@ -286,46 +283,34 @@ class Warden:
         ]
         if self._searcher is not None:
             parts.append(self._searcher.poll)
-        if self._attempt is not None:
-            parts += [self._check_contamination, self._attempt.read_events]
+        for work in self._lanes.works:
+            if work.attempt is not None:
+                parts += [work.check_contamination, work.attempt.read_events]
         for part in parts:
             try:
                 part()
             except OSError as error:
                 self._log_once(f"{part.__name__}: {error}")
-        attempt = self._attempt
-        if attempt is not None and attempt.event_log.full and self._state_file.state == "running":
-            self._write_state("running", f"{attempt.spec.run_id}: the disk is full")
-
-    def _check_contamination(self) -> None:
-        if self._attempt is not None:
-            self._attempt.contaminated |= self._locks.contaminated()
 
     def _log_once(self, text: str) -> None:
         if text not in self._logged:
             self._logged.add(text)
             log(text)
 
-    @contextlib.contextmanager
-    def _wake_on_exit(self, attempt: EngineAttempt) -> Iterator[None]:
+    def _watch_exit(self, attempt: EngineAttempt) -> None:
         """Wake the loop at the engine's exit; `tick` then reads the status.
 
         No other event of an attempt does. Reading events at every beat, instead of waking for every
         message, costs a third of the CPU, and the pipe's MiB holds far more than a beat's worth.
         """
-        pidfd = attempt.engine.pidfd if attempt.engine is not None else -1
-        watched = pidfd >= 0
+        if attempt.engine is not None:
+            pidfd = attempt.exit_fd = attempt.engine.pidfd
+            self._watch(pidfd, lambda: self._unwatch_exit(attempt))
 
-        def on_exit() -> None:
-            nonlocal watched
-            watched = False
-            self._selector.unregister(pidfd)
-
-        if watched:
-            self._watch(pidfd, on_exit)
-        yield
-        if watched:  # it could not be killed
-            self._selector.unregister(pidfd)
+    def _unwatch_exit(self, attempt: EngineAttempt) -> None:
+        if attempt.exit_fd >= 0:
+            self._selector.unregister(attempt.exit_fd)
+            attempt.exit_fd = -1
 
     def _watch(self, descriptor: int, action: Callable[[], None]) -> None:
         self._selector.register(descriptor, selectors.EVENT_READ, action)
@@ -353,8 +338,23 @@ class Warden:
             for refusal in self._searcher.admit(added):
                 log(f"not admitted: {refusal}")
 
+    def _write_progress(self) -> None:
+        """Write what the lanes do now."""
+        self._state_file.lanes = self._lanes.statuses() if self._options.lanes else ()
+        attempts, reasons = self._lanes.attempts, self._lanes.reasons
+        if attempts:
+            full = "".join(": the disk is full" for first in attempts[:1] if first.event_log.full)
+            runs = ", ".join(attempt.spec.run_id for attempt in attempts)
+            self._write_state("stopping" if self.control.stopped else "running", f"{runs}{full}")
+        elif self.control.paused and self._queue.pending:
+            self._write_state("paused", f"before {self._queue.pending[0].run_id}")
+        elif reasons:
+            self._write_state("queued", reasons[0])
+        elif self._searcher is not None:
+            self._write_state("running", "the searcher chooses the next trial")
+
     def _write_state(self, now: state.WardenState, detail: str = "") -> None:
-        """Write warden.json; a failure is logged."""
+        """Write warden.json if it changes or is old; a failure is logged."""
         try:
             self._state_file.write(now, detail)
         except OSError as error:

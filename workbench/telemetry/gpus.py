@@ -197,6 +197,16 @@ class GpuWatch:
             return 0
         return len(foreign - set(run_pids))
 
+    def count_processes(self, index: int) -> int:
+        """How many processes compute on a GPU, whoever's; 0 if unknown."""
+        if self.reason:
+            return 0
+        try:
+            rows = [raw for raw in self._last["gpus"] if raw["index"] == index]
+            return sum(len(raw["processes"] or ()) for raw in rows)
+        except (ValueError, KeyError, TypeError):
+            return 0
+
     def known_gpus(self) -> tuple[GpuInfo, ...]:
         """All GPUs of the machine, for the record's environment; empty before the facts arrive."""
         return tuple(GpuInfo.model_validate(gpu) for gpu in self.facts.get("gpus", ()))

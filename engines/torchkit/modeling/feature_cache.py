@@ -49,7 +49,7 @@ def content_keys(rows: npt.NDArray[np.int64], read: Callable[[Any], bytes]) -> l
 
     Reading and hashing release the interpreter's lock; 51 GB of pixels take 1 minute on one core.
     """
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
         return list(pool.map(lambda row: content_key(read(row)), rows[:, None], chunksize=64))
 
 

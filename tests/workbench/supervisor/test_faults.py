@@ -206,7 +206,7 @@ def test_sleep_of_the_machine_marks_the_run(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """[60] CLOCK_BOOTTIME goes on while CLOCK_MONOTONIC stands still."""
-    from workbench.supervisor.watchdog import SuspendDetector
+    from workbench.processes.watchdog import SuspendDetector
 
     gap = [0.0]
     sleep = SuspendDetector(lambda: gap[0])

@@ -137,6 +137,7 @@ PLAN_SETTINGS: Final = {
     "seeds": "Seeds, with commas between; every run is made once with each",
     "repeats": "How often everything is repeated, to see the noise between runs",
     "devices": "GPUs that the runs may see, index or UUID; empty: whatever the environment shows",
+    "lanes": "Runs at the same time: all, a number, or GPUs as 0,1,3; empty: one after the other",
     "cpu": "Compute on the CPU: every GPU is hidden from the runs",
     "label": "Name of the experiment, as tables show it",
     "cost_probe": "Cost probe: train so many steps (200, say) and forecast; empty: train it all",
@@ -151,6 +152,7 @@ def read_catalogs(cache_root: Path, log_root: Path) -> Catalogs:
 
     problems: list[str] = []
     form = {s.name: s for s in form_fields.settings_of_schema(plan.SuitePlan.model_json_schema())}
+    form["lanes"] = replace(form["lanes"], kind="text")  # as typed: `4` is no list of GPU 4
     return Catalogs(
         engines=_read_engines(problems),
         subsets=read_subsets(cache_root, problems),

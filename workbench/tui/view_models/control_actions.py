@@ -47,7 +47,7 @@ def make_question(do: ControlAction, suite: SuiteState, view: RunView | None) ->
         case "stop":
             return _stop(suite)
         case "skip":
-            return _skip(suite)
+            return _skip(suite, view)
         case "cancel":
             return _cancel(suite, view)
         case _:
@@ -97,7 +97,9 @@ def _stop(suite: SuiteState) -> Question:
     waiting = sum(r.state.status == "queued" for r in suite.runs)
     to_come = f" The search keeps {suite.to_come} trials for later." if suite.to_come else ""
     text = "No run is at work."
-    if suite.current is not None:
+    if (count := len(suite.working)) > 1:
+        text = f"{count} runs finish their step, write a checkpoint and end as stopped."
+    elif suite.current is not None:
         text = (
             f"{name_run(suite.current)} finishes its step, writes a checkpoint and ends as stopped."
         )
@@ -108,8 +110,9 @@ def _stop(suite: SuiteState) -> Question:
     return Question("stop", f"Stop {suite.name}?", text, "Stop the suite", "The suite is stopping.")
 
 
-def _skip(suite: SuiteState) -> Question:
-    view = suite.current
+def _skip(suite: SuiteState, view: RunView | None) -> Question:
+    """About the chosen run if it is at work, else about the first that is."""
+    view = view if view in suite.working else suite.current
     if view is None:
         return Question("skip", refusal="No run is at work; c cancels a queued one.")
     return Question(
@@ -156,12 +159,16 @@ def _restore(suite: SuiteState, view: RunView | None) -> Question:
 
 
 def _pause(suite: SuiteState) -> Question:
+    several = len(suite.working) > 1
+    runs = (
+        "The runs at work go on to their end" if several else "The run at work goes on to its end"
+    )
     return Question(
         "pause",
         f"Pause {suite.name}?",
-        "The run at work goes on to its end; no further run starts until you press p again.",
+        f"{runs}; no further run starts until you press p again.",
         "Pause the suite",
-        "The suite pauses after the run at work; p takes it back.",
+        f"The suite pauses after the run{'s' if several else ''} at work; p takes it back.",
     )
 
 

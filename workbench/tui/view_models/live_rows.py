@@ -169,6 +169,9 @@ def suite_line(state: SuiteState, now: float) -> tuple[str, str]:
     shown = state.warden == "running" and state.warden_pid is not None  # it names the run
     if state.detail and not shown:
         parts.append(clean_line(state.detail))
+    elif state.lanes:
+        parts.append(f"{len(state.working)} of {len(state.lanes)} lanes at work")
+        parts += map(clean_line, run_summary.waiting_lines(state))
     right = ""
     if state.started_wall is not None:
         ends = [r.state.ended_wall for r in state.runs if r.state.ended_wall is not None]

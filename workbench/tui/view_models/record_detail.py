@@ -239,11 +239,12 @@ def _machine(record: RunRecord) -> tuple[DetailLine, ...]:
         ("CPU", machine.cpu), ("cores", machine.cores or ""),
         ("RAM", q.size(machine.ram_bytes) if machine.ram_bytes else ""),
         ("computed on", machine.device), ("threads", machine.threads or ""),
+        ("host shared with", ", ".join(record.shared_host)),
     ]  # fmt: skip
     run_uuids = {gpu.uuid for gpu in machine.run_gpus}
     for gpu in machine.gpus:
         memory = f", {q.size(gpu.memory_bytes)}" if gpu.memory_bytes else ""
-        used = ", used by the run" if gpu.uuid and gpu.uuid in run_uuids else ""
+        used = f", used by the run, {gpu.uuid}" if gpu.uuid and gpu.uuid in run_uuids else ""
         pairs.append((f"GPU {gpu.index}", f"{gpu.name}{memory}{used}"))
     if not machine.gpus:
         pairs.append(("GPUs", f"n/a ({machine.gpu_reason or 'none seen'})"))

@@ -6,7 +6,7 @@ import pytest
 
 from engines.protocol import Phase, PhaseName, Progress, Step
 from workbench.processes.limits import Limits
-from workbench.supervisor.watchdog import HangDetector, RateLimit
+from workbench.processes.watchdog import HangDetector, RateLimit
 
 
 def test_silence_is_measured_by_progress_and_by_phase() -> None:
