@@ -85,8 +85,12 @@ def write_pages(folder: Path) -> None:
         target = folder / place
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(rewrite_links((ROOT / page).read_text("utf-8"), page, pages), "utf-8")
-    for images in ("screenshots", "images"):
-        shutil.copytree(ROOT / "docs" / images, folder / images)
+    documents = ROOT / "docs"
+    for path in documents.rglob("*.*"):
+        if path.is_file() and path.suffix != ".md":
+            target = folder / path.relative_to(documents)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
 
 
 def main(arguments: list[str]) -> int:
