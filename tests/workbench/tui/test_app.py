@@ -78,9 +78,11 @@ def test_no_line_is_wider_than_the_smallest_screen_needs() -> None:
     """The footers of all screens fit 80 columns, with `q Quit` in view."""
     from textual.binding import Binding
 
-    own = [b for b in WorkbenchApp.BINDINGS if isinstance(b, Binding) and b.show]
-    for screen in (PlanScreen, LiveScreen, ResultsScreen):
-        shown = [b for b in (*screen.BINDINGS, *own) if isinstance(b, Binding) and b.show]
+    for screen in (PlanScreen, LiveScreen, ResultsScreen, DataScreen):
+        classes = [*screen.__mro__, *WorkbenchApp.__mro__]
+        listed = [b for c in classes if c.__module__.startswith("workbench.")
+                  for b in c.__dict__.get("BINDINGS", ())]  # fmt: skip
+        shown = [b for b in listed if isinstance(b, Binding) and b.show]
         names = {"question_mark": "?", "slash": "/", "escape": "esc"}
         keys = [b.key_display or names.get(b.key, b.key) for b in shown]
         width = sum(len(k) + len(b.description) + 3 for k, b in zip(keys, shown, strict=True))

@@ -49,10 +49,10 @@ class ResultsScreen(RunActions):
         Binding("c", "columns", "Columns"),
         Binding("m", "metric", "Metric"),
         Binding("g", "group", "Group"),
-        Binding("v", "view", "Views"),
+        Binding("v", "view", "Saved views", show=False),
         Binding("greater_than_sign,full_stop", "sort(1)", show=False),
         Binding("less_than_sign,comma", "sort(-1)", show=False),
-        Binding("r", "reverse", show=False),
+        Binding("r", "reverse", "Reverse the order", show=False),
         Binding("escape", "clear", show=False),
     ]
 
