@@ -27,12 +27,13 @@ from results.text.translations import translate
 
 def title(document: DocumentView, lang: str) -> str:
     """Heading of the report: the title from plan or notes, else its kind and what it is of."""
-    if document.suite.words.title:
-        return prose(document.suite.words.title)
+    noted = prose(document.suite.words.title)
+    if noted and document.kind != "audit":
+        return noted
     period, name = document.period, document.suite.name
     if document.kind == "run":
         name = ", ".join(r.identity.label or r.identity.run_id for r in document.suite.records)
-    subject = format_days(period) if period else escape(name)
+    subject = format_days(period) if period else noted or escape(name)
     return translate(f"document.title {document.kind}", lang).format(subject)
 
 

@@ -38,8 +38,9 @@ class Period:
     @property
     def earlier(self) -> Period:
         """The week before, or as many days as the period has if those are more."""
-        length = max(WEEK, self.last - self.first + timedelta(days=1))
-        return Period(self.first - length, self.first - timedelta(days=1))
+        length = max(WEEK, self.last - self.first + timedelta(days=1)).days
+        days = (self.first.toordinal() - length, self.first.toordinal() - 1)
+        return Period(*(date.fromordinal(max(1, day)) for day in days))
 
     @property
     def note_target(self) -> str:

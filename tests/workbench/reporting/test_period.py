@@ -41,6 +41,7 @@ def test_the_earlier_days_are_a_week_or_as_many() -> None:
     assert short.earlier == period.Period(date(2026, 11, 16), date(2026, 11, 22))
     month = period.Period(date(2026, 11, 1), date(2026, 11, 30))
     assert month.earlier == period.Period(date(2026, 10, 2), date(2026, 10, 31))
+    assert period.Period(date.min, date.max).earlier == period.Period(date.min, date.min)
     assert short.note_target == "week:2026-W48"
     first_second = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
     assert short.holds(first_second)
