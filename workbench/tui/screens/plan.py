@@ -279,6 +279,7 @@ class PlanScreen(PlanActions):
         runs = plan_rows.count_words(count, "run")
         label = f"F5  Start {runs}" if count else "F5  Start" if failed else "all is done"
         button.label = Text("Starting …" if self.starting else label)
+        button.refresh(layout=True)
 
     def _describe_earlier(self, name: str) -> str:
         runs = self._earlier.runs if self._earlier is not None else ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 import time
 from collections.abc import Collection, Mapping
+from typing import Final
 
 from rich.text import Text
 from textual.dom import DOMNode
@@ -17,6 +18,8 @@ from workbench.tui.view_models.plan_draft import PlanDraft, PlanPreview
 from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.top_bar import Heading
 
+NAME_CELLS: Final = 8
+"""Width of the names in the cost box."""
 LISTS = {"subsets": choices.list_subsets, "models": choices.list_models}
 
 
@@ -78,11 +81,11 @@ def paint_costs(screen: DOMNode, preview: PlanPreview, *, keep: bool) -> None:
         box.update(Text("Nothing can start; see the problems.", style="dim"))
         return
     run_costs = [run.cost for run in preview.runs]
-    text = Text()
-    for name, value in matrix.describe_costs(run_costs, preview.machine, time.time(), keep=keep):
-        text.append(f"{name:<7} ", style="dim")
-        text.append(f"{value}\n")
+    lines = matrix.describe_costs(run_costs, preview.machine, time.time(), keep=keep)
     if preview.equal_suite:
-        text.append("again   ", style="dim")
-        text.append(f"the same plan is {preview.equal_suite}\n")
+        lines.append(("again", f"the same plan is {preview.equal_suite}"))
+    text, width = Text(), max(20, box.size.width - NAME_CELLS)
+    for name, value in lines:
+        text.append(f"{name:<{NAME_CELLS}}", style="dim")
+        text.append(f"\n{'':<{NAME_CELLS}}".join(textwrap.wrap(value, width)) + "\n")
     box.update(text)
