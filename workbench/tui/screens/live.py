@@ -24,7 +24,7 @@ from results.text.sanitize import clean_line
 from workbench.tui.screens import live_dialogs
 from workbench.tui.screens.dialogs import ChoiceDialog, MessageDialog
 from workbench.tui.system import cli_commands
-from workbench.tui.view_models import control_actions, live_rows, suite_feed
+from workbench.tui.view_models import control_actions, live_charts, live_rows, suite_feed
 from workbench.tui.widgets.chart_panel import ChartPanel
 from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.log_pane import LogPane
@@ -251,6 +251,7 @@ class LiveScreen(Screen[None]):
         if self.snapshot is not None and view is not None:
             same = self.snapshot.watched == view.spec.run_id
             log, empty = (self.snapshot.log, empty) if same else ((), "Reading the log …")
+            log = log or (live_charts.event_lines(view.state) if same else ())
             self.query_one(LogPane).show(log, empty)
         rows = live_rows.metric_rows(run)
         self.query_one("#metrics", Grid).show(rows)

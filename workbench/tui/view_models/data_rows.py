@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from workbench.subsets.section_types import ProfileRow
     from workbench.tui.view_models.catalog import SubsetEntry
 
-BAR_CELLS: Final = 24
+BAR_CELLS: Final = 16
 
 SUBSETS: Final = (
     GridColumn("mark", "", 1),
-    GridColumn("name", "Subset", 20, grow=14, middle_cut=True),
+    GridColumn("name", "Subset", 16, grow=18, middle_cut=True),
     GridColumn("rows", "Records", 8, right=True),
     GridColumn("state", "", 6, rank=1),
 )
 PROFILE: Final = (
     GridColumn("label", "", 28, grow=12),
     GridColumn("a", "", 18, right=True),
-    GridColumn("bar", "", 16, grow=8, rank=1),
+    GridColumn("bar", "", BAR_CELLS, rank=1),
 )
 MOST_DIFFERENCES: Final = 12
 
@@ -38,7 +38,7 @@ def comparison_columns(first: str, second: str) -> tuple[GridColumn, ...]:
         GridColumn("a", clean_line(first), 16, right=True),
         GridColumn("b", clean_line(second), 16, right=True),
         GridColumn("difference", "difference", 10, right=True),
-        GridColumn("bar", "", 16, grow=8, rank=1),
+        GridColumn("bar", "", BAR_CELLS, rank=1),
     )
 
 

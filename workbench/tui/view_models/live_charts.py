@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from results.text.sanitize import clean_line
+from workbench.output_language import translate
 from workbench.suites import quantities as q
 from workbench.tui.view_models.cells import Points, Series, format_step
 
@@ -209,6 +210,17 @@ def phase_line(run: RunState) -> str:
     if run.status == "running" and texts:
         texts[-1] += " …"
     return " ▏ ".join(texts)
+
+
+def event_lines(run: RunState) -> tuple[str, ...]:
+    """Phases, epochs and notices with their times, for a run whose libraries print nothing."""
+    events = [(span.start, f"{span.name} {clean_line(span.detail, 200)}") for span in run.phases]
+    for epoch in run.epochs:
+        metrics = {"loss": epoch.loss, **epoch.validation}
+        values = [f"{name} {q.number(v)}" for name, v in metrics.items() if v is not None]
+        events.append((epoch.t, " · ".join([f"epoch {epoch.epoch}", *values])))
+    events += [(notice.t, f"! {clean_line(translate(notice.text), 300)}") for notice in run.notices]
+    return tuple(f"{q.clock(t):>8} {text.rstrip()}" for t, text in sorted(events))
 
 
 def _short_time(seconds: float) -> str:

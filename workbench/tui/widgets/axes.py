@@ -53,15 +53,12 @@ def _ticks_of(low: float, high: float, count: int, unit: float) -> list[float]:
 
 def _round_step(raw: float, unit: float) -> float:
     if unit == 1024.0:
-        scale = 1024.0 ** max(0, math.floor(math.log(raw, 1024)))
-    elif unit == 60.0 and raw > 1.0:
+        return 2.0 ** math.ceil(math.log2(raw) - 1e-9)
+    if unit == 60.0 and raw > 1.0:
         scale = 60.0 ** max(0, math.floor(math.log(raw, 60)))
         return next((m * scale for m in MINUTES if m * scale >= raw), 60.0 * scale)
-    else:
-        scale = 1.0
-    plain = raw / scale
-    power = 10.0 ** math.floor(math.log10(plain))
-    return next((m * power for m in MANTISSAS if m * power >= plain * 0.999), 10 * power) * scale
+    power = 10.0 ** math.floor(math.log10(raw))
+    return next((m * power for m in MANTISSAS if m * power >= raw * 0.999), 10 * power)
 
 
 def log_ticks(low: float, high: float, count: int) -> list[float]:

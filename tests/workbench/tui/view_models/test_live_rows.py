@@ -33,6 +33,7 @@ def test_gauges_have_limits_and_phases_their_seconds() -> None:
         protocol.Hello(engine="retrieval", pid=1),
         protocol.Phase(t=1.0, name="load"),
         protocol.Phase(t=5.0, name="train"),
+        protocol.Notice(t=9.0, code="x", text="cut"),
         protocol.Sample(t=95.0, rss_tree=4 << 30, cpu_percent=100.0, gpus=(gpu,)),
     )
     run = reduce_entries(
@@ -44,6 +45,7 @@ def test_gauges_have_limits_and_phases_their_seconds() -> None:
         "VRAM 0 ▕█████░░░░░▏ 5.00 GiB of 10.0 GiB   use ▕█████░░░░░▏ 50 %   200 W"
     )
     assert live_charts.phase_line(run) == "load 4 s ▏ train 1:30 …"
+    assert live_charts.event_lines(run) == ("    0:01 load", "    0:05 train", "    0:09 ! cut")
     assert live_charts.gauge_line(RunState()) == live_charts.phase_line(RunState()) == ""
 
 
