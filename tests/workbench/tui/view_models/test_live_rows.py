@@ -120,5 +120,5 @@ def test_in_korean_notices_and_reports_are_korean(tmp_path: Path) -> None:
     notice = protocol.Notice(code="stalled", text="no progress for 30 s in phase load")
     run = reduce_entries([protocol.Entry(seq=0, wall=0.0, src="warden", msg=notice)], RunState())
     assert "30초 동안 진행이 없음" in live_rows.newest_notice(run)
-    arguments = cli_commands.report_arguments("s", tmp_path, tmp_path / "report")
+    arguments = cli_commands.report_arguments(["s"], tmp_path, tmp_path / "report", "ko", "")
     assert arguments[-2:] == ["--lang", "ko"]
