@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from tests.cluster.login_node import LoginNode
 from tests.cluster.slurm_node import SlurmNode, missing_programs
 from tests.engines.conftest import write_toy
+from workbench.slurm import queue
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,6 +31,7 @@ def node() -> Iterator[SlurmNode]:
     try:
         slurm.start()
         yield slurm
+        queue.WATCH.read("root", time.time())  # the last squeue of this process has ended
     finally:
         slurm.stop()
 

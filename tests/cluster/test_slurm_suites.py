@@ -59,7 +59,7 @@ def without_figures(report: str, name: str) -> list[str]:
     lines = [line for line in report.splitlines() if not line.startswith("- Host")]
     text = "\n".join(lines).replace(name, "SUITE")
     text = re.sub(r"\d[\d,.:]*( ?(ms|µs|s|min|MiB|GiB|h)\b)?", "N", text)
-    text = re.sub(r"(N[–-])?N", "N", text)
+    text = re.sub(r"(N[–-])?N", "N", text).replace("**differ by N %**", "yes")  # two rates
     return sorted(re.sub(r"[ -]{2,}", " ", text).splitlines())
 
 
@@ -163,6 +163,7 @@ def test_preemption_requeues_and_the_run_goes_on(login: LoginNode) -> None:
     login.wait(lambda: login.node.state(job) == "PENDING")
     os.environ.update(login.node.environment)
     login.wait(lambda: reader.poll().warden == "queued", 40)
+    time.sleep(5)  # Slurm may take a late message of the last session for one of the next
     login.node.run("scontrol", "update", f"JobId={job}", "StartTime=now")
     assert login.wait_for_end(folder, 300) == ["completed"]
     run = login.run_state(folder, 1)
@@ -184,17 +185,16 @@ def test_a_time_limit_requeues_to_the_same_weights_and_then_what_needs_them(
     plan = TRAINING.format(data=data, steps=int(60 / seconds)) + EVALUATION
     clusters = login.toy / "config/clusters"
     clusters.mkdir(exist_ok=True)
-    (clusters / "short.toml").write_text('time = "1"\nsignal_seconds = 20\n')
+    (clusters / "short.toml").write_text('time = "1"\nsignal_seconds = 10\n')
     folder = login.submit(plan, "--cpu", "--cluster", "short")
     jobs = login.jobs(folder)
     train, test = jobs.values()
     login.wait(lambda: login.node.state(train) == "RUNNING")
     assert login.node.state(test) == "PENDING"
     login.wait(lambda: login.run_state(folder, 1).cause == "stopped", 120)
-    login.wait(lambda: login.node.state(train) == "PENDING")
-    login.node.run("scontrol", "update", f"JobId={train}", "StartTime=now")
     while login.node.state(train) not in ("COMPLETED", "FAILED"):
         if login.node.state(train) == "PENDING":  # the node was slower than it was measured
+            time.sleep(5)  # Slurm may take a late message of the last session for one of the next
             login.node.run("scontrol", "update", f"JobId={train}", "StartTime=now", check=False)
         time.sleep(1)
     assert login.node.state(train) == "COMPLETED", login.describe()

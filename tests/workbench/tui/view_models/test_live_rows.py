@@ -14,6 +14,7 @@ from workbench.suites import run_summary
 from workbench.suites.state import RunState, RunView, SuiteState, reduce_entries
 from workbench.tui.system import cli_commands
 from workbench.tui.view_models import live_charts, live_rows
+from workbench.tui.widgets import run_header
 
 
 def test_charts_show_the_gpu_that_the_run_has() -> None:
@@ -122,3 +123,28 @@ def test_in_korean_notices_and_reports_are_korean(tmp_path: Path) -> None:
     assert "30초 동안 진행이 없음" in live_rows.newest_notice(run)
     arguments = cli_commands.report_arguments(["s"], tmp_path, tmp_path / "report", "ko", "")
     assert arguments[-2:] == ["--lang", "ko"]
+
+
+def test_a_run_of_a_cluster_is_shown_where_it_is() -> None:
+    spec = protocol.RunSpec(
+        suite="s", run_id="r", engine="e", subset="a", model="m", cache_root="c"
+    )
+    waiting = RunView(spec, "r", RunState(), "slurm 7_2 · PENDING (Priority)")
+    working = RunView(spec, "q", RunState(status="running"), "slurm 7_1 · gpu07")
+    state = SuiteState(
+        "s", "running", detail="slurm: 1 at work, 1 PENDING", runs=(working, waiting)
+    )
+    rows, _ = live_rows.queue_rows(state)
+    assert rows[1][4] == live_rows.GridCell("PENDING (Priority)", "dim")
+    assert live_rows.format_title(working).endswith("slurm 7_1 · gpu07")
+    assert run_header.header_lines(waiting, "", 80)[1][-1][0] == "slurm 7_2 · PENDING (Priority)"
+    assert "slurm: 1 at work, 1 PENDING" in live_rows.suite_line(state, 1.0)[0]
+    header, table = run_summary.suite_rows(state)
+    assert header[-1] == ("location", False)
+    assert [row[-1] for row in table] == [working.location, waiting.location]
+    assert "slurm 7_1 · gpu07" in run_summary.progress_line(working, 1, 2)
+
+
+def test_a_silent_warden_elsewhere_is_told_with_its_age() -> None:
+    silent = SuiteState("s", "lost", detail="no news from gpu07 for 12:03")
+    assert live_rows.format_trouble(silent, 0).startswith("No news from gpu07 for 12:03: ")
