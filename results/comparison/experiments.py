@@ -57,8 +57,8 @@ def find_baseline(
             return _nearest(record, [r for pair, r in earlier if pair.version == last]), "previous"
     of_suite = [r for r in others if r.identity.suite == record.identity.suite
                 and r.identity.subset == record.identity.subset]  # fmt: skip
-    first = next(iter(of_suite), None)
-    if first is None or not _begins_before(first, record):
+    first = min(of_suite, key=_number, default=None)
+    if first is None or _number(first) >= _number(record):
         return None
     return first, "first"
 
@@ -126,12 +126,8 @@ def _names(record: RunRecord) -> tuple[str, ...]:
     return identity.label, identity.run_id, f"{identity.suite}/{identity.run_id}"
 
 
-def _begins_before(first: RunRecord, record: RunRecord) -> bool:
-    """By their order in the suite: run ids begin with their number."""
-    return _number(first) < _number(record)
-
-
 def _number(record: RunRecord) -> int:
+    """Place in its suite: run ids begin with it."""
     number = record.identity.run_id.partition("-")[0]
     return int(number) if number.isdecimal() else 0
 

@@ -96,7 +96,7 @@ def compare_with_baselines(
 
     Args:
         records: The runs.
-        log_records: Candidates, the runs among them, suites in plan order.
+        log_records: Candidates, the runs among them.
         named: (suite, run id) -> the baseline that its plan names.
         ids: See `RunIds`.
         log_root: Where score files lie.

@@ -98,14 +98,14 @@ def _build_document(
     ids = qualify_run_ids(names)
     log_root, period = request.log_root, request.period
     records = [record for view in views for record in view.records]
-    pairs = (
-        _compare_with_baselines(views, log_records, ids, log_root) if kind in DETAILED_KINDS else {}
-    )
+    trash = note_writer.read_trash(log_root)
+    others = [r for r in log_records if (r.identity.suite, r.identity.run_id) not in trash]
+    pairs = _compare_with_baselines(views, others, ids, log_root) if kind in DETAILED_KINDS else {}
     target = _note_target(kind, views, period)
     noted = read_suite_notes(log_root, target if period else "").get("", RunNotes())
     suite = merge_suites(views, _join_words(kind, views, noted))
     findings = (*noted.findings, *suite.notes.get("", ()))
-    earlier = _earlier_records(period, log_records, records)
+    earlier = _earlier_records(period, others, records)
     return DocumentView(
         kind=kind,
         suite=suite.model_copy(

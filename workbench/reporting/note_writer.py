@@ -174,6 +174,11 @@ def read_standings(log_root: Path) -> dict[tuple[str, str], RunNotes]:
     return notes.reduce_notes(notes.read_notes(log_root / "notes.jsonl"))
 
 
+def read_trash(log_root: Path) -> set[tuple[str, str]]:
+    """(suite, run id) of the runs in the trash."""
+    return {key for key, noted in read_standings(log_root).items() if noted.trashed}
+
+
 def standing_lines(standing: RunNotes) -> list[tuple[str, str]]:
     """(kind, text) of all notes, in the order of a report."""
     shown = [(name, getattr(standing, name)) for name in ("title", "goal", "background", "state")]

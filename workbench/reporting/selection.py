@@ -158,7 +158,7 @@ def select_by_period(
     log_records: Sequence[RunRecord],
     chosen: Sequence[SelectedSuite] = (),
 ) -> list[SelectedSuite]:
-    """Runs that ended in a period, and those of its suites that have not ended.
+    """Runs that ended in a period, and those of its suites that have not ended; none of the trash.
 
     Args:
         log_root: Where suites lie.
@@ -174,8 +174,10 @@ def select_by_period(
         SelectedSuite(folder.name, folder) for folder in reversed(suite.list_suites(log_root))
     ]
     selected = [s for s in suites if s.folder is None]
+    trash = note_writer.read_trash(log_root)
     for candidate in (s for s in suites if s.folder is not None):
         runs = _runs_of_period(candidate, period, log_records)
+        runs = frozenset(run for run in runs if (candidate.name, run) not in trash)
         if runs:
             selected.append(SelectedSuite(candidate.name, candidate.folder, runs))
     if not selected:

@@ -29,7 +29,7 @@ def test_the_baseline_is_named_or_previous_or_first(make) -> None:
     runs = [first, e5, e5_2, e5_4, other]
     assert experiments.find_baseline(e5_4, runs) == (e5_2, "previous"), "the last before it"
     assert experiments.find_baseline(e5_2, runs) == (e5, "previous"), "without a version: v1"
-    assert experiments.find_baseline(other, runs) == (first, "first")
+    assert experiments.find_baseline(other, runs[::-1]) == (first, "first"), "by their numbers"
     assert experiments.find_baseline(e5_4, runs, "E1") == (first, "named")
     assert experiments.find_baseline(e5_4, runs, "E7") is None, "named, and not there"
     assert experiments.find_baseline(first, runs) is None

@@ -116,6 +116,19 @@ def test_the_week_has_its_runs_those_that_wait_and_what_changed(root: Path) -> N
     assert [part.name for part in named.parts] == ["published-siglip-study", names[1]]
 
 
+def test_the_trash_is_in_no_week(root: Path) -> None:
+    last, this = (f"{stamp}-090000-weekly-m2kr-1a2b" for stamp in ("20261117", "20261124"))
+    note_writer.add_note(root, (last, RUN), "tombstone", "by mistake")
+    (week,) = build(root, period=THIS_WEEK)
+    assert (week.changes, week.earlier_runs) == ((), 0)
+    note_writer.add_note(root, (this, RUN), "tombstone", "by mistake")
+    (week,) = build(root, period=THIS_WEEK)
+    assert week.suite.records == ()
+    assert f"weekly-m2kr-1a2b/{RUN}" not in week.suite.pending
+    note_writer.add_note(root, (last, RUN), "tombstone", "")
+    assert build(root, period=THIS_WEEK)[0].earlier_runs == 1, "taken back"
+
+
 def test_a_week_without_runs_is_refused(root: Path) -> None:
     with pytest.raises(SuiteError, match="no run ended from 2026-10-05 to 2026-10-11"):
         build(root, period=Period(date(2026, 10, 5), date(2026, 10, 11)))
