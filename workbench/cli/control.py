@@ -119,9 +119,12 @@ def logs(
         _fail(f"{state.name}: no run has started")
     view = _find_run(started, run, "started") if run else state.current or started[-1]
     path = folder / "runs" / view.folder / "engine.log"
+    is_empty = True
     for line in _follow_lines(folder, view, path, lines) if follow else _last_lines(path, lines):
-        text = clean(line)
+        text, is_empty = clean(line), False
         typer.echo(json.dumps({"run": view.spec.run_id, "line": text}) if as_json else text)
+    if is_empty and not as_json:
+        typer.echo(f"workbench: {view.spec.run_id} has written nothing", err=True)
 
 
 def _last_lines(path: Path, count: int) -> list[str]:

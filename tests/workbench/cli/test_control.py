@@ -84,6 +84,10 @@ def test_the_log_is_that_of_the_run_at_work_without_control_characters(folder: P
     assert len(workbench(folder, "logs", "-n", "0").stdout.splitlines()) == 301
     row = json.loads(workbench(folder, "logs", "clip", "-n", "1", "--json").stdout)
     assert row["run"].startswith("01-")
+    (next(folder.glob("runs/01-*")) / "engine.log").unlink()
+    assert (
+        "01-retrieval-emoji_train-clip-nano has written nothing" in workbench(folder, "logs").stderr
+    )
 
 
 def test_a_log_is_followed_to_the_end_of_its_run(
