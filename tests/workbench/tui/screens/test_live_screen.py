@@ -286,14 +286,16 @@ async def test_a_small_window_shows_the_run_at_work_and_nothing_cropped(
         await until(pilot, lambda: "Data" in screen_text(pilot))
 
 
-async def test_charts_are_zoomed_and_an_earlier_run_is_drawn_behind(
+async def test_charts_are_zoomed_another_run_drawn_behind_and_the_log_searched(
     app: WorkbenchApp, log_root: Path
 ) -> None:
-    sample_suites.busy_root(log_root)
+    folder = sample_suites.busy_root(log_root)
+    sample_suites.log(folder, 3, "".join(f"line {n}\n" for n in range(400)))
     async with app.run_test(size=(120, 36)) as pilot:
         await pilot.press("2")
         await until(pilot, lambda: "step time" in screen_text(pilot))
-        panel = app.screen.query_one(ChartPanel)
+        live = live_of(app)
+        panel = live.query_one(ChartPanel)
         await pilot.press("z", "l", "e", "left")
         await pilot.pause()
         assert sum(chart.region.area > 0 for chart in panel.query(Chart)) == 1
@@ -313,18 +315,9 @@ async def test_charts_are_zoomed_and_an_earlier_run_is_drawn_behind(
         grid.cursor = list(grid.keys).index("lr")
         await pilot.press("enter")
         await until(pilot, lambda: panel.options.main == "lr")
-
-
-async def test_the_log_is_searched_and_shown_alone(app: WorkbenchApp, log_root: Path) -> None:
-    folder = sample_suites.busy_root(log_root)
-    sample_suites.log(folder, 3, "".join(f"line {n}\n" for n in range(400)))
-    async with app.run_test(size=(120, 36)) as pilot:
-        await pilot.press("2")
-        await until(pilot, lambda: "line 399" in screen_text(pilot))
+        await until(pilot, lambda: app.screen is live)
         await pilot.press("slash", *"9$", "enter")
         await until(pilot, lambda: "/9$: 20 lines" in screen_text(pilot))
         await pilot.press("L")
-        await until(pilot, lambda: (s := live_of(app).snapshot) and len(s.log) == 400)
-        await until(pilot, lambda: "evqa_train" not in screen_text(pilot))
-        await pilot.press("L")
-        await until(pilot, lambda: "evqa_train" in screen_text(pilot))
+        await until(pilot, lambda: live.snapshot and len(live.snapshot.log) == 400)
+        await until(pilot, lambda: "step time" not in screen_text(pilot))
