@@ -204,7 +204,8 @@ class Warden:
             self._context = replace(self._context, environment=self._environment())
         lane = work.lane
         try:
-            attempt = EngineAttempt(run.folder, lane.place_run(run.spec), self._context, lane.cores)
+            cores = frozenset() if run.spec.exclusive else lane.cores  # all: no neighbour has any
+            attempt = EngineAttempt(run.folder, lane.place_run(run.spec), self._context, cores)
         except (JournalBusyError, JournalLostError) as error:
             log(f"{run.run_id}: {error}")
             ended = end_without_journal(error)
@@ -290,12 +291,9 @@ class Warden:
             try:
                 part()
             except OSError as error:
-                self._log_once(f"{part.__name__}: {error}")
-
-    def _log_once(self, text: str) -> None:
-        if text not in self._logged:
-            self._logged.add(text)
-            log(text)
+                if (text := f"{part.__name__}: {error}") not in self._logged:
+                    self._logged.add(text)
+                    log(text)
 
     def _watch_exit(self, attempt: EngineAttempt) -> None:
         """Wake the loop at the engine's exit; `tick` then reads the status.
