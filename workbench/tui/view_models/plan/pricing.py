@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,26 +30,40 @@ def price_runs(
     done = {run.key: run for run in runs}
     needed = {need for spec in specs for need in spec.needs}
     rows: dict[str, int | None] = {}
+    costs_of_work: dict[str, costs.RunCost] = {}
     priced = []
     for spec in specs:
-        steps = _count_steps(spec, cache_root, rows)
-        model = spec.base_model or spec.model
-        alike = costs.select_earlier(spec.engine, spec.subset, model, spec.params, runs)
-        peaks = [run.memory for run in alike if run.memory is not None]
-        memory, source = (max(peaks), "measured") if peaks else _estimate(spec, device, cache_root)
+        unseeded = spec.model_copy(update={"seed": 0, "repeat": 0})
+        work = done_runs.spec_key(unseeded)  # seeds and repeats cost the same
+        if work not in costs_of_work:
+            costs_of_work[work] = _price_run(spec, cache_root, runs, device, rows)
         same = None if spec.probe or spec.run_id in needed else done.get(done_runs.spec_key(spec))
-        priced.append(
-            costs.RunCost(
-                steps=steps,
-                time=costs.estimate_time(steps, spec.params, spec.subset, alike),
-                memory=memory,
-                memory_source=source,
-                disk=max((run.disk for run in alike), default=None),
-                done=same.suite if same else "",
-                done_wall=same.started_wall if same else None,
-            )
-        )
+        cost = costs_of_work[work]
+        if same is not None:
+            cost = replace(cost, done=same.suite, done_wall=same.started_wall)
+        priced.append(cost)
     return priced
+
+
+def _price_run(
+    spec: RunSpec,
+    cache_root: Path,
+    runs: Sequence[EarlierRun],
+    device: TargetDevice,
+    rows: dict[str, int | None],
+) -> costs.RunCost:
+    steps = _count_steps(spec, cache_root, rows)
+    model = spec.base_model or spec.model
+    alike = costs.select_earlier(spec.engine, spec.subset, model, spec.params, runs)
+    peaks = [run.memory for run in alike if run.memory is not None]
+    memory, source = (max(peaks), "measured") if peaks else _estimate(spec, device, cache_root)
+    return costs.RunCost(
+        steps=steps,
+        time=costs.estimate_time(steps, spec.params, spec.subset, alike),
+        memory=memory,
+        memory_source=source,
+        disk=max((run.disk for run in alike), default=None),
+    )
 
 
 def _count_steps(spec: RunSpec, cache_root: Path, rows: dict[str, int | None]) -> int | None:

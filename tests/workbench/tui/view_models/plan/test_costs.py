@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.workbench.tui import sample_suites
+from workbench.memory_estimate.memory_check import UnknownDevice
 from workbench.planning import done_runs
-from workbench.tui.view_models.plan import costs, matrix
+from workbench.tui.view_models.plan import costs, matrix, pricing
 from workbench.tui.view_models.plan.earlier import EarlierRun, EarlierRuns
 from workbench.tui.view_models.plan_draft import PreviewRun
 
@@ -97,6 +98,19 @@ def test_runs_of_this_machine_are_read_and_done_ones_known(log_root: Path, tmp_p
     assert list(done) == [first.run_id]
     needy = second.model_copy(update={"needs": (first.run_id,)})
     assert not done_runs.find_done_runs([first, needy], log_root).get(first.run_id)
+
+
+def test_seeds_cost_the_same_and_are_done_apart(log_root: Path, tmp_path: Path) -> None:
+    first = sample_suites.demo_specs(log_root, tmp_path / "cache")[0]
+    other = first.model_copy(update={"seed": 7, "run_id": "other"})
+    sample_suites.append_record(log_root, sample_suites.record_of(first, seconds=100.0))
+    runs, device = EarlierRuns(log_root).read(), UnknownDevice("in a test")
+    done, planned = pricing.price_runs([first, other], tmp_path / "cache", runs, device)
+    assert done.done
+    assert not planned.done
+    assert (planned.steps, planned.time) == (done.steps, done.time)
+    assert planned.memory == done.memory
+    assert planned.memory is not None
 
 
 def test_a_product_is_a_matrix_and_everything_else_a_list() -> None:
