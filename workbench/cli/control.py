@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,7 +123,9 @@ def logs(
     is_empty = True
     for line in _follow_lines(folder, view, path, lines) if follow else _last_lines(path, lines):
         text, is_empty = clean(line), False
-        typer.echo(json.dumps({"run": view.spec.run_id, "line": text}) if as_json else text)
+        row = json.dumps({"run": view.spec.run_id, "line": text}) if as_json else text
+        sys.stdout.write(f"{row}\n")  # in the terminal's encoding; click would write UTF-8
+        sys.stdout.flush()
     if is_empty and not as_json:
         typer.echo(f"workbench: {view.spec.run_id} has written nothing", err=True)
 

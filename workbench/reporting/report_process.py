@@ -91,9 +91,11 @@ def print_document(markdown: str, *, brief: bool = False) -> None:
     from results.text.terminal_document import first_section, render_document
 
     text = first_section(markdown) if brief else markdown
-    if is_terminal():
+    if is_terminal():  # in the terminal's encoding; what it lacks becomes plain characters
         styled = "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-        text = render_document(text, shutil.get_terminal_size().columns, styled=styled)
+        width = shutil.get_terminal_size().columns
+        sys.stdout.write(render_document(text, width, styled=styled))
+        return
     sys.stdout.flush()
     sys.stdout.buffer.write(text.encode())  # UTF-8 whatever the locale, as a file would have it
     sys.stdout.flush()

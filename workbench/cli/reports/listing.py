@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -111,15 +112,15 @@ def _print_runs(root: Path, runs: Sequence[ListedRun], view: ResultView, *, as_j
         for run in runs:
             row: dict[str, Any] = {"suite": run.summary.suite, "run_id": run.summary.run_id}
             row |= {key: values.read_value(run, key, view.metric) for key in view.columns}
-            typer.echo(json.dumps(row))
+            _print_line(json.dumps(row))
     elif view.columns:
-        typer.echo(render_terminal(values.make_table(runs, view.columns, view.metric)), nl=False)
+        sys.stdout.write(render_terminal(values.make_table(runs, view.columns, view.metric)))
     elif as_json:
         for line in run_listing.read_record_lines(root, runs):
-            typer.echo(line)
+            _print_line(line)
     else:
         for run in runs:
-            typer.echo(run_listing.describe_run(run, view.metric))
+            _print_line(run_listing.describe_run(run, view.metric))
 
 
 def list_views(context: typer.Context, as_json: AsJson = False) -> None:
@@ -131,13 +132,13 @@ def list_views(context: typer.Context, as_json: AsJson = False) -> None:
     views = _read_views()
     for name, view in views.items():
         if as_json:
-            typer.echo(json.dumps({"name": name, **view.as_table()}))
+            _print_line(json.dumps({"name": name, **view.as_table()}))
         else:
             facts = (
                 f"{key}: {','.join(value) if isinstance(value, tuple) else value}"
                 for key, value in view.as_table().items()
             )
-            typer.echo(clean_line(f"{name:<20} {'  '.join(facts)}"))
+            _print_line(clean_line(f"{name:<20} {'  '.join(facts)}"))
     if not views and not as_json:
         _print_message(
             "no views yet; `workbench views save NAME FILTER`, or v on the screen Results"
@@ -210,6 +211,11 @@ def _find_view(name: str) -> ResultView:
 def _fail(sentence: str) -> NoReturn:
     _print_message(sentence)
     raise typer.Exit(ExitCode.USAGE)
+
+
+def _print_line(text: str) -> None:
+    """In the terminal's encoding, as stdout is set up; click would write UTF-8 to an ASCII one."""
+    sys.stdout.write(f"{text}\n")
 
 
 def _print_message(sentence: str) -> None:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from datasets_mm.atomic_files import write_atomic
-
 CONFIG_NAME: Final = "screen.toml"
 STATE_NAME: Final = "screen-state.json"
 THEMES: Final = ("dark", "light", "ansi", "colour-blind")
@@ -84,5 +82,7 @@ def write_state(folder: Path, state: dict[str, Any]) -> None:
     Raises:
         OSError: it cannot be written.
     """
+    from datasets_mm.atomic_files import write_atomic
+
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_atomic(folder / STATE_NAME, json.dumps(state, ensure_ascii=False) + "\n")
