@@ -10,12 +10,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
-from results.records.measurements import (
-    EpochFields,
-    EvaluationFields,
-    MetricFields,
-    StageFields,
-)
+from results.records.measurements import EpochFields, EvaluationFields, MetricFields, StageFields
 from results.text.renamed_words import rename_keys, rename_plan_keys
 
 PROTOCOL: Final = 1
