@@ -25,7 +25,7 @@ from textual.widget import Widget
 from results.text.sanitize import clean
 from workbench import paths
 from workbench.tui.screens.app_commands import AppCommands
-from workbench.tui.screens.plan import PlanScreen
+from workbench.tui.screens.plan.screen import PlanScreen
 from workbench.tui.system.terminal_driver import TerminalDriver
 from workbench.tui.widgets.top_bar import ModeChosen, TopBar
 
@@ -71,7 +71,7 @@ def _make_live_screen() -> Screen[None]:
 
 
 def _make_results_screen() -> Screen[None]:
-    from workbench.tui.screens.results import ResultsScreen
+    from workbench.tui.screens.results.screen import ResultsScreen
 
     return ResultsScreen()
 

@@ -15,8 +15,8 @@ from workbench import paths
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.data import DataScreen
 from workbench.tui.screens.live import LiveScreen
-from workbench.tui.screens.plan import PlanScreen
-from workbench.tui.screens.results import ResultsScreen
+from workbench.tui.screens.plan.screen import PlanScreen
+from workbench.tui.screens.results.screen import ResultsScreen
 from workbench.tui.widgets.form import SettingsForm
 from workbench.tui.widgets.grid import Grid
 

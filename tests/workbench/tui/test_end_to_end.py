@@ -12,7 +12,7 @@ from workbench.suites import suite, warden_file
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
 from workbench.tui.screens.live import LiveScreen
-from workbench.tui.screens.plan import PlanScreen
+from workbench.tui.screens.plan.screen import PlanScreen
 from workbench.tui.widgets.form import SettingsForm
 from workbench.tui.widgets.grid import Grid
 

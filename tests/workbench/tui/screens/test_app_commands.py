@@ -16,7 +16,7 @@ from workbench.tui.screens import palette
 from workbench.tui.screens.data import DataScreen
 from workbench.tui.screens.dialogs import ChoiceDialog, MessageDialog
 from workbench.tui.screens.record import RecordScreen
-from workbench.tui.screens.results import ResultsScreen
+from workbench.tui.screens.results.screen import ResultsScreen
 from workbench.tui.system import clipboard
 from workbench.tui.widgets.grid import Grid
 

@@ -13,7 +13,7 @@ from workbench.suites import control, suite, trials, warden_file
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
 from workbench.tui.screens.live import LiveScreen
-from workbench.tui.screens.results import ResultsScreen
+from workbench.tui.screens.results.screen import ResultsScreen
 from workbench.tui.system import cli_commands
 from workbench.tui.widgets.chart import Chart
 from workbench.tui.widgets.chart_panel import ChartPanel

@@ -15,7 +15,7 @@ from tests.workbench.tui.conftest import live_of, ready, screen_text, sizes, unt
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
 from workbench.tui.screens.live import LiveScreen
-from workbench.tui.screens.plan import PlanScreen
+from workbench.tui.screens.plan.screen import PlanScreen
 from workbench.tui.system import cli_commands
 from workbench.tui.widgets.form import SettingsForm
 from workbench.tui.widgets.grid import Grid

@@ -12,7 +12,7 @@ from tests.workbench.tui.conftest import screen_text, until
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.dialogs import ChoiceDialog
 from workbench.tui.screens.record import RecordScreen
-from workbench.tui.screens.results import ResultsScreen
+from workbench.tui.screens.results.screen import ResultsScreen
 from workbench.tui.system import cli_commands
 from workbench.tui.widgets.grid import Grid
 
@@ -54,7 +54,7 @@ async def test_new_records_appear_by_themselves(
 ) -> None:
     import random
 
-    from workbench.tui.screens import results
+    from workbench.tui.screens.results import screen as results
 
     monkeypatch.setattr(results, "REREAD_SECONDS", 0.1)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -147,7 +147,7 @@ async def test_the_cursor_stays_on_the_newest_row_until_it_is_moved(
 ) -> None:
     import random
 
-    from workbench.tui.screens import results
+    from workbench.tui.screens.results import screen as results
 
     monkeypatch.setattr(results, "REREAD_SECONDS", 0.1)
     sample_suites.append_record(log_root, sample_suites.record("s", 1, random.Random(1)))
@@ -169,7 +169,7 @@ async def test_marked_runs_are_compared_pair_by_pair_and_reported(
     app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tests.workbench.tui.view_models.results.test_comparison import ROW
-    from workbench.tui.screens.compare import CaseDialog, CompareScreen
+    from workbench.tui.screens.results.compare import CaseDialog, CompareScreen
 
     sample_suites.write_records(log_root, 4)
     commands: list[list[str]] = []

@@ -15,10 +15,10 @@ from textual.message import Message
 from textual.widgets import Footer, Input, Static
 
 from results.listing.views import ResultView, parse_view
-from workbench.tui.screens import result_dialogs
 from workbench.tui.screens.copying import CopyChoice
 from workbench.tui.screens.record import RecordScreen
-from workbench.tui.screens.result_actions import RunActions
+from workbench.tui.screens.results import dialogs
+from workbench.tui.screens.results.actions import RunActions
 from workbench.tui.system import cli_commands
 from workbench.tui.view_models.results import rows
 from workbench.tui.widgets.grid import Grid
@@ -267,13 +267,11 @@ class ResultsScreen(RunActions):
                 self.show_view(replace(self.view, columns=keys))
 
         shown = [column.grid.key for column in self._table.columns]
-        self.app.push_screen(
-            result_dialogs.ColumnsDialog(shown, list(self._batch.names)), on_choice
-        )
+        self.app.push_screen(dialogs.ColumnsDialog(shown, list(self._batch.names)), on_choice)
 
     def action_metric(self) -> None:
         """Choose metric and split of the score."""
-        result_dialogs.choose_metric(
+        dialogs.choose_metric(
             self.bench, self._batch, self.view.metric,
             lambda key: self.show_view(replace(self.view, metric=key)),
         )  # fmt: skip
@@ -285,7 +283,7 @@ class ResultsScreen(RunActions):
 
     def action_view(self) -> None:
         """Choose or save a view."""
-        result_dialogs.choose_view(self.bench, self.bench.views_file, self.view, self.show_view)
+        dialogs.choose_view(self.bench, self.bench.views_file, self.view, self.show_view)
 
     @on(Grid.Moved, "#records")
     def _moved(self, event: Grid.Moved) -> None:
@@ -318,7 +316,7 @@ class ResultsScreen(RunActions):
 
     def action_compare(self) -> None:
         """Compare the marked runs with the first of them."""
-        from workbench.tui.screens.compare import CompareScreen
+        from workbench.tui.screens.results.compare import CompareScreen
 
         runs = {run.summary.key: run for run in self._batch.runs}
         marked = [runs[key] for key in self.marked if key in runs]

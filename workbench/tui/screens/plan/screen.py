@@ -20,9 +20,9 @@ from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import Button, Footer, Input, Static
 
-from workbench.tui.screens import plan_panels
 from workbench.tui.screens.dialogs import ChoiceDialog, MessageDialog
-from workbench.tui.screens.plan_actions import SUITE, PlanActions
+from workbench.tui.screens.plan import panels
+from workbench.tui.screens.plan.actions import SUITE, PlanActions
 from workbench.tui.system import cli_commands
 from workbench.tui.view_models import plan_rows
 from workbench.tui.view_models.catalog import Catalogs
@@ -230,7 +230,7 @@ class PlanScreen(PlanActions):
         self.query_one("#pick-engine", Pick).value = (
             ", ".join((draft.engine, *draft.more_engines)) or "none"
         )
-        plan_panels.paint_choices(self, catalogs, draft, self._opened, self.texts)
+        panels.paint_choices(self, catalogs, draft, self._opened, self.texts)
         self._show_description(self.query_one(f"#{self._focused_list}", Grid))
         settings = catalogs.suite
         values = {**draft.suite, **draft.settings}
@@ -260,8 +260,8 @@ class PlanScreen(PlanActions):
         preview = self.preview
         if preview is None:
             return
-        plan_panels.paint_runs(self, preview)
-        plan_panels.paint_costs(self, preview, keep=self.keep)
+        panels.paint_runs(self, preview)
+        panels.paint_costs(self, preview, keep=self.keep)
         arguments = self.command()
         command = f" $ {cli_commands.command_line(arguments)}" if arguments else ""
         self.query_one("#plan-command", Static).update(Text(command))

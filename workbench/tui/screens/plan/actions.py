@@ -13,9 +13,9 @@ from textual import on, work
 from textual.screen import Screen
 from textual.widgets import Button, Input
 
-from workbench.tui.screens import plan_start
 from workbench.tui.screens.copying import CopyChoice
 from workbench.tui.screens.dialogs import ChoiceDialog, TextDialog
+from workbench.tui.screens.plan import start
 from workbench.tui.system import cli_commands
 from workbench.tui.view_models import plan_rows
 from workbench.tui.view_models.catalog import Catalogs
@@ -185,7 +185,7 @@ class PlanActions(Screen[None]):
         """Arguments of the command that F5 runs; empty: the plan has problems."""
         if self.preview is None or self.preview.file is None or self.preview.problems:
             return []
-        return plan_start.start_arguments(self.preview, self.bench.log_root, keep=self.keep)
+        return start.start_arguments(self.preview, self.bench.log_root, keep=self.keep)
 
     def action_keep(self) -> None:
         """Run what is done with equal settings again, or keep it."""
@@ -216,15 +216,13 @@ class PlanActions(Screen[None]):
         if not probe and not matrix.count_open(preview.runs, keep=self.keep):
             self.notify("Every run is done with equal settings; f runs them again.")
             return
-        arguments = plan_start.start_arguments(
-            preview, self.bench.log_root, keep=self.keep, probe=probe
-        )
-        plan_start.ask_start(self.bench, preview, arguments, lambda: self._start(arguments))
+        arguments = start.start_arguments(preview, self.bench.log_root, keep=self.keep, probe=probe)
+        start.ask_start(self.bench, preview, arguments, lambda: self._start(arguments))
 
     @work(exclusive=True, group="start")
     async def _start(self, arguments: list[str]) -> None:
         self.starting = True
         self.show_preview()
-        await plan_start.start_suite(self.bench, self.draft, arguments)
+        await start.start_suite(self.bench, self.draft, arguments)
         self.starting = False
         self.show_preview()
