@@ -41,7 +41,7 @@ def app(log_root: Path, tmp_path: Path) -> WorkbenchApp:
     return WorkbenchApp(log_root, tmp_path / "cache")
 
 
-async def until(pilot: Pilot[None], true: Callable[[], object], seconds: float = 20.0) -> None:
+async def until(pilot: Pilot[None], true: Callable[[], object], seconds: float = 90.0) -> None:
     """Let the app work until something is true."""
     deadline = monotonic() + seconds
     while not true():
