@@ -19,7 +19,8 @@ rules. Each names a fault, its evidence in numbers and the remedy:
     workbench audit SUITE --lang ko --markdown  # or --json
 
 Exit code 1: there is an error or a warning. `workbench run` prints errors and warnings before it
-starts, and a report has them all under "Audit". A plan refuses to start on faults of given rules:
+starts, and a report has them all under "Audit"; `workbench report … --kind audit` is a report of
+them. A plan refuses to start on faults of given rules:
 
 ```toml
 refuse_on = ["reported-split", "generation-too-short"]    # or --refuse-on RULE

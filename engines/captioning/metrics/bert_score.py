@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
-from engines import model_catalog
+from engines import model_catalog, out_of_memory
 from engines.captioning.metrics import CaptionScore, Numbers, mean_score, validate_captions
 from engines.emitter import EngineError
 from engines.torchkit.modeling import pretrained, weights
@@ -166,6 +166,8 @@ def _load_tokenizer(folder: Path, config: Any) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # the library raises bare Exception
+        if out_of_memory.is_device_failure(error):
+            raise
         reason = str(error).splitlines()[0][:200]
         raise EngineError(f"{folder / 'tokenizer.json'}: cannot be read ({reason})") from None
     tokenizer.enable_truncation(min(LONGEST, int(config.max_position_embeddings)))

@@ -96,7 +96,7 @@ async def test_own_keys_stand_for_others_but_not_while_typing_and_the_view_is_re
     sample_suites.write_records(log_root, 3)
     app = WorkbenchApp(log_root, tmp_path / "cache")
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
-        await until(pilot, lambda: "unknown key 'thema'" in " ".join(screen_text(pilot).split()))
+        await until(pilot, lambda: "unknown key 'thema'" in str([*app._notifications]))
         await pilot.press("R")
         await until(pilot, lambda: isinstance(app.screen, ResultsScreen))
         await until(pilot, lambda: "3 runs" in screen_text(pilot))

@@ -378,3 +378,13 @@ async def test_runs_that_are_done_are_kept_and_their_costs_shown(
         await pilot.press("f")
         await until(pilot, lambda: "F5  Start 4 runs" in screen_text(pilot))
         assert "--keep-done" not in screen_text(pilot)
+
+
+async def test_a_start_waits_for_the_check_of_what_was_just_typed(app: WorkbenchApp) -> None:
+    """Before, the command named the plan file of the draft before it."""
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await ready(pilot, app)
+        screen.change(replace(screen.draft, suite={**screen.draft.suite, "name": "just-typed"}))
+        await pilot.press("f5")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
+        await until(pilot, lambda: "plans/just-typed-" in screen_text(pilot).replace("\n", ""))

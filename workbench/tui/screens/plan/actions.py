@@ -43,6 +43,10 @@ class PlanActions(Screen[None]):
         self.catalogs: Catalogs | None = None
         self.draft = PlanDraft()
         self.preview: PlanPreview | None = None
+        self.checked_draft: PlanDraft | None = None
+        """The draft that `preview` is of; another one: a check is running."""
+        self.pending_start: bool | None = None
+        """A start that waits for that check, True: of cost probes; None: there is none."""
         self.keep = True
         """Runs that are done with equal settings are not run again."""
         self.texts: dict[str, str] = {}
@@ -209,6 +213,9 @@ class PlanActions(Screen[None]):
         self._ask_start(probe=True)
 
     def _ask_start(self, *, probe: bool) -> None:
+        if self.checked_draft is not self.draft and not self.starting:
+            self.pending_start = probe  # what was just typed belongs to it
+            return
         preview = self.preview
         if self.starting or not preview or not preview.runs or preview.problems:
             self.notify(plan_rows.describe_preview(preview)[0], severity="error")
@@ -218,6 +225,12 @@ class PlanActions(Screen[None]):
             return
         arguments = start.start_arguments(preview, self.bench.log_root, keep=self.keep, probe=probe)
         start.ask_start(self.bench, preview, arguments, lambda: self._start(arguments))
+
+    def ask_pending_start(self) -> None:
+        """Ask now for a start that waited for its check."""
+        probe, self.pending_start = self.pending_start, None
+        if probe is not None:
+            self._ask_start(probe=probe)
 
     @work(exclusive=True, group="start")
     async def _start(self, arguments: list[str]) -> None:

@@ -252,8 +252,9 @@ class PlanScreen(PlanActions):
     @on(Checked)
     def _show_check(self, event: Checked) -> None:
         if event.draft is self.draft:  # else a newer check is running
-            self.preview = event.preview
+            self.preview, self.checked_draft = event.preview, event.draft
             self.show_preview()
+            self.ask_pending_start()
 
     def show_preview(self) -> None:
         """Show runs, costs, command and plan file."""
