@@ -5,7 +5,7 @@ Gains stand beside the value that they are gains over, each with its paired inte
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from results.records import message_translations
@@ -122,11 +122,21 @@ def ensemble_table(record: RunRecord, split: str, lang: str = "en") -> Table | N
         else []
     )
     remarks += [
-        TableCell(f"{_part_cell(split_name(m.name).variant, lang).text}: {m.method}.")
-        for m in metrics.values()
-        if split_name(m.name).base == "gain"
+        TableCell(f"{_part_cell(method, lang).text}: {gained.method}.")
+        for method in METHODS
+        if (gained := metrics.get(f"gain[{method}]"))
     ]
+    remarks += _temperature_remarks(metrics, lang)
     return Table(columns, tuple(body), tuple(remarks))
+
+
+def _temperature_remarks(metrics: Mapping[str, MetricRecord], lang: str) -> list[TableCell]:
+    """What scaling by a fitted temperature did to the calibration; none without it."""
+    error, gained = metrics.get("ECE[temperature]"), metrics.get("gain[temperature]")
+    if error is None or gained is None:
+        return []
+    values = (_metric_cell(error).text, _gain_cell(gained).text, _verdict_cell(gained, lang).text)
+    return [TableCell(translate("vqa.temperature", lang).format(*values), "value")]
 
 
 def sections(records: Sequence[RunRecord], split: str, lang: str = "en") -> Iterator[str]:

@@ -55,6 +55,8 @@ def together(make):
         score("accuracy", 0.5, 0.4, 0.6, split="out-of-fold"),
         score("accuracy[stacked]", 0.52, 0.4, 0.6, split="out-of-fold"),
         score("gain[stacked]", 0.02, -0.05, 0.09, split="out-of-fold", method="paired"),
+        score("ECE[temperature]", 0.031, None, None, split="out-of-fold"),
+        score("gain[temperature]", 0.012, 0.004, 0.02, split="out-of-fold", method="paired"),
     )
     return made.model_copy(update={"identity": identity, "metrics": metrics})
 
@@ -111,6 +113,9 @@ def test_held_out_rows_show_stacking_against_single_models(make):
     table = vqa.ensemble_table(together(make), "out-of-fold")
     assert table is not None
     assert [row[0].text for row in table.rows] == ["single models", "stacked"]
+    assert "ECE 0.031; decrease +0.012 [0.004, 0.020]: better." in render_markdown(table), (
+        "a temperature is no way to answer, and what it did is said"
+    )
 
 
 def test_errors_are_shown_once_and_of_the_ensemble(make, tmp_path):
