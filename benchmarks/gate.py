@@ -23,7 +23,7 @@ from results.comparison.gate import Verdict
 from results.comparison.groups import RunGroup
 from workbench.gate.measure import GatePairs, GateSide, measure_pairs
 
-ROUNDS = 200
+ROUNDS = 100
 STEPS = 20
 DRAWS = 1000
 NAMES = ("step",)

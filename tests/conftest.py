@@ -1,12 +1,16 @@
-"""What holds for all tests: which warnings of a GPU are no errors; Ctrl-C is not ignored.
+"""What holds for all tests: which warnings of a GPU are no errors; Ctrl-C is not ignored; device
+locks are the tests' own, so that no suite of this machine is waited for.
 
 Garbage collection is paused while test modules import torch and its like, and what they made is
 never searched: tests make much garbage of their own, and each full search went through all of it.
 """
 
 import gc
+import os
 import re
+import shutil
 import signal
+import tempfile
 
 import pytest
 
@@ -28,6 +32,7 @@ the allocator on other systems than Linux."""
 def pytest_configure() -> None:
     """A shell ignores SIGINT for what it starts with `&`, and commands under test inherit that."""
     gc.disable()
+    os.environ["WORKBENCH_LOCKS"] = tempfile.mkdtemp(prefix="workbench-test-locks-")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -48,3 +53,4 @@ def pytest_collection_finish() -> None:
 
 def pytest_unconfigure() -> None:
     gc.unfreeze()
+    shutil.rmtree(os.environ["WORKBENCH_LOCKS"], ignore_errors=True)
