@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -110,13 +111,14 @@ def report(  # noqa: PLR0913, PLR0917 - one parameter for each option
     request, log_records = _select(names or [], log_root, kind, since, last)
     documents = document.build_documents(request, log_records)
     code = report_process.write_reports(documents, lang, out, options)
-    if code is ExitCode.COMPLETED and report_process.is_terminal() and out is None:
+    if code is ExitCode.COMPLETED and out is None and (brief or report_process.is_terminal()):
+        sys.stdout.flush()
         _print_next_steps(names or [])
     raise typer.Exit(code)
 
 
 def _print_next_steps(names: list[str]) -> None:
-    """Say how to go on, below a report on a terminal."""
+    """Say how to go on, below a report on a terminal and the summary of a demo."""
     typer.echo("Next:", err=True)
     for command, purpose in (
         (
