@@ -196,10 +196,8 @@ class Nvml:
         if self.locations[index].slice is not None:
             return {"energy": None, "reasons": {"energy": SLICE_HAS_NONE.format("energy")}}
         card, reason = self._card(index)
-        joules = None
-        if card:
-            ask = lambda: self._nvml.nvmlDeviceGetTotalEnergyConsumption(card) / 1000  # noqa: E731
-            joules, reason = self._ask(ask)
+        read_counter = self._nvml.nvmlDeviceGetTotalEnergyConsumption
+        joules, reason = self._ask(lambda: read_counter(card) / 1000) if card else (None, reason)
         return {"energy": joules, "reasons": {} if joules is not None else {"energy": reason}}
 
     def _throttle(self, card: Any) -> list[str]:
