@@ -1,15 +1,17 @@
 """Results that others have reported, as records beside those of one's own runs.
 
 A TOML file lists experiments; `published/` has those that ship. What a report does not say is a
-reading without a value, and nothing of it was measured here.
+reading without a value, and nothing of it was measured here. What it says in words, and the scores
+of leaderboards, are notes.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -46,14 +48,46 @@ class _FileModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class PublishedExperiment(_FileModel):
-    """What a report says of one experiment."""
+class PublishedNote(_FileModel):
+    """A sentence about an experiment, or its score on a leaderboard."""
 
-    label: str = Field(min_length=1, max_length=40)
+    kind: Literal["finding", "next", "state", "tag", "public-score"]
+    text: str = Field(min_length=1)
+    about: str = ""
+    date: str = ""
+
+
+class PublishedSuiteNote(PublishedNote):
+    """A sentence about all experiments together."""
+
+    kind: Literal[  # type: ignore[assignment]
+        "finding", "next", "title", "goal", "background", "reason", "event", "link", "conclusion"
+    ]
+
+
+class PublishedExperiment(_FileModel):
+    """What a report says of one experiment; subset and model are the file's unless it says so."""
+
+    label: str = Field(default="", max_length=40)
+    subset: str = ""
+    model: str = ""
     params: dict[str, Any] = {}
+    """Beside those of the file."""
     facts: dict[str, str] = {}
+    notes: tuple[PublishedNote, ...] = ()
     seconds: float | None = None
     """Of the whole run, wall clock."""
+    max_rss_gib: float | None = None
+    samples: int = 0
+    """Training samples that were loaded."""
+    steps: int = 0
+    epochs: float | None = None
+    """Where no losses by epoch are given."""
+    exit_code: int | None = None
+    train: dict[str, float] = {}
+    """Numbers of the training log's last line: `loss`, `r@1`, `batch`."""
+    metrics: dict[str, float] = {}
+    """On the file's split; those of `METRICS` have fields of their own."""
     losses: tuple[tuple[float, ...], ...] = ()
     """Mean training loss by epoch, of each stage."""
     score: tuple[float, ...] = ()
@@ -73,13 +107,24 @@ class PublishedResults(_FileModel):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
     source: str
     engine: str
-    subset: str
-    split: str
-    model: str
+    subset: str = ""
+    split: str = ""
+    model: str = ""
     device: str = ""
-    n: int
+    n: int = 0
     """Samples that the metrics are means over."""
+    params: dict[str, Any] = {}
+    facts: dict[str, str] = {}
+    notes: tuple[PublishedSuiteNote, ...] = ()
     experiments: tuple[PublishedExperiment, ...] = Field(alias="experiment")
+
+
+class PublishedRuns(NamedTuple):
+    """Records of published results, and what is said about them."""
+
+    records: list[RunRecord]
+    notes: Mapping[tuple[str, str], Sequence[PublishedNote]] = MappingProxyType({})
+    """By suite and run id; those about all runs have no run id."""
 
 
 def shipped_names() -> list[str]:
@@ -97,8 +142,8 @@ def read_source(record: RunRecord) -> str:
     return record.exit.detail.removesuffix(IMPORT_MARK).partition(": ")[2]
 
 
-def read_published(name_or_path: str) -> list[RunRecord]:
-    """The records of a shipped file by its name, or of a file by its path.
+def read_published(name_or_path: str) -> PublishedRuns:
+    """The records and notes of a shipped file by its name, or of a file by its path.
 
     Raises:
         PublishedError: there is no such file, or it is wrong.
@@ -119,7 +164,12 @@ def read_published(name_or_path: str) -> list[RunRecord]:
         raise PublishedError(f"{path}: {location}: {first['msg']}; mend it and repeat") from None
     except ValueError as error:
         raise PublishedError(f"{path}: is no TOML ({error}); mend it and repeat") from None
-    return [_record(results, experiment) for experiment in results.experiments]
+    records = [_record(results, experiment) for experiment in results.experiments]
+    notes = {
+        (record.identity.suite, record.identity.run_id): experiment.notes
+        for record, experiment in zip(records, results.experiments, strict=True)
+    }
+    return PublishedRuns(records, {**notes, (_suite_name(results), ""): results.notes})
 
 
 def unmeasured_parts(reason: str) -> tuple[TimingRecord, MemoryUse]:
@@ -130,27 +180,44 @@ def unmeasured_parts(reason: str) -> tuple[TimingRecord, MemoryUse]:
     return TimingRecord(**times), MemoryUse(**dict.fromkeys(MemoryUse.model_fields, unknown))
 
 
+def _suite_name(results: PublishedResults) -> str:
+    return f"published-{results.name}"
+
+
 def _record(results: PublishedResults, experiment: PublishedExperiment) -> RunRecord:
     timing, memory = unmeasured_parts(UNKNOWN)
+    method = f"published: {results.source}"
     if experiment.seconds is not None:
-        reading = Reading(value=experiment.seconds, method=f"published: {results.source}")
-        timing = timing.model_copy(update={"end_to_end_seconds": reading})
+        wall = Reading(value=experiment.seconds, method=method)
+        timing = timing.model_copy(update={"end_to_end_seconds": wall})
+    if experiment.max_rss_gib is not None:
+        max_rss = Reading(value=experiment.max_rss_gib * 2**30, method=method)
+        memory = memory.model_copy(update={"rss_main_peak": max_rss})
     epochs = _epochs(experiment)
+    subset = experiment.subset or results.subset
     return RunRecord(
         identity=Identity(
-            suite=f"published-{results.name}", run_id=f"published-{experiment.label.lower()}",
-            engine=results.engine, task="train", subset=results.subset, model=results.model,
-            params=experiment.params, label=experiment.label,
+            suite=_suite_name(results),
+            run_id=f"published-{(experiment.label or subset).lower()}",
+            engine=results.engine, task="train", subset=subset,
+            model=experiment.model or results.model, params=results.params | experiment.params,
+            label=experiment.label,
         ),
         environment=Environment(device=results.device),
         timing=timing,
         memory=memory,
         metrics=_metrics(results, experiment),
-        epochs=float(len(epochs)) or None,
+        train=experiment.train,
+        samples=experiment.samples,
+        steps=experiment.steps,
+        planned_steps=experiment.steps,
+        epochs=float(len(epochs)) or experiment.epochs,
         training_epochs=tuple(epochs),
-        facts=experiment.facts,
-        exit=Exit(cause="completed", detail=f"published: {results.source}{IMPORT_MARK}"),
-        notices=(f"published: {results.source}; nothing of this record was measured here",),
+        facts=results.facts | experiment.facts,
+        exit=Exit(
+            cause="completed", code=experiment.exit_code, detail=f"{method}{IMPORT_MARK}"
+        ),
+        notices=(f"{method}; nothing of this record was measured here",),
     )  # fmt: skip
 
 
@@ -164,6 +231,8 @@ def _metrics(
         last = (value[-1] if value else None) if isinstance(value, tuple) else value
         if last is not None:
             metrics.append(MetricRecord(name=name, value=last, split=results.split, n=results.n))
+    for name, value in experiment.metrics.items():
+        metrics.append(MetricRecord(name=name, value=value, split=results.split, n=results.n))
     return tuple(metrics)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 from results.records import message_translations
 from results.records.schema import Environment, RunRecord
 from results.records.suite_view import SuiteView
+from results.tables import run_cost
 from results.text import formats
 from results.text.table import (
     Table,
@@ -51,16 +52,10 @@ def subsets(records: Sequence[RunRecord], lang: str) -> str:
         TableColumn(translate("report.fingerprint", lang)),
     )
     body = tuple(
-        (TableCell(name, "code"), _samples(r, lang), _fingerprint(r, lang))
+        (TableCell(name, "code"), run_cost.samples_cell(r, lang), _fingerprint(r, lang))
         for name, r in record_of_subset.items()
     )
     return render_markdown(Table(columns, body)) if body else ""
-
-
-def _samples(record: RunRecord, lang: str) -> TableCell:
-    if record.samples:
-        return TableCell(formats.count(record.samples), "value")
-    return TableCell(translate("not reached", lang), "unknown")
 
 
 def _fingerprint(record: RunRecord, lang: str) -> TableCell:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from results.comparison.document_view import short_suite_name
-from results.records import cost_forecasts, published_runs
+from results.records import cost_forecasts, message_translations, published_runs
 from results.records.schema import Reading, RunRecord
 from results.text.formats import count, n_a
 from results.text.table import Table, TableCell, TableColumn
@@ -94,10 +94,18 @@ def interval_remarks(methods: Iterable[str], lang: str = "en") -> tuple[TableCel
     return (TableCell(translate("remark.intervals", lang).format(names)),) if names else ()
 
 
+def missing_cell(record: RunRecord, lang: str = "en") -> TableCell:
+    """n/a for a number that an imported run's source does not have."""
+    reason = record.timing.step_median.reason or published_runs.UNKNOWN
+    return TableCell(message_translations.localize(reason, lang), "unknown")
+
+
 def exit_cell(record: RunRecord, lang: str = "en") -> TableCell:
     """`0` for a completed run; otherwise the code or signal, and the cause."""
     ended = record.exit
     if ended.cause == "completed":
+        if ended.code is None and published_runs.is_imported(record):
+            return missing_cell(record, lang)
         return TableCell(str(ended.code or 0), "value")
     if ended.signal:
         return TableCell(f"{_signal_name(ended.signal)} ({cause(ended.cause, lang)})")
@@ -116,6 +124,8 @@ def epochs_done(record: RunRecord) -> float | None:
         return 1.0
     if record.identity.task in ("infer", "ensemble"):
         return None
+    if published_runs.is_imported(record):
+        return record.epochs
     planned, done = _planned_epochs(record), record.epochs
     if cost_forecasts.is_cost_probe(record) or (done is None and planned is None):
         return planned

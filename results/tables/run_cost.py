@@ -13,7 +13,6 @@ from typing import Final
 from results.records import (
     cost_forecasts,
     epoch_time,
-    message_translations,
     published_runs,
 )
 from results.records.schema import RunRecord
@@ -58,7 +57,7 @@ def _cost_row(
 
     return (
         *run_cells.name_cells(record, fields, lang),
-        _samples(record, lang),
+        samples_cell(record, lang),
         _steps(record, lang),
         *([count] if with_epochs else []),
         run_cells.reading_cell(wall, lambda _: cost_forecasts.format_seconds(wall), "strong"),
@@ -70,14 +69,10 @@ def _cost_row(
     )
 
 
-def _unknown_reason(record: RunRecord) -> str:
-    """Why an imported record has no such number."""
-    return record.timing.step_median.reason or published_runs.UNKNOWN
-
-
-def _samples(record: RunRecord, lang: str) -> TableCell:
+def samples_cell(record: RunRecord, lang: str) -> TableCell:
+    """Training samples that were loaded."""
     if not record.samples and published_runs.is_imported(record):
-        return TableCell(message_translations.localize(_unknown_reason(record), lang), "unknown")
+        return run_cells.missing_cell(record, lang)
     if record.samples == 0 and record.exit.cause != "completed":
         return TableCell(translate("not reached", lang), "unknown")
     return TableCell(formats.count(record.samples), "value")
@@ -86,7 +81,7 @@ def _samples(record: RunRecord, lang: str) -> TableCell:
 def _steps(record: RunRecord, lang: str) -> TableCell:
     done, planned = formats.count(record.steps), formats.count(record.planned_steps)
     if not record.steps and published_runs.is_imported(record):
-        return TableCell(message_translations.localize(_unknown_reason(record), lang), "unknown")
+        return run_cells.missing_cell(record, lang)
     if not record.planned_steps and record.evaluations:
         return TableCell(
             translate("batches", lang).format(formats.count(retrieval_cost.count_batches(record))),

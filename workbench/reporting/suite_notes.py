@@ -16,9 +16,9 @@ from results.records.notes import RunNotes
 from results.records.suite_view import RecipeWords, RunWords, SuiteWords
 
 
-def collect_words(folder: Path, noted: RunNotes) -> SuiteWords:
-    """Texts of a suite; notes take precedence over the plan."""
-    table = read_plan_table(folder)
+def collect_words(folder: Path | None, noted: RunNotes) -> SuiteWords:
+    """Texts of a suite; notes take precedence over the plan. `folder`: see `collect_run_words`."""
+    table = read_plan_table(folder) if folder else {}
 
     def text(name: str) -> str:
         return getattr(noted, name) or _clean_text(table.get(name))

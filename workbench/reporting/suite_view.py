@@ -111,6 +111,7 @@ def build_imported_view(log_root: Path, name: str, records: Sequence[RunRecord])
         name=name,
         state="imported",
         records=tuple(records),
+        words=suite_notes.collect_words(None, noted.get("", notes.RunNotes())),
         notes={run: s.findings for run, s in noted.items() if run in {"", *run_ids}},
         states={run: standing.state for run, standing in noted.items() if standing.state},
         run_words=suite_notes.collect_run_words(

@@ -23,7 +23,7 @@ from results.report.documents.run_titles import (
     main_runs,
     title_of_run,
 )
-from results.report.documents.summary import name_baseline
+from results.report.documents.summary import name_baseline, subtract_scores
 from results.report.suite_sections import ReportInput, titled, titled_table
 from results.tables import captioning, metrics, run_cells, training_stages, vqa
 from results.text import formats
@@ -200,14 +200,12 @@ def _public_score_rows(page: ReportInput, change: RunChange) -> list[tuple[Table
     """The scores of a leaderboard, where both runs have one."""
     words = page.view.run_words.get(change.run)
     texts = (change.public_score, words.public_score if words else "")
-    try:
-        before, after = map(float, texts)
-    except ValueError:
+    if not (difference := subtract_scores(*texts)):
         return []
     title = translate("document.public score", page.lang)
     verdict = translate("document.no interval", page.lang)
     scores = (TableCell(text) for text in texts)
-    delta = TableCell(f"{after - before:+.4g}", "value")
+    delta = TableCell(difference, "value")
     return [(TableCell(title, "value"), *scores, delta, TableCell(verdict, "value"))]
 
 

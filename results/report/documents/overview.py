@@ -25,6 +25,7 @@ from results.report.documents.summary import (
     format_share,
     headline_change,
     name_baseline,
+    subtract_scores,
 )
 from results.report.suite_sections import (
     ReportInput,
@@ -285,17 +286,27 @@ def _submission_row(
     public = words.public_score if words else ""
     metric = metric_names.headline_metric(record.metrics)
     result = "–" if metric is None else formats.interval(metric.value, metric.low, metric.high)
-    value = headline_change(change) if change else None
-    delta = "–" if value is None else format_delta(value)
     return (
         TableCell(title_of_run(view, run), "value", run_cells.flags(record, lang)),
         TableCell(format_date(record.started_wall) or "–", "value"),
         TableCell(public) if public else TableCell("–", "value"),
         TableCell(result, "value"),
-        TableCell(name_baseline(change) if change else "–", "value"),
-        TableCell(delta, "value"),
-        TableCell(describe_settings(change, lang) if change else "–", "value"),
+        *_baseline_cells(change, public, lang),
     )  # fmt: skip
+
+
+def _baseline_cells(change: RunChange | None, public: str, lang: str) -> tuple[TableCell, ...]:
+    """Baseline with its public score, delta of the headline metric or the public score, changes."""
+    if change is None:
+        return (TableCell("–", "value"),) * 3
+    score = f" ({escape(change.public_score)})" if change.public_score else ""
+    value = headline_change(change)
+    delta = format_delta(value) if value else subtract_scores(change.public_score, public)
+    return (
+        TableCell(name_baseline(change) + score, "value"),
+        TableCell(delta or "–", "value"),
+        TableCell(describe_settings(change, lang), "value"),
+    )
 
 
 def render_timeline(page: ReportInput) -> Iterator[str]:

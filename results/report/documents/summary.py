@@ -201,6 +201,14 @@ def name_baseline(change: RunChange) -> str:
     return escape(change.label) if change.label else code(short_suite_name(change.baseline))
 
 
+def subtract_scores(before: str, after: str) -> str:
+    """`+0.045`: difference of two noted scores; empty where one is no number."""
+    try:
+        return f"{float(after) - float(before):+.4g}"
+    except ValueError:
+        return ""
+
+
 def format_share(value: ValueChange) -> str:
     """`-9.1 %`: how a cost changed."""
     return f"{(value.after / value.before - 1) * 100:+.1f} %" if value.before else "–"

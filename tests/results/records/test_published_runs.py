@@ -15,7 +15,7 @@ from workbench.cli.main import app
 
 
 def test_the_study_has_what_its_reports_say() -> None:
-    first, second, third = published_runs.read_published("siglip-study")
+    first, second, third = published_runs.read_published("siglip-study").records
     assert [r.identity.label for r in (first, second, third)] == ["E5-v2", "E5-v3", "E7-v2"]
     assert second.timing.end_to_end_seconds.value == 7 * 3600 + 9 * 60
     assert third.timing.end_to_end_seconds.value is None
@@ -69,3 +69,34 @@ def test_a_wrong_file_is_one_sentence_and_imports_nothing(
         published_runs.read_published(str(path))
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_the_weekly_report_and_the_challenge_ship_with_their_own_numbers(tmp_path: Path) -> None:
+    """Both documents are written again from what was published, the reported numbers in them."""
+    runner, at_root = CliRunner(), ["--log-root", str(tmp_path)]
+    for name in ("weekly-m2kr", "vqa-challenge"):
+        result = runner.invoke(app, ["results", "import", name, *at_root])
+        assert result.exit_code == 0, result.output
+
+    weekly = runner.invoke(app, ["report", "weekly-m2kr", "--kind", "weekly", *at_root]).stdout
+    flag = "**[imported]**"
+    row = f"| `oven_train` {flag} | 339,137 | 5,300 | **8:01.39** | ~3.15 GiB | 0 |"
+    assert row in weekly
+    assert f"| `okvqa_mm_train` {flag} | 3.6432 | 0.4884 |" in weekly
+    assert "- MobileCLIP도 같은 방식으로 측정" in weekly  # a note on a suite that has no folder
+
+    report = ["report", "vqa-challenge", "--kind", "challenge", *at_root]
+    challenge = runner.invoke(app, report).stdout
+    assert f"| vqa-v4 {flag} | – | 0.924 | – | vqa-v3 (0.827) | +0.097 |" in challenge
+    missing = f"n/a ({published_runs.UNKNOWN})"
+    rows = [line for line in challenge.splitlines() if line.startswith("| `vqa_challenge_train`")]
+    assert all(cell.strip() == missing for cell in rows[1].split("|")[-3:-1])  # no exit code
+    assert "not reached" not in challenge
+
+
+def test_notes_of_a_file_are_added_once(tmp_path: Path) -> None:
+    command = ["results", "import", "vqa-challenge", "--log-root", str(tmp_path)]
+    for _ in range(2):
+        assert CliRunner().invoke(app, command).exit_code == 0
+    lines = (tmp_path / "notes.jsonl").read_text().splitlines()
+    assert len(lines) == 7

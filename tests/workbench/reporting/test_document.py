@@ -40,7 +40,7 @@ def root(tmp_path: Path) -> Path:
         done = record(RUN, identity=identity, ended_wall=wall(day), started_wall=wall(day))
         store.append_record(tmp_path / "results.jsonl", done)
     make_suite(tmp_path, cells[:1], name="mobile", stamp="20261126-090000")
-    for imported in published_runs.read_published("siglip-study"):
+    for imported in published_runs.read_published("siglip-study").records:
         store.append_record(tmp_path / "results.jsonl", imported)
     return tmp_path
 

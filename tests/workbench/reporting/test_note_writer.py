@@ -113,7 +113,7 @@ def test_a_suite_takes_every_kind_of_note_and_gives_it_back(tmp_path: Path) -> N
 
 def test_a_run_and_a_week_take_a_conclusion_and_next_steps(tmp_path: Path) -> None:
     _suite(tmp_path, "20260101-study-ab12", ("01-captioning-a", "E5-v2"))
-    imported = published_runs.read_published("siglip-study")[1]
+    imported = published_runs.read_published("siglip-study").records[1]
     store.append_record(tmp_path / "results.jsonl", imported)
     for name in ("E5-v2", "week:2026-W48", "E5-v3"):
         key = note_writer.find_target(tmp_path, name)

@@ -12,7 +12,7 @@ from workbench.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from results.records import tracker_files
-    from results.records.schema import RunRecord
+    from results.records.published_runs import PublishedRuns
 
 EngineName = Annotated[str, typer.Option("--engine", "-e", help="Engine that did its like.")]
 SubsetName = Annotated[str, typer.Option("--subset", "-d", help="Subset it was trained on.")]
@@ -33,8 +33,9 @@ def import_records(  # noqa: PLR0913, PLR0917 - one parameter for each option
         str,
         typer.Argument(
             metavar="NAME|FILE|FOLDER",
-            help="siglip-study or a TOML file of published results; trainer_state.json of HF "
-            "Trainer, a CSV of W&B or with a column step or epoch, or a folder with one of them.",
+            help="siglip-study, vqa-challenge, weekly-m2kr or a TOML file of published results; "
+            "trainer_state.json of HF Trainer, a CSV of W&B or with a column step or epoch, or a "
+            "folder with one of them.",
         ),
     ],
     engine: EngineName = "",
@@ -49,27 +50,33 @@ def import_records(  # noqa: PLR0913, PLR0917 - one parameter for each option
     from results.records import published_runs, store, tracker_files
     from results.text.sanitize import clean_line
     from workbench import paths
+    from workbench.reporting import note_writer
     from workbench.reporting.suite_view import read_records
 
     root = paths.log_root(log_root)
     facts = tracker_files.ImportedRun(engine, subset, model, label or "", split, items)
     try:
-        records = _read_source(source, facts)
-        record_ids = {(r.identity.suite, r.identity.run_id) for r in read_records(root)}
+        published = _read_source(source, facts)
+        known = {(r.identity.suite, r.identity.run_id) for r in read_records(root)}
         root.mkdir(parents=True, exist_ok=True)
-        for record in records:
-            identity = record.identity
-            new = (identity.suite, identity.run_id) not in record_ids
-            if new:
+        for record in published.records:
+            key = (record.identity.suite, record.identity.run_id)
+            if key not in known:
                 store.append_record(root / "results.jsonl", record)
-            state = "imported" if new else "is there already"
-            typer.echo(clean_line(f"{identity.suite}/{identity.run_id}: {state}"))
-    except (published_runs.PublishedError, OSError) as error:
+            state = "is there already" if key in known else "imported"
+            typer.echo(clean_line(f"{'/'.join(key)}: {state}"))
+        known_notes = {*known, *((suite, "") for suite, _ in known)}
+        for key, notes in published.notes.items():
+            for note in () if key in known_notes else notes:
+                note_writer.add_note(
+                    root, key, note.kind, note.text, about=note.about, date=note.date
+                )
+    except (published_runs.PublishedError, note_writer.NoteError, OSError) as error:
         typer.echo(f"workbench: {clean_line(str(error), 2000)}", err=True)
         raise typer.Exit(ExitCode.USAGE) from None
 
 
-def _read_source(source: str, facts: tracker_files.ImportedRun) -> list[RunRecord]:
+def _read_source(source: str, facts: tracker_files.ImportedRun) -> PublishedRuns:
     from results.records import published_runs
     from results.records.tracker_files import read_runs
 
@@ -81,4 +88,4 @@ def _read_source(source: str, facts: tracker_files.ImportedRun) -> list[RunRecor
         raise published_runs.PublishedError(
             f"{source}: a log does not say what it trained; give -e ENGINE, -d SUBSET, -m MODEL"
         )
-    return read_runs(Path(source), facts)
+    return published_runs.PublishedRuns(read_runs(Path(source), facts))

@@ -205,7 +205,7 @@ def test_public_scores_are_compared(document):
 
 
 def test_imported_runs_are_marked_wherever_they_stand():
-    records = tuple(published_runs.read_published("siglip-study"))
+    records = tuple(published_runs.read_published("siglip-study").records)
     view = SuiteView(name="published-siglip-study", state="imported", records=records)
     ids = qualify_run_ids({view.name: [r.identity.run_id for r in records]})
     pairs = history.compare_with_baselines(records, records, {}, ids, None)
