@@ -57,17 +57,17 @@ def import_records(  # noqa: PLR0913, PLR0917 - one parameter for each option
     facts = tracker_files.ImportedRun(engine, subset, model, label or "", split, items)
     try:
         published = _read_source(source, facts)
-        known = {(r.identity.suite, r.identity.run_id) for r in read_records(root)}
+        record_ids = {(r.identity.suite, r.identity.run_id) for r in read_records(root)}
         root.mkdir(parents=True, exist_ok=True)
         for record in published.records:
             key = (record.identity.suite, record.identity.run_id)
-            if key not in known:
+            if key not in record_ids:
                 store.append_record(root / "results.jsonl", record)
-            state = "is there already" if key in known else "imported"
+            state = "is there already" if key in record_ids else "imported"
             typer.echo(clean_line(f"{'/'.join(key)}: {state}"))
-        known_notes = {*known, *((suite, "") for suite, _ in known)}
+        noted_keys = {*record_ids, *((suite, "") for suite, _ in record_ids)}
         for key, notes in published.notes.items():
-            for note in () if key in known_notes else notes:
+            for note in () if key in noted_keys else notes:
                 note_writer.add_note(
                     root, key, note.kind, note.text, about=note.about, date=note.date
                 )
