@@ -26,6 +26,8 @@ class RunCurves(SuiteViewPart):
     """Curves of one run: name -> [(x, y), …]; see state.RunState.curves."""
 
     curves: dict[str, list[tuple[float, float]]] = {}
+    phases: tuple[tuple[str, float, float], ...] = ()
+    """Name, start and end of each phase, in seconds since the start of the attempt."""
 
 
 class CaptionExample(SuiteViewPart):

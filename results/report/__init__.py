@@ -62,7 +62,7 @@ def write(
     links: dict[str, str] | None = None
     paths: list[Path] = []
     if figures:
-        links, paths = _write_figures(view, out, lang)
+        links, paths = _write_figures(document, out, lang)
     pictures = captions.copy_pictures(view, out / "pictures")
     pictures |= answers.copy_pictures(view, out / "pictures")
     paths += [out / link for link in pictures.values()]
@@ -98,18 +98,22 @@ def append_step_summary(text: str, path: Path) -> bool:
     return cut
 
 
-def _write_figures(view: SuiteView, out: Path, lang: str) -> tuple[dict[str, str], list[Path]]:
+def _write_figures(
+    document: DocumentView, out: Path, lang: str
+) -> tuple[dict[str, str], list[Path]]:
+    """Links by name, under `""` a remark on them; and the files."""
     try:
         import results.report.figures as figures_module
     except ModuleNotFoundError as error:
         reason = translate("figure.missing", lang).format(error.name)
         return {"": reason}, []
-    figures = figures_module.draw_figures(view, lang)
-    if not figures:
+    drawn = figures_module.draw_figures(document, lang)
+    if not drawn.figures:
         return {"": translate("figure.none", lang)}, []
     (out / "figures").mkdir(exist_ok=True)
-    links, paths = {}, []
-    for name, formats in figures.items():
+    links = {"": translate("figure.no font", lang)} if drawn.lacks_font else {}
+    paths = []
+    for name, formats in drawn.figures.items():
         links[name] = f"figures/{name}.svg"
         for suffix, data in formats.items():
             path = out / "figures" / f"{name}.{suffix}"

@@ -50,7 +50,7 @@ class ReportInput(NamedTuple):
     document: DocumentView
     lang: str = "en"
     figures: Mapping[str, str] = {}
-    """Link by name (`loss`, `memory`), or under `""` the reason why there are none."""
+    """Link by name (`loss`, `memory`), under `""` a remark: alone, why there are none."""
     pictures: Mapping[str, str] = {}
     """Link by path, of the pictures that were copied beside the report."""
     appendix: bool = False
@@ -299,13 +299,15 @@ def render_figures(page: ReportInput) -> Iterator[str]:
         return
     lang = page.lang
     yield f"## {translate('report.figures', lang)}"
+    remark = page.figures.get("", "")
+    if remark and len(page.figures) == 1:
+        yield translate("report.no figures", lang).format(escape(remark))
+        return
+    if remark:
+        yield escape(remark)
     for name, link in page.figures.items():
-        if not name:
-            yield translate("report.no figures", lang).format(escape(link))
-        else:
-            key = {"loss": "report.loss", "data": "report.data figure"}
-            title = translate(key.get(name, "report.memory figure"), lang)
-            yield f"![{title}]({link})"
+        if name:
+            yield f"![{translate(f'figure.{name} title', lang)}]({link})"
             yield f"*{translate(f'figure.{name} caption', lang)}*"
 
 

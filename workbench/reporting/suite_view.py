@@ -100,7 +100,13 @@ def build_view(
 
 
 def _curves_of_run(run: RunView) -> RunCurves:
-    return RunCurves(curves={name: list(curve.points) for name, curve in run.state.curves.items()})
+    state = run.state
+    return RunCurves(
+        curves={name: list(curve.points) for name, curve in state.curves.items()},
+        phases=tuple(
+            (p.name, p.start, state.t if p.end is None else p.end) for p in state.phases
+        ),
+    )  # fmt: skip
 
 
 def build_imported_view(log_root: Path, name: str, records: Sequence[RunRecord]) -> SuiteView:

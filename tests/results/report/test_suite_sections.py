@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from results import report
+from results.comparison.document_view import DocumentView
 from results.records.suite_view import AuditRow, RecipeWords, RunCurves, SuiteView, SuiteWords
 from results.report import sections
 from results.text.translations import LANGS
@@ -130,8 +131,8 @@ def test_written_files(mixed, tmp_path):
     pytest.importorskip("matplotlib")
     written = report.write(mixed, tmp_path / "out")
     assert [str(p.relative_to(tmp_path / "out")) for p in written] == [
-        "report.md", "figures/loss.svg", "figures/loss.png",
-        "figures/memory.svg", "figures/memory.png",
+        "report.md", *(f"figures/{name}.{form}" for name in ("intervals", "loss", "memory")
+                       for form in ("svg", "png")),
     ]  # fmt: skip
     page = written[0].read_text()
     for link in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page):
@@ -141,33 +142,17 @@ def test_written_files(mixed, tmp_path):
 
 def test_figures_are_pictures_without_dates_or_fonts(mixed, tmp_path):
     pytest.importorskip("matplotlib")
-    _, svg, png, *_ = report.write(mixed, tmp_path)
+    *_, svg, png = report.write(mixed, tmp_path)
     root = ET.parse(svg).getroot()
     assert root.tag.endswith("svg")
     drawn = svg.read_text()
     assert "<text" not in drawn
     assert not re.search(r"date|20\d\d-\d\d", drawn)
     with Image.open(png) as image:
+        assert image.info["dpi"][0] == pytest.approx(200, abs=0.1)
         assert image.width > 800
         pixels = image.convert("RGB").getcolors(1 << 24)
     assert any(colour == (47, 111, 222) for _, colour in pixels)
-
-
-def test_a_flagged_run_is_flagged_in_its_panel(mixed):
-    figures = pytest.importorskip("results.report.figures")
-    curve = RunCurves(curves={"loss": [(0, 2.0), (1, 1.0)]})
-    run = mixed.records[2].identity.run_id
-    panels = figures.loss_panels(mixed.model_copy(update={"curves": {run: curve}}))
-    (_, flags) = panels["emoji_mm_train · clip-nano"]
-    assert flags == "oom-cuda, stub GPU, contaminated, OOM ×2, attempt 2"
-    unflagged = mixed.records[2].model_copy(update={"exit": mixed.records[0].exit})
-    drawn = [
-        figures.draw_figures(
-            mixed.model_copy(update={"curves": {run: curve}, "records": (record,)})
-        )
-        for record in (mixed.records[2], unflagged)
-    ]
-    assert drawn[0]["loss"]["svg"] != drawn[1]["loss"]["svg"]
 
 
 def test_korean_names_are_not_drawn_as_boxes(mixed, tmp_path, recwarn):
@@ -183,14 +168,14 @@ def test_korean_names_are_not_drawn_as_boxes(mixed, tmp_path, recwarn):
 def test_curves_with_a_nan_loss_and_many_runs(mixed, tmp_path):
     pytest.importorskip("matplotlib")
     curve = RunCurves(curves={"loss": [(0, 2.0), (1, 1.0), (2, float("nan"))]})
-    view = mixed.model_copy(update={"curves": {f"{i:02d}-run": curve for i in range(30)}})
-    written = report.write(view, tmp_path)
+    curves = {f"{i:02d}-run": curve for i in range(30)}
+    written = report.write(SuiteView(name="s", curves=curves), tmp_path)
     assert [p.name for p in written] == ["report.md", "loss.svg", "loss.png"]
 
 
 def test_no_curves_is_said(mixed, tmp_path):
     pytest.importorskip("matplotlib")
-    (page,) = report.write(mixed.model_copy(update={"curves": {}}), tmp_path)
+    (page,) = report.write(mixed.model_copy(update={"curves": {}, "records": ()}), tmp_path)
     assert "Figures: n/a (no curves were recorded)." in page.read_text()
 
 
@@ -233,7 +218,7 @@ def test_the_same_bytes_in_other_processes_and_time_zones(mixed, tmp_path):
         assert done.stdout.decode().splitlines()[0] == str(out / "report.md")
         found.append({p.name: p.read_bytes() for p in out.rglob("*.*")})
     assert found[0] == found[1]
-    assert len(found[0]) == 5
+    assert len(found[0]) == 7
 
 
 @pytest.mark.parametrize(
@@ -324,6 +309,11 @@ def test_figures_have_a_caption_and_korean_axes_where_there_is_a_font(mixed, tmp
     report.write(mixed, tmp_path, "ko")
     page = (tmp_path / "report.ko.md").read_text()
     assert "*가로축: optimizer step, 세로축: 학습 loss." in page
-    monkeypatch.setattr(figures, "find_korean_font", lambda: "")
-    without = figures.draw_figures(mixed, "ko")
-    assert without == figures.draw_figures(mixed), "no font: English axes, and no boxes"
+    monkeypatch.setattr(figures.drawing, "find_korean_font", lambda: "")
+    document = DocumentView(suite=mixed)
+    without = figures.draw_figures(document, "ko")
+    english = figures.draw_figures(document)
+    assert without.figures == english.figures, "no font: English axes, and no boxes"
+    assert (without.lacks_font, english.lacks_font) == (True, False)
+    report.write(mixed, tmp_path, "ko")
+    assert "apt install fonts-nanum" in (tmp_path / "report.ko.md").read_text()
