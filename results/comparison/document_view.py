@@ -100,6 +100,11 @@ class Ranking(SuiteViewPart):
     places: tuple[RankedRuns, ...]
 
 
+def is_best_alone(ranking: Ranking) -> bool:
+    """Whether every other place is distinguishably worse than the first."""
+    return all(entry.verdict == "worse" for entry in ranking.places[1:])
+
+
 class JudgedCriterion(SuiteViewPart):
     """A success criterion, judged."""
 

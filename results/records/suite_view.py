@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from results.records.schema import Identity, RunRecord
 
-REPORT_FORMS: Final = ("html", "tex")
+REPORT_FORMS: Final = ("html", "tex", "notion", "csv", "parquet")
 """Forms of a report beside Markdown."""
 
 

@@ -13,11 +13,12 @@ from typing import Final
 
 from results.comparison.document_view import DocumentView
 from results.records.suite_view import SuiteView
-from results.report import answers, captions
+from results.report import answers, captions, table_files
 from results.report.documents import kinds
 from results.report.documents.kinds import render_tables as render_summary
 from results.report.html import render_html
 from results.report.latex import render_latex
+from results.report.notion import render_notion
 from results.text.translations import translate
 
 __all__ = ["append_step_summary", "render", "render_summary", "write"]
@@ -72,10 +73,24 @@ def write(
     _write_atomic(report, text.encode())
     written = [report]
     for form in forms:
-        page = render_html(text, out, lang) if form == "html" else render_latex(text)
-        written.append(report.with_suffix(f".{form}"))
-        _write_atomic(written[-1], page.encode())
+        written += _write_form(text, report, form, lang)
     return [*written, *paths]
+
+
+def _write_form(text: str, report: Path, form: str, lang: str) -> list[Path]:
+    """Write the report `text` in one of `REPORT_FORMS` beside its Markdown."""
+    if form in ("csv", "parquet"):
+        tables = report.parent / ("tables" if lang == "en" else f"tables.{lang}")
+        return table_files.write_tables(text, tables, form)
+    if form == "notion":
+        path = report.with_suffix(".notion.zip")
+        data = render_notion(text, report.parent, report.name)
+    else:
+        path = report.with_suffix(f".{form}")
+        page = render_html(text, report.parent, lang) if form == "html" else render_latex(text)
+        data = page.encode()
+    _write_atomic(path, data)
+    return [path]
 
 
 def append_step_summary(text: str, path: Path) -> bool:

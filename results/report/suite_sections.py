@@ -9,7 +9,7 @@ import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from results.comparison.document_view import DocumentView
+from results.comparison.document_view import DocumentView, is_best_alone
 from results.records import cost_forecasts
 from results.records.schema import RunRecord
 from results.records.suite_view import SuiteView
@@ -217,11 +217,21 @@ def render_evaluation(page: ReportInput) -> Iterator[str]:
         yield f"## {translate('report.evaluation', lang)}"
     for split in names:
         yield f"### {code(split)}"
-        yield render_markdown(metrics.metrics(records, split, lang))
+        yield render_markdown(metrics.metrics(records, split, lang, _best_cells(page, split)))
         ablation_table = metrics.ablations(records, split, lang)
         if ablation_table is not None:
             yield f"#### {translate('report.ablation', lang).format(code(split))}"
             yield render_markdown(ablation_table)
+
+
+def _best_cells(page: ReportInput, split: str) -> metrics.BestCells:
+    """The first of the split's ranking, if every other is worse."""
+    return frozenset(
+        (run, ranking.metric)
+        for ranking in page.document.rankings
+        if ranking.split == split and is_best_alone(ranking)
+        for run in ranking.places[0].runs
+    )
 
 
 def render_stages(page: ReportInput) -> Iterator[str]:

@@ -21,14 +21,21 @@ from results.text import formats
 from results.text.table import Table, TableCell, TableColumn
 from results.text.translations import cause, translate
 
+BestCells = frozenset[tuple[str, str]]
+"""Run ids and metrics that are better than all others of a split."""
+
 
 def splits(records: Sequence[RunRecord]) -> list[str]:
     """Every split that was evaluated, in order; `train` is no evaluation."""
     return list(dict.fromkeys(m.split for r in records for m in r.metrics if m.split != "train"))
 
 
-def metrics(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table:
+def metrics(
+    records: Sequence[RunRecord], split: str, lang: str = "en", best: BestCells = frozenset()
+) -> Table:
     """One row a run, one column a metric of the full model: `0.412 [0.389, 0.436]`.
+
+    `best`: what is bold, as it is better than every other row.
 
     Runs that have no metric of this split are shown when they should have: when they failed.
     """
@@ -54,7 +61,10 @@ def metrics(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table
         )
         n = TableCell(" / ".join(counts), "value") if counts else _missing_cell(record, lang)
         cells = (
-            _metric_cell(metrics_of_run.get(name), record, lang, name == headline) for name in names
+            _metric_cell(
+                metrics_of_run.get(name), record, lang, (record.identity.run_id, name) in best
+            )
+            for name in names
         )
         return (*run_cells.name_cells(record, fields, lang), n, *cells)
 
@@ -68,6 +78,8 @@ def metrics(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table
         if m.low is not None and m.method
     )
     remarks = [*run_cells.interval_remarks(methods, lang)]
+    if any((r.identity.run_id, name) in best for r in runs for name in names):
+        remarks.append(TableCell(translate("remark.best", lang), "value"))
     if headline in names:
         remarks.append(TableCell(translate("remark.headline", lang), "value"))
     if hidden:
@@ -105,12 +117,12 @@ def _names(records: Sequence[RunRecord], split: str) -> list[str]:
 
 
 def _metric_cell(
-    metric: MetricRecord | None, record: RunRecord, lang: str, headline: bool = False
+    metric: MetricRecord | None, record: RunRecord, lang: str, strong: bool = False
 ) -> TableCell:
     if metric is None:
         return _missing_cell(record, lang)
     text = formats.interval(metric.value, metric.low, metric.high)
-    return TableCell(text, "strong" if headline else "value")
+    return TableCell(text, "strong" if strong else "value")
 
 
 def _missing_cell(record: RunRecord, lang: str) -> TableCell:

@@ -13,6 +13,7 @@ from results.comparison.document_view import (
     Ranking,
     RunChange,
     ValueChange,
+    is_best_alone,
     short_suite_name,
 )
 from results.records import cost_forecasts, metric_names, published_runs
@@ -57,18 +58,25 @@ def render_summary(page: ReportInput) -> Iterator[str]:
 
 
 def ranking_table(page: ReportInput, ranking: Ranking) -> Table:
-    """A row a entry: run, value with its interval, n, verdict against the first."""
+    """A row a entry: run, value with its interval, n, verdict against the first.
+
+    Bold: the first, if all others are worse.
+    """
     lang = page.lang
     names = ("rank", "run", "n", "against best")
     rank, run, n, verdict = (
         TableColumn(translate(f"document.{name}", lang), name in ("rank", "n")) for name in names
     )
     columns = (rank, run, TableColumn(escape(ranking.metric), right=True), n, verdict)
+    alone = is_best_alone(ranking)
     rows = tuple(
         (
             TableCell(str(number), "value"),
             TableCell(_name_place(page, entry), "value"),
-            TableCell(formats.interval(entry.value, entry.low, entry.high), "value"),
+            TableCell(
+                formats.interval(entry.value, entry.low, entry.high),
+                "strong" if alone and number == 1 else "value",
+            ),
             TableCell(formats.count(entry.n), "value"),
             TableCell(translate(f"document.rank {entry.verdict}", lang), "value"),
         )
@@ -103,7 +111,7 @@ def list_best(page: ReportInput) -> Iterator[str]:
         if alike:
             names = [title_of_runs(page.view, entry.runs, lang) for entry in alike]
             line += translate("document.not distinguishable from", lang).format(_join(names))
-        elif all(entry.verdict == "worse" for entry in others):
+        elif is_best_alone(ranking):
             line += translate("document.better than all", lang)
         else:
             line += translate("document.order alone", lang)

@@ -168,15 +168,15 @@ def build_cost_points(
         if (m.split, m.name) == (ranking.split, ranking.metric)
     ]
     higher = next(iter(directions), True)
-    groups = [group_runs(view, place.runs)[0] for place in ranking.places]
+    groups = [group_runs(view, entry.runs)[0] for entry in ranking.places]
     names = name_groups(groups, text)
-    for number, (place, name) in enumerate(zip(ranking.places, names, strict=True), 1):
-        members = [records[run] for run in place.runs if run in records]
+    for number, (entry, name) in enumerate(zip(ranking.places, names, strict=True), 1):
+        members = [records[run] for run in entry.runs if run in records]
         seconds = _mean([_wall_seconds(r) for r in members])
         memory = _mean([_peak_memory(r) for r in members])
         if seconds is not None and memory is not None:
             points.append(
-                CostPoint(number, name, seconds, memory, place.value, place.low, place.high)
+                CostPoint(number, name, seconds, memory, entry.value, entry.low, entry.high)
             )
     return mark_efficient(points, higher=higher), higher
 

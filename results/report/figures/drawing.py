@@ -104,7 +104,7 @@ def find_korean_font() -> str:
     return next((name for name in KOREAN_FONTS if name in names), "")
 
 
-def make_style(font: str) -> Mapping[Any, Any]:
+def make_style(font: str) -> dict[Any, Any]:
     """Settings of matplotlib. `font`: of `find_korean_font`."""
     return {**STYLE, "font.family": ["DejaVu Sans", *([font] if font else [])]}
 

@@ -76,7 +76,7 @@ def list_panels(document: DocumentView) -> list[list[ForestPanel]]:
 def _groups_of_split(view: SuiteView, split: str, ranking: Ranking | None) -> list[FigureGroup]:
     """Those of the ranking in its order, else all that have the split."""
     if ranking is not None:
-        return [group_runs(view, place.runs)[0] for place in ranking.places]
+        return [group_runs(view, entry.runs)[0] for entry in ranking.places]
     runs = [r.identity.run_id for r in view.records if any(m.split == split for m in r.metrics)]
     return group_runs(view, runs)[:MAX_ROWS]
 
@@ -84,7 +84,7 @@ def _groups_of_split(view: SuiteView, split: str, ranking: Ranking | None) -> li
 def _verdicts(ranking: Ranking | None, metric: str) -> dict[str, str]:
     if ranking is None or ranking.metric != metric:
         return {}
-    return {place.runs[0]: place.verdict for place in ranking.places}
+    return {entry.runs[0]: entry.verdict for entry in ranking.places}
 
 
 def _select_metrics(groups: Sequence[FigureGroup], split: str) -> list[str]:

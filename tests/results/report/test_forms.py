@@ -1,12 +1,15 @@
 """The report as one HTML file, as LaTeX, and as a step summary; hostile text stays text."""
 
+import io
 import re
+import zipfile
 
 import pytest
 
 from results import report
 from results.report.html import render_html
 from results.report.latex import escape_latex, render_latex
+from results.report.notion import render_notion
 
 HOSTILE = r"""# Report <script>alert(1)</script>
 
@@ -93,3 +96,25 @@ def test_a_step_summary_is_appended_and_cut_with_a_word(tmp_path):
     data = path.read_bytes()
     assert len(data) <= report.SUMMARY_BYTES
     assert data.decode().rstrip().endswith("`workbench report` prints the whole.")
+
+
+def test_a_notion_archive_holds_the_page_and_its_pictures(folder):
+    (folder / "figures" / "loss.png").write_bytes(b"png")
+    page = f"{HOSTILE}\n<details>\n<summary>Settings</summary>\n\nfolded\n\n</details>\n"
+    data = render_notion(page, folder, "report.md")
+    assert data == render_notion(page, folder, "report.md"), "same report, same bytes"
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert archive.namelist() == ["report.md", "figures/loss.png"]
+        text = archive.read("report.md").decode()
+    assert "![loss](figures/loss.png)" in text
+    assert "## Settings" in text
+    assert "details" not in text
+    assert b"secret" not in data, "a file outside of the folder was packed"
+
+
+def test_the_notion_form_lies_beside_the_report(mixed, tmp_path):
+    pytest.importorskip("matplotlib")
+    written = report.write(mixed, tmp_path, "ko", forms=("notion",))
+    assert written[1].name == "report.ko.notion.zip"
+    with zipfile.ZipFile(written[1]) as archive:
+        assert "figures/loss.png" in archive.namelist()

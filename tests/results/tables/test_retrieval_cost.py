@@ -91,13 +91,11 @@ def test_the_headline_leads_and_many_cutoffs_are_thinned(make, split, headline):
     titles = [c.title for c in table.columns][2:]
     kept = [n for n in EVERY if int(n.split("@")[1]) in (1, 5, 10, 100)] + ["mrr@10"]
     assert sorted(titles) == sorted(kept)
-    strong = [c.title for c, cell in zip(table.columns, table.rows[0], strict=True)
-              if cell.kind == "strong"]  # fmt: skip
-    assert strong == ([headline] if headline else [])
+    assert not any(cell.kind == "strong" for cell in table.rows[0]), "nothing to be better than"
     assert titles[0] == (headline or "recall@1")
     said = " ".join(remark.text for remark in table.remarks)
     assert "20, 50, 500" in said
-    assert ("Bold" in said) == bool(headline)
+    assert ("The first metric" in said) == bool(headline)
 
 
 def test_few_cutoffs_are_all_shown(make):

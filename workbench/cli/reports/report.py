@@ -65,7 +65,10 @@ Brief = Annotated[
 ]
 Forms = Annotated[
     list[str] | None,
-    typer.Option("--form", help="With --out, beside the Markdown: html (one file) or tex."),
+    typer.Option(
+        "--form",
+        help="With --out, beside the Markdown: html (one file), tex, notion (ZIP), csv or parquet.",
+    ),
 ]
 StepSummary = Annotated[
     bool, typer.Option("--github", help="Append it to the file of GITHUB_STEP_SUMMARY.")

@@ -258,3 +258,16 @@ def test_folds_of_an_ensemble_are_one_experiment(make):
     joined = make.record("03", identity={"task": "ensemble"})
     assert main_runs([*folds, joined]) == [joined]
     assert main_runs(folds) == folds
+
+
+def test_the_first_is_bold_only_if_all_others_are_worse(document):
+    (ranking, *_) = document.rankings
+    for verdict, kind in (("worse", "strong"), ("not distinguishable", "value")):
+        places = (ranking.places[0], *(p.model_copy(update={"verdict": verdict})
+                                       for p in ranking.places[1:]))  # fmt: skip
+        tested = ranking.model_copy(update={"places": places})
+        page = report.render(document.model_copy(update={"rankings": (tested,)}))
+        best = ranking.places[0]
+        value = f"{best.value:.3f} [{best.low:.3f}, {best.high:.3f}]"
+        assert (f"| **{value}** |" in page) == (kind == "strong")
+        assert "**Bold**: better than every other run" in page or kind == "value"
