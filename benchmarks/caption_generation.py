@@ -131,7 +131,7 @@ def train(options: argparse.Namespace, root: Path, quantize: str, settings: dict
     run_dir.mkdir(parents=True)
     with closing_emitter() as emit:
         spec = make_spec(options, quantize, run_id=run_dir.name, settings=settings)
-        tasks.run(spec, emit, run_dir)
+        tasks.CaptioningTask(spec, emit, run_dir).run()
     losses = [m.loss for m in emit.sent if m.kind == "step"]
     print(f"{options.model}, {quantize}: trained to a loss of {losses[-1]:.3f}", flush=True)
 

@@ -125,12 +125,16 @@ def vqa_step(device: torch.device, *, layers: int = 0, blocks: int = 0, **settin
     answerer = Answerer(model, form)
     vision: Any = ImageInputs(_Sighted(), context.precision)  # type: ignore[arg-type]  # of no pictures
     nothing: Any = None  # no words, and nothing is answered
-    ready = PreparedAnswerer(answerer, nothing, vision, nothing, 1, "", {}, {}, 0)
+    ready = PreparedAnswerer(
+        model=answerer, template=nothing, vision=vision, pipeline=nothing, batch=1, revision="",
+        facts={},
+    )  # fmt: skip
     none, empty = [("", "", "", "")] * ROWS, [""] * ROWS
     names = [str(row) for row in range(ROWS)]
     nobody = Questions(names, empty, NOWHERE, empty, none, np.zeros(ROWS, np.int64), empty)
     data = VqaData("", nobody, nobody.select([]), {}, "")
-    job = training.create_training_job(context, data, ready, _Unwatched())  # type: ignore[arg-type]
+    setup = training.set_up_training(context, data, ready)
+    job = training.create_training_job(setup, data, ready, _Unwatched())  # type: ignore[arg-type]
     layout = QwenInputLayout(model.model, None if params.feature_cache else tower)
     return Step(job, [vqa_batch(params, width, layout)] * params.gradient_accumulation_steps)
 
@@ -204,14 +208,16 @@ def captioning_step(device: torch.device, *, layers: int = 0, **settings: Any) -
     model, _ = model_from_config.build_captioner(sizes, tower, params, tuning, most)
     put(model, device)
     features = Frames([np.zeros((ROWS, 1, 1), np.float16)], np.zeros((ROWS, 1, 2), np.int64))
-    ready = PreparedCaptioner(model, most.template, tower, features, "", {}, {})
+    ready = PreparedCaptioner(
+        model=model, template=most.template, tower=tower, items=features, revision="", facts={}
+    )
     captions = Captions([""] * ROWS, [[""]] * ROWS, [""] * ROWS, "en", NOWHERE, False)
     data = CaptioningData(
         "", Split("s", captions, np.arange(ROWS)), None, [], features, [], "", ROWS
     )
     nobody: Any = None  # nothing is evaluated
-    (setup,) = captioning_training.set_up_stages(context, data, ready, nobody)
-    job = captioning_training.create_training_job(data, ready, setup)
+    (stage,) = captioning_training.set_up_stages(context, data, ready, nobody)
+    job = stage.create()
     shape, kept = tower.shape, getattr(torch, params.feature_dtype)
     media = torch.zeros(params.batch, most.frames, shape.patches, shape.width, dtype=kept)
     ids = torch.zeros(params.batch, most.tokens, dtype=torch.long)

@@ -42,7 +42,7 @@ from engines.retrieval.context import Context
 from engines.retrieval.data.items import ArrayItems, TokenItems
 from engines.retrieval.data.pairs import ItemInputs, ItemRows, PairBatch, TrainingPairs
 from engines.retrieval.memory import model_from_config
-from engines.retrieval.prepare import PreparedModel
+from engines.retrieval.prepare import PreparedEncoder
 from engines.torchkit.memory.fake_training_step import TrainingOptions
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training import loop
@@ -78,9 +78,10 @@ def retrieval_step(
                    cache_root="", params=params.model_dump(mode="json"))  # fmt: skip
     context = Context(spec, params, precision, Emitter(), Path(tempfile.gettempdir()), entry)
     texts, images, pool = items(params.image_size, WORDS if thin > 1 else weekly.END + 1)
-    ready = PreparedModel(model, texts, images, "", {})
+    ready = PreparedEncoder(model=model, texts=texts, images=images, revision="", facts={})
     data: Any = SimpleNamespace(pairs=pool, subset=SimpleNamespace(fingerprint="random"))
-    job = tasks.create_training_job(context, data, ready)
+    setup = tasks.set_up_training(context, data, ready)
+    job = tasks.create_training_job(setup, data, ready)
     computing: Any = job.model if job.replica is None else job.replica.model
     computing.one_pass = thin == 1  # at true sizes a fake CPU stands for a GPU
     return Step(job, [pairs(params.batch, params.image_size)])

@@ -35,7 +35,7 @@ from engines.retrieval.models import factory
 from engines.retrieval.models.clip import ClipEncoder
 from engines.retrieval.models.tokenizer import TextTokenizer
 from engines.retrieval.params import Params
-from engines.retrieval.prepare import PreparedModel
+from engines.retrieval.prepare import PreparedEncoder
 from engines.torchkit.data.prefetch import to_device
 from engines.torchkit.memory import known_configs
 from engines.torchkit.runtime import device
@@ -193,10 +193,13 @@ class Bench:
         folder = self.scratch / f"run{next(self._runs)}"
         context = Context(spec, params, precision, Emitter(), folder, entry)
         model = make_model(params, self.sizes.thin, attention).to(self.device)
-        prepared = PreparedModel(model, self.texts, self.images, "random weights", {})
+        prepared = PreparedEncoder(
+            model=model, texts=self.texts, images=self.images, revision="random weights", facts={}
+        )
         data: Any = SimpleNamespace(pairs=self.pool, subset=SimpleNamespace(fingerprint="random"))
         try:
-            yield params, tasks.create_training_job(context, data, prepared)
+            setup = tasks.set_up_training(context, data, prepared)
+            yield params, tasks.create_training_job(setup, data, prepared)
         finally:
             del model, prepared
             if self.device.type == "cuda":

@@ -9,22 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from engines.captioning.params import ARCHITECTURE_PARAMS, Params
+from engines.captioning.params import ARCHITECTURE_PARAMS as ARCHITECTURE_PARAMS
+from engines.captioning.params import Params as Params
 from engines.emitter import Emitter
 from engines.process_memory import collection_paused
 from engines.protocol import PhaseName, RunSpec, Task
-
-__all__ = [
-    "ARCHITECTURE_PARAMS",
-    "FORM",
-    "NEEDS",
-    "OOM_SETTINGS",
-    "RANK_TASKS",
-    "SUMMARY",
-    "TASKS",
-    "Params",
-    "run",
-]
 
 SUMMARY: Final = "Captioning: says what a picture or a video shows"
 TASKS: Final[tuple[Task, ...]] = ("train", "evaluate", "infer", "probe")
@@ -41,6 +30,6 @@ OOM_SETTINGS: Final[Mapping[PhaseName, str]] = {
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     """Carry out the task of the spec: train and evaluate, evaluate, or only caption."""
     with collection_paused("torch"):
-        from engines.captioning import tasks
+        from engines.captioning.tasks import CaptioningTask
 
-    tasks.run(spec, emit, run_dir)
+    CaptioningTask(spec, emit, run_dir).run()

@@ -202,6 +202,11 @@ class Params(
         """The parts of `trainable` that the model has."""
         return tuple(part for part in self.trainable if part != "lora" or self.lora_rank)
 
+    @property
+    def parts_of_stages(self) -> set[str]:
+        """The parts that any stage trains."""
+        return {part for stage in self.stage_params() for part in stage.trained_parts}
+
     def stage_params(self) -> tuple[Self, ...]:
         """The settings of each stage in order; of a training without stages its own."""
         if not self.stages:

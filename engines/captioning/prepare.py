@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from torch import Tensor
 
@@ -26,13 +26,14 @@ from engines.emitter import EngineError
 from engines.torchkit.modeling import gguf_weights, lora, quantize
 from engines.torchkit.runtime import device
 from engines.torchkit.training import nano_models, trained_model
+from engines.torchkit.training.engine_task import PreparedModel
 
 CALIBRATION_MEDIA: Final = 64
 """Number of media whose features set the scales of the projector (`Captioner.calibrate`)."""
 
 
-@dataclass(frozen=True)
-class PreparedCaptioner:
+@dataclass(frozen=True, kw_only=True)
+class PreparedCaptioner(PreparedModel):
     """A model with its inputs, ready to train or to evaluate."""
 
     model: Captioner
@@ -40,12 +41,6 @@ class PreparedCaptioner:
     tower: VisionTower
     items: Frames
     """Features from the cache, or pixels that `tower` encodes in every step."""
-    revision: str
-    facts: dict[str, str]
-    state: dict[str, Any]
-    """What a later run needs to build the same model; stored with the weights."""
-    base: Path | None = None
-    """Folder of a language model that was trained from scratch; None: a pretrained one."""
 
     def encode_features(self, media: Tensor) -> Tensor:
         """Features [B, F, N, D] of a batch of media; pixels are encoded by the tower first."""
@@ -99,8 +94,8 @@ def prepare(context: Context, data: CaptioningData, tower: VisionTower) -> Prepa
     }
     state = {"base": base_name(folder, context) if scratch else "", "base_weights": fingerprints}
     return PreparedCaptioner(
-        captioner, template, tower, items, describe_revision(context, folder), facts, state,
-        folder if scratch else None,
+        model=captioner, template=template, tower=tower, items=items, facts=facts, state=state,
+        revision=describe_revision(context, folder), base=folder if scratch else None,
     )  # fmt: skip
 
 

@@ -37,11 +37,7 @@ class CaptionValidation(early_stopping.EpochEndValidation):
         self._evaluator = evaluator
 
     def check_monitor(self) -> None:
-        """Compute what is monitored of two reference captions, to fail before training starts.
-
-        Raises:
-            EngineError: it cannot be computed here.
-        """
+        """Compute what is monitored of two reference captions."""
         monitor = self.monitor
         metrics = [name for name in monitor.metrics if name not in ALWAYS]
         if not (monitor.active and self.enabled and metrics):
@@ -72,7 +68,3 @@ class CaptionValidation(early_stopping.EpochEndValidation):
             for name, value in metrics.items()
         }
         return self._early_stopping.record(epoch, **metrics)
-
-    def restore(self) -> None:
-        """Put the best weights back into the model, where they were kept."""
-        self._early_stopping.restore_best()

@@ -12,19 +12,8 @@ from typing import Final
 from engines.emitter import Emitter
 from engines.process_memory import collection_paused
 from engines.protocol import PhaseName, RunSpec, Task
-from engines.retrieval.params import ARCHITECTURE_PARAMS, Params
-
-__all__ = [
-    "ARCHITECTURE_PARAMS",
-    "FORM",
-    "NEEDS",
-    "OOM_SETTINGS",
-    "RANK_TASKS",
-    "SUMMARY",
-    "TASKS",
-    "Params",
-    "run",
-]
+from engines.retrieval.params import ARCHITECTURE_PARAMS as ARCHITECTURE_PARAMS
+from engines.retrieval.params import Params as Params
 
 SUMMARY: Final = "Retrieval: finds the passages that answer a question about an image"
 TASKS: Final[tuple[Task, ...]] = ("train", "evaluate", "probe")
@@ -44,6 +33,6 @@ objective, since the batch holds the negatives. A search's memory does not depen
 def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
     """Train and evaluate, or evaluate, as the spec says."""
     with collection_paused("torch"):
-        from engines.retrieval import tasks
+        from engines.retrieval.tasks import RetrievalTask
 
-    tasks.run(spec, emit, run_dir)
+    RetrievalTask(spec, emit, run_dir).run()

@@ -5,9 +5,8 @@ Each part is a phase of its own, so that the time to first step can be attribute
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -33,6 +32,7 @@ from engines.retrieval.models.encoder import DualEncoder
 from engines.retrieval.models.tokenizer import TextTokenizer
 from engines.torchkit.data import subsets
 from engines.torchkit.training import trained_model
+from engines.torchkit.training.engine_task import PreparedModel
 
 
 @dataclass
@@ -50,28 +50,33 @@ class RetrievalData:
         sides = [self.pairs.queries, self.pairs.positives, *(s.queries for s in self.splits)]
         return [side.images for side in (*sides, *(c.passages for c in self.corpora))]
 
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the training subset."""
+        return self.subset.fingerprint
 
-@dataclass(frozen=True)
-class PreparedModel:
+    @property
+    def evaluated_samples(self) -> int:
+        """Queries of all splits."""
+        return sum(len(split.ids) for split in self.splits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedEncoder(PreparedModel):
     """The model and its texts and images, ready to train or to evaluate."""
 
     model: DualEncoder
     texts: ItemStore
     images: ItemStore
-    revision: str
-    facts: dict[str, str]
-    state: dict[str, Any] = field(default_factory=dict)
-    """Part of the checkpoint's state from which a later run builds the same model."""
-    base: Path | None = None
+    pretrained: Path | None = None
     """Folder of the model before training; None: it has none."""
-    tokenizer: str = ""
-    """Tokenizer that was trained for this run, as JSON; empty: the model's own."""
     pictures: str = ""
     """Digest of the contents of the training pictures."""
 
-    def files(self) -> dict[str, str]:
-        """Text files of the checkpoint, by name."""
-        return {models_tokenizer.TOKENIZER: self.tokenizer} if self.tokenizer else {}
+    @property
+    def tokenizer(self) -> str:
+        """Tokenizer that was trained for this run, as JSON; empty: the model's own."""
+        return self.files.get(models_tokenizer.TOKENIZER, "")
 
 
 def read_data(run: Context) -> RetrievalData:
@@ -138,7 +143,7 @@ def decode_images(run: Context, data: RetrievalData) -> tuple[ArrayItems, str]:
     return items, " ".join(contents)
 
 
-def prepare(run: Context, data: RetrievalData) -> PreparedModel:
+def prepare(run: Context, data: RetrievalData) -> PreparedEncoder:
     """Load the model of the spec, and prepare texts and images for it.
 
     Raises:
@@ -150,15 +155,10 @@ def prepare(run: Context, data: RetrievalData) -> PreparedModel:
     images, contents = decode_images(run, data)
     run.emit.phase("cache", "texts")
     build_model = _from_frozen_towers if run.entry.family == "frozen-towers" else _from_weights
-    ready = build_model(run, data, images)
-    if run.trained is not None:
-        trained_model.check_base_weights(run.trained, ready.state.get("base_weights", {}))
-        trained_model.load_trained_weights(ready.model, run.trained)
-    ready.facts.update(trained_model.facts(run))
-    return replace(ready, pictures=contents)
+    return replace(build_model(run, data, images), pictures=contents)
 
 
-def _from_weights(run: Context, data: RetrievalData, images: ArrayItems) -> PreparedModel:
+def _from_weights(run: Context, data: RetrievalData, images: ArrayItems) -> PreparedEncoder:
     """A model with trainable towers: from a folder, from a checkpoint, or from scratch."""
     params, entry = run.params, run.entry
     folder = model_catalog.weights_folder(entry) if entry.hub or entry.path else None
@@ -187,11 +187,12 @@ def _from_weights(run: Context, data: RetrievalData, images: ArrayItems) -> Prep
     factory.configure_model(model, entry, params, text_tokenizer)
     facts = factory.describe_model(model, params)
     facts |= {"tokenizer": text_tokenizer.description, "truncated_texts": _truncated_share(items)}
-    tokenizer_json = text_tokenizer.tokenizer.to_str() if folder is None else ""
-    state = {"base_weights": {"model": trained_model.base_digest(run, folder)}}
-    return PreparedModel(
-        model, items, images, _model_revision(entry, folder), facts, state, folder, tokenizer_json
-    )
+    trained_tokenizer = {models_tokenizer.TOKENIZER: text_tokenizer.tokenizer.to_str()}
+    return PreparedEncoder(
+        model=model, texts=items, images=images, revision=_model_revision(entry, folder),
+        facts=facts, state={"base_weights": {"model": trained_model.base_digest(run, folder)}},
+        pretrained=folder, files=trained_tokenizer if folder is None else {},
+    )  # fmt: skip
 
 
 def collect_training_texts(data: RetrievalData) -> list[str]:
@@ -202,7 +203,7 @@ def collect_training_texts(data: RetrievalData) -> list[str]:
     return list(distinct | dict.fromkeys(text for text in data.subset.corpus.texts if text))
 
 
-def _from_frozen_towers(run: Context, data: RetrievalData, images: ArrayItems) -> PreparedModel:
+def _from_frozen_towers(run: Context, data: RetrievalData, images: ArrayItems) -> PreparedEncoder:
     entry = run.entry
     model = frozen_towers.HeadEncoder(entry.architecture, run.params.temperature)
     factory.configure_model(model, entry, run.params, None)
@@ -224,7 +225,9 @@ def _from_frozen_towers(run: Context, data: RetrievalData, images: ArrayItems) -
         "truncated_texts": _truncated_share(items),
         "towers": "frozen, not among the parameters; features cached as float16",
     }
-    return PreparedModel(model, texts, pictures, "packages", facts)
+    return PreparedEncoder(
+        model=model, texts=texts, images=pictures, revision="packages", facts=facts
+    )
 
 
 def tokenise_texts(run: Context, texts: list[str], text_tokenizer: TextTokenizer) -> TokenItems:

@@ -1,20 +1,18 @@
-"""Tasks of the retrieval engine: the phases of a run from spec to metrics."""
+"""Tasks of the retrieval engine: its data, model, training job and evaluation."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from engines import protocol, trained_weights
+from engines import trained_weights
 from engines.cuda_support import bf16_problem
-from engines.emitter import Emitter, EngineError
-from engines.protocol import RunSpec
+from engines.emitter import EngineError
 from engines.retrieval.context import Context
 from engines.retrieval.data.items import ArrayItems
 from engines.retrieval.data.pairs import PairBatch, PairCollator, has_uniform_modalities
@@ -23,56 +21,120 @@ from engines.retrieval.index.encoding import CorpusEncoder, VectorStorage
 from engines.retrieval.index.joint_encoding import JointCorpusEncoder
 from engines.retrieval.loss import OBJECTIVES, Objective
 from engines.retrieval.models import compilation, export, factory, master_weights
-from engines.retrieval.models.encoder import count_parameters
 from engines.retrieval.params import ARCHITECTURE_PARAMS, Params
-from engines.retrieval.prepare import PreparedModel, RetrievalData, prepare, read_data
+from engines.retrieval.prepare import PreparedEncoder, RetrievalData, prepare, read_data
 from engines.torchkit.data.prefetch import to_device
-from engines.torchkit.runtime import device, run_setup
+from engines.torchkit.runtime import device
 from engines.torchkit.runtime.distributed import ProcessGroup
 from engines.torchkit.runtime.precision import has_bf16
-from engines.torchkit.training import cost_forecast, loop, timed_training, trained_model
 from engines.torchkit.training import export as training_export
+from engines.torchkit.training import loop
+from engines.torchkit.training.engine_task import EngineTask
+from engines.torchkit.training.timed_training import TrainingStage
 from engines.torchkit.training.training_setup import TrainingSetup
 from engines.torchkit.training.weight_averaging import Ema, WeightAverage
 
 Job = loop.TrainingJob[PairBatch]
 
 
-def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
-    """Train on the subset and evaluate, or only evaluate."""
-    params = Params.model_validate(spec.params)
-    context = trained_model.resolve_trained_model(
-        run_setup.begin_run(spec, params, emit, run_dir), ARCHITECTURE_PARAMS
-    )
-    target = context.device
-    refuse_unsupported(params, target)
-    refuse_training(context)
-    with context.process_group.rank_zero_first(emit):
-        emit.phase("build")
-        data = read_data(context)
-        device.report_memory(emit, "build", target)
-        ready = prepare(context, data)
-    ready.model.to(target)
-    device.report_memory(emit, "load", target)
-    ema = None
-    if spec.task in ("train", "probe"):
-        job = create_training_job(context, data, ready)
-        ema = job.ema
-        cost_probe = cost_forecast.create_cost_probe(spec, job, params.timing_warmup_steps, emit)
-        send_plan(context, data, ready, job)
-        if not timed_training.train(
-            context, job, cost_probe, lambda: estimate_disk(context, data, ready, job)
-        ):
+class RetrievalTask(EngineTask[Params, RetrievalData, PreparedEncoder]):
+    """A run of the retrieval engine."""
+
+    params_class = Params
+    architecture = ARCHITECTURE_PARAMS
+    last_phase = "search"
+    ema: WeightAverage | None = None
+    """EMA of the trained weights, which is exported and evaluated in their place."""
+
+    def resolve_model(self, context: Context) -> Context:
+        """As in every engine; refuses what this GPU or the model cannot do."""
+        context = super().resolve_model(context)
+        refuse_unsupported(context.params, context.device)
+        refuse_training(context)
+        return context
+
+    def read_data(self) -> RetrievalData:
+        """Training pairs, evaluation splits and corpora."""
+        return read_data(self.context)
+
+    def prepare(self) -> PreparedEncoder:
+        """The dual encoder with its texts and images."""
+        ready = prepare(self.context, self.data)
+        ready.model.to(self.context.device)
+        return ready
+
+    def create_stages(self) -> list[TrainingStage]:
+        """One stage."""
+        setup = set_up_training(self.context, self.data, self.ready)
+        return [TrainingStage(setup, lambda: create_training_job(setup, self.data, self.ready))]
+
+    def training_facts(self, params: Params, job: Job) -> dict[str, str]:
+        """Precision, negatives and corpus."""
+        batch = job.loader.order.batch
+        chance = f"in the micro-batch of {batch}; chance of r@1 is 1/{batch}"
+        if (size := self.context.process_group.size) > 1:
+            chance += f"; gathered with their gradients from {size} ranks of {params.batch} each"
+        if params.gradient_accumulation_steps > 1:
+            chance += "; accumulation does not add any"
+        master = "" if job.replica is None else ", with float32 master weights"
+        return {
+            "precision": self.context.precision.description + master,
+            "negatives": chance,
+            "duplicates": "other positives of a query are no negatives",
+            "corpus": f"{len(self.data.subset.corpus)} passages",
+            "openmp_wait": read_openmp_wait(),
+        }
+
+    def save(self, job: Job) -> None:
+        """Save and export the encoder; its EMA is evaluated."""
+        self.ema = job.ema
+        super().save(job)
+
+    def export(self) -> None:
+        """Export the encoder for its library, with the weights that are evaluated."""
+        context, ready = self.context, self.ready
+        if sentence := export.find_refusal(context.entry):
+            context.emit.notice("not-exported", sentence)
             return
-        if params.save_model:
-            state = {**ready.state, "subset_fingerprint": data.subset.fingerprint}
-            trained_model.save_trained_model(context, job, state, ready.files())
-            export_encoder(context, ready, job.ema)
-    else:
-        send_evaluation_plan(context, data, ready)
-    if data.splits:
-        evaluate(context, data, ready, ema)
-        device.report_memory(emit, "search", target)
+        with self.ema.applied() if self.ema is not None else nullcontext():
+            folder = export.make_encoder_folder(
+                ready.model, context.entry, context.params, ready.pretrained, ready.tokenizer
+            )
+            training_export.write_export(
+                context, trained_weights.ENCODER, {folder.file: folder.tensors}, folder.texts
+            )
+
+    def export_bytes(self) -> dict[str, int]:
+        """The encoder folder."""
+        weights = sum(p.numel() * p.element_size() for p in self.ready.model.parameters())
+        return {"encoder folder": 0 if export.find_refusal(self.context.entry) else weights}
+
+    def cache_bytes(self) -> dict[str, int]:
+        """Images, and features of frozen towers."""
+        side, stores = self.context.params.image_size, (self.ready.texts, self.ready.images)
+        arrays = [a for items in stores if isinstance(items, ArrayItems) for a in items.arrays]
+        features = sum(array.nbytes for array in arrays if array.dtype == "float16")
+        images = {"image cache": len(self.data.vocabularies.images) * side * side * 3}
+        return images | ({"feature cache": features} if features else {})
+
+    def evaluate(self) -> None:
+        """Evaluate all splits, with the EMA weights if there are any."""
+        context, ready, splits = self.context, self.ready, self.data.splits
+        if not splits:
+            return
+        params, emit = context.params, context.emit
+        emit.phase("eval")
+        with self.ema.applied() if self.ema is not None else nullcontext():
+            storage = VectorStorage(context.device, params.corpus_memory_gib, context.run_dir)
+            kind = JointCorpusEncoder if ready.model.joint else CorpusEncoder
+            encoder = kind(
+                ready.model, context.precision, params.eval_batch_size, emit, storage,
+                context.pipeline,
+            )  # fmt: skip
+            evaluator = RetrievalEvaluator(encoder, ready.texts, ready.images, params, emit)
+            costs = [evaluator.run(split, context.run_dir) for split in splits]
+        if context.spec.task == "evaluate":
+            emit.send(make_epoch_timing(costs))
 
 
 def refuse_unsupported(params: Params, target: torch.device) -> None:
@@ -94,8 +156,15 @@ def refuse_training(context: Context) -> None:
         )
 
 
-def create_training_job(context: Context, data: RetrievalData, ready: PreparedModel) -> Job:
+def set_up_training(context: Context, data: RetrievalData, ready: PreparedEncoder) -> TrainingSetup:
+    """Steps, batch order and identity of the training."""
+    digest = data.pairs.digest(data.subset.fingerprint, ready.pictures)
+    return TrainingSetup.from_run(context, len(data.pairs), digest)
+
+
+def create_training_job(setup: TrainingSetup, data: RetrievalData, ready: PreparedEncoder) -> Job:
     """The job of the training loop: collator, replica, DDP, compilation and EMA."""
+    context: Context = setup.run
     params, model, process_group = context.params, ready.model, context.process_group
     collator = PairCollator(
         data.pairs, ready.texts, ready.images, context.spec.seed, params.modality_dropout
@@ -116,9 +185,6 @@ def create_training_job(context: Context, data: RetrievalData, ready: PreparedMo
         wrapped = master_weights.without_autocast(wrapped, context.device.type)
     forward = make_forward(wrapped, OBJECTIVES[params.loss], process_group)
 
-    setup = TrainingSetup.from_run(
-        context, len(data.pairs), data.pairs.digest(data.subset.fingerprint, ready.pictures)
-    )
     job = setup.create_job(model, collator, forward)
     job.replica = replica
     if params.compile or params.cuda_graphs:
@@ -143,121 +209,7 @@ def make_forward(
     return forward
 
 
-def send_plan(context: Context, data: RetrievalData, ready: PreparedModel, job: Job) -> None:
-    """Send the `Plan` of a training run."""
-    params, order, process_group = context.params, job.loader.order, context.process_group
-    total, trainable = count_parameters(ready.model)
-    chance = f"in the micro-batch of {order.batch}; chance of r@1 is 1/{order.batch}"
-    if process_group.size > 1:
-        size = process_group.size
-        chance += f"; gathered with their gradients from {size} ranks of {params.batch} each"
-    facts = {
-        **ready.facts,
-        "precision": context.precision.description
-        + (", with float32 master weights" if job.replica is not None else ""),
-        **context.pipeline.facts,
-        "optimizer": f"AdamW{', fused' if params.fused else ''}",
-        "schedule": "linear warm-up, then cosine to 0",
-        "negatives": chance
-        + ("; accumulation does not add any" if params.gradient_accumulation_steps > 1 else ""),
-        "duplicates": "other positives of a query are no negatives",
-        "corpus": f"{len(data.subset.corpus)} passages",
-        "openmp_wait": read_openmp_wait(),
-    }
-    context.emit.send(
-        protocol.Plan(
-            steps=job.steps,
-            samples=len(data.pairs),
-            epochs=job.steps / order.steps_per_epoch,
-            warmup_steps=min(params.timing_warmup_steps, job.steps),
-            stop_at=job.stop_at or 0,
-            effective_batch=order.per_step,
-            micro_batch=order.batch,
-            parameters=total,
-            trainable_parameters=trainable,
-            subset_fingerprint=data.subset.fingerprint,
-            model_revision=ready.revision,
-            facts=facts,
-        )
-    )
-
-
 def read_openmp_wait() -> str:
     """Wait policy of OpenMP's threads, which changes step times by a tenth and more."""
     policy, spins = os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT")
     return policy or (f"spin {spins}" if spins else "default")
-
-
-def send_evaluation_plan(context: Context, data: RetrievalData, ready: PreparedModel) -> None:
-    """Send the `Plan` of a run that only evaluates."""
-    total, _ = count_parameters(ready.model)
-    context.emit.send(
-        protocol.Plan(
-            steps=0,
-            samples=sum(len(split.ids) for split in data.splits),
-            epochs=0,
-            effective_batch=context.params.eval_batch_size,
-            micro_batch=context.params.eval_batch_size,
-            parameters=total,
-            trainable_parameters=0,
-            subset_fingerprint=data.subset.fingerprint,
-            model_revision=ready.revision,
-            facts={
-                **ready.facts,
-                "precision": context.precision.description,
-                **context.pipeline.facts,
-            },
-        )
-    )
-
-
-def export_encoder(context: Context, ready: PreparedModel, ema: WeightAverage | None) -> None:
-    """Export the encoder for its library, with the weights that are evaluated."""
-    if not context.params.export_model:
-        return
-    if sentence := export.find_refusal(context.entry):
-        context.emit.notice("not-exported", sentence)
-        return
-    with ema.applied() if ema is not None else nullcontext():
-        folder = export.make_encoder_folder(
-            ready.model, context.entry, context.params, ready.base, ready.tokenizer
-        )
-        training_export.write_export(
-            context, trained_weights.ENCODER, {folder.file: folder.tensors}, folder.texts
-        )
-
-
-def estimate_disk(
-    context: Context, data: RetrievalData, ready: PreparedModel, job: Job
-) -> dict[str, int]:
-    """Bytes that a whole run keeps on disk, by part; caches are shared with other runs."""
-    params, side = context.params, context.params.image_size
-    arrays = [a for i in (ready.texts, ready.images) if isinstance(i, ArrayItems) for a in i.arrays]
-    on_the_way = params.checkpoint_every > 0 or params.checkpoint_minutes > 0
-    exported = params.save_model and params.export_model and not export.find_refusal(context.entry)
-    weights = sum(p.numel() * p.element_size() for p in ready.model.parameters())
-    features = sum(array.nbytes for array in arrays if array.dtype == "float16")
-    return {
-        **cost_forecast.checkpoint_bytes(job, kept=params.save_model, on_the_way=on_the_way),
-        "image cache": len(data.vocabularies.images) * side * side * 3,
-        **({"encoder folder": weights} if exported else {}),
-        **({"feature cache": features} if features else {}),
-    }
-
-
-def evaluate(
-    context: Context, data: RetrievalData, ready: PreparedModel, ema: WeightAverage | None
-) -> None:
-    """Evaluate all splits, with the EMA weights if there are any."""
-    params, emit = context.params, context.emit
-    emit.phase("eval")
-    with ema.applied() if ema is not None else nullcontext():
-        storage = VectorStorage(context.device, params.corpus_memory_gib, context.run_dir)
-        kind = JointCorpusEncoder if ready.model.joint else CorpusEncoder
-        encoder = kind(
-            ready.model, context.precision, params.eval_batch_size, emit, storage, context.pipeline
-        )
-        evaluator = RetrievalEvaluator(encoder, ready.texts, ready.images, params, emit)
-        costs = [evaluator.run(split, context.run_dir) for split in data.splits]
-    if context.spec.task == "evaluate":
-        emit.send(make_epoch_timing(costs))

@@ -12,19 +12,8 @@ from typing import Final
 from engines.emitter import Emitter
 from engines.process_memory import collection_paused
 from engines.protocol import PhaseName, RunSpec, Task
-from engines.vqa.params import ARCHITECTURE_PARAMS, Params
-
-__all__ = [
-    "ARCHITECTURE_PARAMS",
-    "FORM",
-    "NEEDS",
-    "OOM_SETTINGS",
-    "RANK_TASKS",
-    "SUMMARY",
-    "TASKS",
-    "Params",
-    "run",
-]
+from engines.vqa.params import ARCHITECTURE_PARAMS as ARCHITECTURE_PARAMS
+from engines.vqa.params import Params as Params
 
 SUMMARY: Final = "VQA: answers four-choice questions about pictures"
 TASKS: Final[tuple[Task, ...]] = ("train", "evaluate", "infer", "ensemble", "probe")
@@ -45,6 +34,6 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
         ensemble.run(spec, emit, run_dir)
         return
     with collection_paused("torch"):
-        from engines.vqa import tasks
+        from engines.vqa.tasks import VqaTask
 
-    tasks.run(spec, emit, run_dir)
+    VqaTask(spec, emit, run_dir).run()

@@ -20,6 +20,7 @@ from engines.torchkit.data.prefetch import InputPipeline
 from engines.torchkit.modeling import lora, pretrained, quantize
 from engines.torchkit.runtime import device
 from engines.torchkit.training import nano_models, trained_model
+from engines.torchkit.training.engine_task import PreparedModel
 from engines.vqa.context import Context
 from engines.vqa.data import batches, feature_cache, questions
 from engines.vqa.data.batches import Rows
@@ -36,8 +37,8 @@ from engines.vqa.nano import model
 from engines.vqa.params import Params
 
 
-@dataclass(frozen=True)
-class PreparedAnswerer:
+@dataclass(frozen=True, kw_only=True)
+class PreparedAnswerer(PreparedModel):
     """A model with its chat template and image inputs, ready to train or to answer."""
 
     model: Answerer
@@ -46,14 +47,13 @@ class PreparedAnswerer:
     pipeline: InputPipeline
     batch: int
     """Questions answered at once."""
-    revision: str
-    facts: dict[str, str]
-    state: dict[str, Any]
-    """What a later run needs to build the same model; stored with the weights."""
-    parameters: int
-    """Parameters of the full model, a detached vision tower included."""
-    base: Path | None = None
-    """Folder of a base that was trained from scratch; None: a pretrained model."""
+    tower_parameters: int = 0
+    """Parameters of a vision tower that was released when its features were cached."""
+
+    @property
+    def parameters(self) -> int:
+        """Number of all parameters, those of a released vision tower among them."""
+        return super().parameters + self.tower_parameters
 
     def batches(
         self,
@@ -128,9 +128,10 @@ def prepare(context: Context, data: VqaData) -> PreparedAnswerer:
         model_catalog.cached_revision(context.entry) if context.entry.hub else str(folder.name)
     )
     return PreparedAnswerer(
-        model, template, vision, context.pipeline, params.eval_batch_size, revision, facts,
-        base_state(context, folder, scratch=scratch),
-        quantize.logical_parameters(model) + tower_parameters, folder if scratch else None,
+        model=model, template=template, vision=vision, pipeline=context.pipeline,
+        batch=params.eval_batch_size, revision=revision, facts=facts,
+        state=base_state(context, folder, scratch=scratch), tower_parameters=tower_parameters,
+        base=folder if scratch else None,
     )  # fmt: skip
 
 

@@ -21,21 +21,26 @@ from engines.vqa.validation import QuestionValidation
 Job = loop.TrainingJob[VqaBatch]
 
 
-def create_training_job(
-    context: Context, data: VqaData, ready: PreparedAnswerer, validation: QuestionValidation
-) -> Job:
-    """The training of the run as the loop takes it."""
-    params, model, process_group = context.params, ready.model, context.process_group
+def set_up_training(context: Context, data: VqaData, ready: PreparedAnswerer) -> TrainingSetup:
+    """Steps, batch order and identity of the training."""
     pictures = ready.vision.pictures.contents(data.train.root, data.train.paths)
     parts = (*data.train.ids, pictures)
     samples = fingerprint_samples(data.fingerprint + data.paraphrases_fact, parts)
-    course = TrainingSetup.from_run(context, len(data.train), samples)
-    gatherer = QuestionCollator(
+    return TrainingSetup.from_run(context, len(data.train), samples)
+
+
+def create_training_job(
+    setup: TrainingSetup, data: VqaData, ready: PreparedAnswerer, validation: QuestionValidation
+) -> Job:
+    """The training of the run as the loop takes it."""
+    context: Context = setup.run
+    params, model, process_group = context.params, ready.model, context.process_group
+    collator = QuestionCollator(
         ready.vision, data.train, context.spec.seed, shuffle=params.shuffle_choices
     )
 
     def example() -> Any:
-        some = gatherer.to_device(gatherer(np.zeros(1, np.int64), 0), context.device)
+        some = collator.to_device(collator(np.zeros(1, np.int64), 0), context.device)
         with context.precision.autocast():
             return model(some.inputs(), some.labels)
 
@@ -50,14 +55,13 @@ def create_training_job(
         return loop.LossOutput(nats.sum() / tokens.sum(), metrics, len(batch))
 
     def transfer(batch: VqaBatch) -> VqaBatch:
-        return gatherer.to_device(batch, context.device)
+        return collator.to_device(batch, context.device)
 
-    job = course.create_job(model, gatherer, forward, transfer)
+    job = setup.create_job(model, collator, forward, transfer)
     if params.compile:
         job.prepare = compilation.compile_on_first_batch(job)
     job.ema = Ema(model, params.ema) if params.ema and not params.swa else None
-    first_averaged = math.floor(params.swa_start * course.steps) + 1
+    first_averaged = math.floor(params.swa_start * setup.steps) + 1
     job.swa = Swa(model, first_averaged) if params.swa else None
-    job.after_epoch = validation.after_epoch if validation.enabled else None
     validation.averages = job.averages
     return job

@@ -30,7 +30,7 @@ class QuestionValidation(early_stopping.EpochEndValidation):
         self.averages: dict[str, WeightAverage] = {}
         """Averages of the weights by name; the last one that has started answers."""
 
-    def restore_answering_weights(self) -> None:
+    def restore(self) -> None:
         """Copy the weights that answer into the model: the best ones, else their average."""
         if (
             not self._early_stopping.restore_best()

@@ -56,6 +56,11 @@ class CaptioningData:
     listed: int
     """Media of the run's own subset, those that cannot be read among them."""
 
+    @property
+    def evaluated_samples(self) -> int:
+        """Media of all splits."""
+        return sum(map(len, self.splits))
+
 
 def read_data(context: Context, size: int) -> CaptioningData:
     """Build (or open) the subsets and decode their media, `size` pixels a side.

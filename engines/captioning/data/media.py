@@ -14,9 +14,10 @@ from torch import Tensor
 
 from engines.captioning.models.captioner import IGNORED
 from engines.captioning.models.vision import VisionTower
-from engines.torchkit.data.data_loader import rank_share, split_rows
+from engines.torchkit.data.collator import Collator
+from engines.torchkit.data.data_loader import split_rows
 from engines.torchkit.data.epoch_sampling import sample_per_epoch
-from engines.torchkit.data.prefetch import InputPipeline, pin_memory, to_arrays
+from engines.torchkit.data.prefetch import InputPipeline, to_arrays
 from engines.torchkit.modeling.feature_cache import FeatureStore, content_key
 
 Rows = npt.NDArray[np.int64]
@@ -152,11 +153,8 @@ class TokenizedCaptions:
         )
 
 
-class CaptionCollator:
-    """Collates training batches; the loader calls it from several threads.
-
-    Row i of the training set is medium `media[i]`.
-    """
+class CaptionCollator(Collator[CaptionBatch]):
+    """Collator of media and captions; row i of the training set is medium `media[i]`."""
 
     def __init__(
         self, items: MediaItems, media: Rows, captions: TokenizedCaptions, seed: int
@@ -165,21 +163,12 @@ class CaptionCollator:
         self._media = media
         self._captions = captions
         self._seed = seed
-        self.pin = False
-        self.rank_and_size = (0, 1)
-        """(rank, number of ranks)."""
 
-    def __call__(self, rows: Rows, epoch: int) -> CaptionBatch:
-        """The share of this rank of the media `rows`, each with a caption drawn by epoch.
-
-        A rank with an empty share gets one medium, so that all ranks compute.
-        """
-        drawn = sample_per_epoch(self._captions.offsets, rows, self._seed, epoch)
-        first, last = rank_share(len(rows), *self.rank_and_size)
-        local = slice(first, last) if last > first else slice(0, 1)
-        ids, labels = pad_captions([self._captions.tokens[index] for index in drawn[local]])
-        batch = CaptionBatch(self._items.gather(self._media[rows[local]]), ids, labels, len(rows))
-        return pin_memory(batch) if self.pin else batch
+    def collate(self, rows: Rows, epoch: int, share: slice) -> CaptionBatch:
+        """The media of the share, each with a caption drawn by epoch."""
+        drawn = sample_per_epoch(self._captions.offsets, rows[share], self._seed, epoch)
+        ids, labels = pad_captions([self._captions.tokens[index] for index in drawn])
+        return CaptionBatch(self._items.gather(self._media[rows[share]]), ids, labels, len(rows))
 
 
 def pad_captions(tokens: Sequence[npt.NDArray[np.int64]]) -> tuple[Tensor, Tensor]:

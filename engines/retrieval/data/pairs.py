@@ -16,9 +16,8 @@ from torch.nn import functional
 
 from engines.retrieval.data.items import ItemStore, Rows, TokenItems
 from engines.torchkit.checkpointing.training_identity import fingerprint_samples
-from engines.torchkit.data.data_loader import rank_share
+from engines.torchkit.data.collator import Collator
 from engines.torchkit.data.epoch_sampling import sample_per_epoch, splitmix64
-from engines.torchkit.data.prefetch import pin_memory
 
 NONE = -1
 """Row of a missing modality."""
@@ -34,7 +33,7 @@ class ItemRows:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def select(self, rows: Rows) -> ItemRows:
+    def select(self, rows: Rows | slice) -> ItemRows:
         """The items of these rows."""
         return ItemRows(self.texts[rows], self.images[rows])
 
@@ -100,8 +99,8 @@ class PairBatch:
         return len(self.positive)
 
 
-class PairCollator:
-    """Collator of training pairs; called from several threads at once."""
+class PairCollator(Collator[PairBatch]):
+    """Collator of training pairs."""
 
     def __init__(
         self,
@@ -116,9 +115,6 @@ class PairCollator:
         self._images = images
         self._seed = seed
         self._dropout = modality_dropout
-        self.pin = False
-        self.rank_and_size = (0, 1)
-        """Rank of the process and number of ranks."""
 
     def pad_texts(self, multiple: int) -> None:
         """Round text lengths up to a multiple, unless the store pads to one length."""
@@ -134,21 +130,18 @@ class PairCollator:
         queries, passages = (self._texts.width(texts[texts != NONE]) for texts in both)
         return queries, passages
 
-    def __call__(self, rows: Rows, epoch: int) -> PairBatch:
-        """The pairs of these records in this epoch."""
+    def collate(self, rows: Rows, epoch: int, share: slice) -> PairBatch:
+        """The pairs of these records in this epoch; `positive` is of all ranks."""
         pairs = self._pairs
         drawn = sample_per_epoch(pairs.offsets, rows, self._seed, epoch)
         queries = pairs.queries.select(rows)
         if self._dropout:
             queries = drop_modality(queries, rows, self._seed, epoch, self._dropout)
-        first, last = rank_share(len(rows), *self.rank_and_size)
-        share = np.arange(first, last) if last > first else np.zeros(1, np.int64)
-        batch = PairBatch(
+        return PairBatch(
             gather_inputs(queries.select(share), self._texts, self._images),
             gather_inputs(pairs.positives.select(drawn[share]), self._texts, self._images),
             torch.from_numpy(positive_matrix(pairs, rows, drawn)),
         )
-        return pin_memory(batch) if self.pin else batch
 
 
 def drop_modality(queries: ItemRows, rows: Rows, seed: int, epoch: int, share: float) -> ItemRows:

@@ -13,15 +13,13 @@ from engines.torchkit.runtime.context import Context, Params
 from engines.torchkit.runtime.precision import Precision
 
 
-def begin_run(
-    spec: RunSpec, params: Params, emit: Emitter, run_dir: Path, *, deterministic: bool = False
-) -> Context[Params]:
+def begin_run(spec: RunSpec, params: Params, emit: Emitter, run_dir: Path) -> Context[Params]:
     """Join the process group, configure and seed torch, send `Hello`; returns the context."""
     machine = cast("param_sections.Machine", params)  # a section of every engine that trains
     process_group = distributed.join_process_group()
     target = device.choose_device(spec.devices, process_group.rank, cpu=spec.cpu)
     device.configure_torch(machine.threads, tf32=machine.tf32, ranks=process_group.size)
-    if deterministic:
+    if getattr(params, "deterministic", False):  # a setting of some engines
         device.use_deterministic_kernels()
     device.reuse_freed_memory()
     device.seed_generators(spec.seed)

@@ -240,6 +240,17 @@ class EpochEndValidation:
         patience = self.monitor.patience if self.monitor.early_stopping else None
         return EpochEnd(stops, metrics, self._early_stopping.since_best, patience)
 
+    def check_monitor(self) -> None:
+        """Check before the training that the monitored metric can be computed.
+
+        Raises:
+            EngineError: it cannot.
+        """
+
+    def restore(self) -> None:
+        """Put the best weights back into the model, where they were kept."""
+        self._early_stopping.restore_best()
+
     @abstractmethod
     def validate(self, epoch: int) -> bool:
         """Compute and record the validation metrics; returns whether training should stop."""

@@ -4,45 +4,45 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from engines import protocol, trained_weights
 from engines.torchkit.runtime import device
 from engines.torchkit.runtime.context import Context
 from engines.torchkit.training import cost_forecast, loop
-from engines.torchkit.training.cost_forecast import CostProbe
+from engines.torchkit.training.early_stopping import EpochEndValidation
 from engines.torchkit.training.stage_position import StagePosition, TrainingHistory
 from engines.torchkit.training.step_timing import StepTimer, TimingSummary, stopwatch
-
-
-def train(
-    run: Context[Any],
-    job: loop.TrainingJob[Any],
-    cost_probe: CostProbe | None,
-    disk: Callable[[], dict[str, int]],
-) -> bool:
-    """Train to the end; returns whether this process goes on: rank 0, unless a cost probe.
-
-    `disk`: bytes that a whole run keeps, by part; called by a cost probe.
-    """
-    timing, _ = _train(run, job)
-    _report_untimed(run, timing)
-    forecast = cost_probe.forecast(timing, disk()) if cost_probe is not None else None
-    return _end_training(run, forecast)
+from engines.torchkit.training.training_setup import TrainingSetup
 
 
 @dataclass(frozen=True)
 class TrainingStage:
     """One stage of a training."""
 
-    position: StagePosition
-    settings: Mapping[str, Any]
-    """What the stage sets of its own."""
-    create_job: Callable[[], loop.TrainingJob[Any]]
+    setup: TrainingSetup
+    create: Callable[[], loop.TrainingJob[Any]]
     """Freezes what the stage does not train, and returns its job."""
-    finish: Callable[[], None]
-    """Called at the end of the stage: puts the best weights back."""
+    validation: EpochEndValidation | None = None
+    """Validation at the ends of epochs; None: the engine has none."""
+    position: StagePosition = field(default_factory=StagePosition)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What the stage sets of its own."""
+
+    def create_job(self) -> loop.TrainingJob[Any]:
+        """The job of the stage at its position, with its validation."""
+        job, validation = self.create(), self.validation
+        job.position = self.position
+        if validation and validation.enabled and self.setup.run.spec.task == "train":
+            job.after_epoch = validation.after_epoch
+        return job
+
+    def facts(self, job: loop.TrainingJob[Any], count: int) -> dict[str, str]:
+        """Facts of the plan: place among `count` stages, and monitor of the validation."""
+        monitored = self.validation.monitor.facts() if self.validation and job.after_epoch else {}
+        stage = {"stage": f"{self.position.title} of {count}"} if self.position.number else {}
+        return stage | monitored
 
 
 def train_stages(
@@ -54,12 +54,14 @@ def train_stages(
     """Train the stages in order from the last checkpoint on; returns the job of the last one.
 
     None: this process does not go on (another rank, or a cost probe). A training without stages is
-    one stage at the position of number 0. `announce`: called with each job before it trains.
+    one stage at the position of number 0. `announce`: called with each job before it trains;
+    `disk`: bytes that a whole run keeps, by part, for a cost probe.
     """
     warmup, history = run.params.timing_warmup_steps, TrainingHistory()
     forecasts: list[protocol.Forecast] = []
     first_step: float | None = None
-    done = max(0, loop.find_stage(run.run_dir / trained_weights.CHECKPOINTS) - 1)
+    root = run.run_dir / trained_weights.CHECKPOINTS
+    done = max(0, loop.find_stage(root) - 1) if len(stages) > 1 else 0
     first = stages[min(done, len(stages) - 1)]
     for stage in stages[stages.index(first) :]:
         began = run.emit.now()
@@ -72,10 +74,9 @@ def train_stages(
         if probe is not None:
             forecasts.append(probe.forecast(timing, disk(job), began if forecasts else 0.0))
         else:
-            if (
-                run.process_group.is_rank_zero
-            ):  # the next stage begins with its weights on all ranks
-                stage.finish()
+            # The next stage begins with the weights of rank 0 on all ranks.
+            if stage.validation is not None and run.process_group.is_rank_zero:
+                stage.validation.restore()
             _end_stage(run, job, stage, (timing, steps), began)
             if stage is not stages[-1]:
                 loop.save_stage_start(job, stage.position.number + 1)

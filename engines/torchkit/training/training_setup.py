@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from torch import nn
 
 from engines.torchkit.checkpointing.training_identity import TrainingIdentity, model_digest
-from engines.torchkit.data.data_loader import EpochPermutation, Loader, Rows
+from engines.torchkit.data.collator import Collator
+from engines.torchkit.data.data_loader import EpochPermutation, Loader
 from engines.torchkit.data.prefetch import to_device
 from engines.torchkit.runtime.context import Context
 from engines.torchkit.training.loop import LossOutput, TrainingJob
@@ -18,19 +19,6 @@ from engines.torchkit.training.optimizers import adamw
 from engines.torchkit.training.schedules import planned_steps, warmup_cosine, warmup_steps
 
 Batch = TypeVar("Batch")
-Batch_co = TypeVar("Batch_co", covariant=True)
-
-
-class Collator(Protocol[Batch_co]):
-    """Makes a batch of rows (and so runs in the loader's threads)."""
-
-    pin: bool
-    """Whether batches are page-locked."""
-    rank_and_size: tuple[int, int]
-    """Rank of the process and number of ranks."""
-
-    def __call__(self, rows: Rows, epoch: int) -> Batch_co:
-        """The batch of these rows in this epoch."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +46,11 @@ class TrainingSetup:
             params, run.spec.seed, order.per_step, data, samples, model
         )
         return cls(run, order, steps, warmup, identity)
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the subset."""
+        return self.steps / self.order.steps_per_epoch
 
     def lr_at(self, step: int) -> float:
         """Learning rate of a step (from 0): linear warm-up, then cosine to 0."""

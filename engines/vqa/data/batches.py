@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from engines.torchkit.data.data_loader import rank_share
+from engines.torchkit.data.collator import Collator
 from engines.torchkit.data.epoch_sampling import splitmix64
-from engines.torchkit.data.prefetch import pin_memory
 from engines.vqa.data.image_inputs import ImageInputs, PictureView
 from engines.vqa.data.option_order import IDENTITY, Permutation, permute_options
 from engines.vqa.data.questions import Questions
@@ -32,8 +31,8 @@ ORDERS: Final[tuple[Permutation, ...]] = tuple(
 """All 24 orders of four options."""
 
 
-class QuestionCollator:
-    """Collates training batches; the loader calls it from several threads.
+class QuestionCollator(Collator[VqaBatch]):
+    """Collator of questions with their answers.
 
     With `shuffle` the options of a question are permuted in every epoch, by (seed, epoch, row)
     alone, so that a resumed run has equal batches.
@@ -51,14 +50,10 @@ class QuestionCollator:
         self._questions = questions
         self._seed = seed
         self._shuffle = shuffle
-        self.pin = False
-        self.rank_and_size = (0, 1)
-        """(rank, number of ranks): a rank takes its share of every micro-batch."""
 
-    def __call__(self, rows: Rows, epoch: int, scale: float = 1.0) -> VqaBatch:
-        """The share of this rank of the questions `rows`, with their answers."""
-        first, last = rank_share(len(rows), *self.rank_and_size)
-        local_rows = rows[first:last] if last > first else rows[:1]
+    def collate(self, rows: Rows, epoch: int, share: slice) -> VqaBatch:
+        """The questions of the share, each with its options in an order drawn by epoch."""
+        local_rows = rows[share]
         orders = [IDENTITY] * len(local_rows)
         if self._shuffle:
             orders = [
@@ -66,9 +61,8 @@ class QuestionCollator:
                 for chance in splitmix64(local_rows, self._seed, epoch, salt=2)
             ]
         questions, indices = self._draw_wordings(local_rows, epoch)
-        batch = collate_questions(self._vision, questions, indices, (orders, scale, True))
-        batch = replace(batch, total=len(rows))
-        return pin_memory(batch) if self.pin else batch
+        batch = collate_questions(self._vision, questions, indices, (orders, 1.0, True))
+        return replace(batch, total=len(rows))
 
     def _draw_wordings(self, rows: Rows, epoch: int) -> tuple[Questions, Rows]:
         """Questions and row indices, each question in the wording drawn by (seed, epoch, row)."""

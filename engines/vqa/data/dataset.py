@@ -31,6 +31,11 @@ class VqaData:
     paraphrases_fact: str = ""
     """The paraphrases of the training questions, for the record; empty: none."""
 
+    @property
+    def evaluated_samples(self) -> int:
+        """Questions of all splits."""
+        return sum(map(len, self.splits.values()))
+
 
 def read_data(context: Context) -> VqaData:
     """Build (or open) the subsets and split the questions.

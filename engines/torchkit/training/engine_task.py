@@ -1,0 +1,221 @@
+"""Engine task: one run of an engine that trains, from spec to metrics, in phases.
+
+The order of the phases, the plan message, training with its stages, and saving are the same in
+every engine; an engine defines its data, model, batches, loss and evaluation.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from engines import protocol
+from engines.emitter import Emitter
+from engines.protocol import RunSpec
+from engines.torchkit.modeling import quantize
+from engines.torchkit.runtime import device, run_setup
+from engines.torchkit.runtime.context import Context, Params
+from engines.torchkit.training import cost_forecast, export, loop, timed_training, trained_model
+from engines.torchkit.training.timed_training import TrainingStage
+
+
+class RunData(Protocol):
+    """Subsets of a run."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the training subset."""
+
+    @property
+    def evaluated_samples(self) -> int:
+        """Records of the subsets that are evaluated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedModel:
+    """A model that is ready to train or to evaluate; engines add its inputs."""
+
+    model: Any
+    revision: str
+    facts: dict[str, str]
+    state: dict[str, Any] = field(default_factory=dict)
+    """Part of the checkpoint's state from which a later run builds the same model."""
+    base: Path | None = None
+    """Folder of a base that was trained from scratch; it is kept beside the weights."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Text files that are kept beside the weights, by name."""
+
+    @property
+    def parameters(self) -> int:
+        """Number of all parameters, two for each byte of 4-bit weights."""
+        return quantize.logical_parameters(self.model)
+
+
+Data = TypeVar("Data", bound=RunData)
+Prepared = TypeVar("Prepared", bound=PreparedModel)
+Job = loop.TrainingJob[Any]
+
+
+class EngineTask(ABC, Generic[Params, Data, Prepared]):
+    """One run of an engine that trains."""
+
+    params_class: ClassVar[type[Any]]
+    architecture: ClassVar[Sequence[str]]
+    """Settings that a trained model fixes."""
+    last_phase: ClassVar[protocol.PhaseName]
+    """Phase of the evaluation whose memory peak is reported at the end."""
+    data: Data
+    """Set when the phase `build` has ended."""
+    ready: Prepared
+    """Set when the phase `load` has ended."""
+
+    def __init__(self, spec: RunSpec, emit: Emitter, run_dir: Path) -> None:
+        """Set the process up for the run, and resolve its model.
+
+        Raises:
+            EngineError: the settings do not fit the device or the model.
+        """
+        params: Params = self.params_class.model_validate(spec.params)
+        self.context = self.resolve_model(run_setup.begin_run(spec, params, emit, run_dir))
+
+    def resolve_model(self, context: Context[Params]) -> Context[Params]:
+        """The context with the trained model that its spec names, if any."""
+        return trained_model.resolve_trained_model(context, self.architecture)
+
+    @abstractmethod
+    def read_data(self) -> Data:
+        """Build or open the subsets."""
+
+    @abstractmethod
+    def prepare(self) -> Prepared:
+        """Load the model, on its device, and prepare its inputs."""
+
+    @abstractmethod
+    def create_stages(self) -> Sequence[TrainingStage]:
+        """The stages of the training in order; a training without stages is one."""
+
+    @abstractmethod
+    def training_facts(self, params: Params, job: Job) -> dict[str, str]:
+        """Facts of the plan about a stage with these settings, beside optimizer and schedule."""
+
+    @abstractmethod
+    def export(self) -> None:
+        """Write the saved weights in the layout of another library."""
+
+    def export_bytes(self) -> dict[str, int]:
+        """Bytes of what `export` writes, by part: the adapters."""
+        return {"adapter folder": export.adapter_bytes(self.ready.model)}
+
+    @abstractmethod
+    def cache_bytes(self) -> dict[str, int]:
+        """Bytes of the run's caches, by part; other runs share them."""
+
+    @abstractmethod
+    def evaluate(self) -> None:
+        """Evaluate the model on its splits."""
+
+    def run(self) -> None:
+        """Train and evaluate, or only evaluate."""
+        context, target = self.context, self.context.device
+        with context.process_group.rank_zero_first(context.emit):
+            context.emit.phase("build")
+            self.data = self.read_data()
+            device.report_memory(context.emit, "build", target)
+            self.ready = self.prepare()
+            self.load_trained_weights()
+        device.report_memory(context.emit, "load", target)
+        if context.spec.task not in ("train", "probe"):
+            self.send_plan()
+        elif not self.train():
+            return
+        self.evaluate()
+        if context.spec.task != "train":  # a training has left the group
+            context.process_group.destroy()
+        device.report_memory(context.emit, self.last_phase, target)
+
+    def load_trained_weights(self) -> None:
+        """Load the weights that another run trained, if the spec names one.
+
+        Raises:
+            EngineError: they do not fit the model or its base.
+        """
+        if trained := self.context.trained:
+            trained_model.check_base_weights(trained, self.ready.state.get("base_weights", {}))
+            trained_model.load_trained_weights(self.ready.model, trained)
+
+    def train(self) -> bool:
+        """Train and save the model; returns whether this process goes on to evaluate."""
+        context, stages = self.context, self.create_stages()
+        if context.spec.task == "train" and context.process_group.is_rank_zero:
+            for stage in stages:
+                if stage.validation is not None:
+                    stage.validation.check_monitor()
+        job = timed_training.train_stages(
+            context, stages, lambda job: self.send_plan(job, stages), self.estimate_disk
+        )
+        if job is None:
+            return False
+        self.save(job)
+        return True
+
+    def send_plan(self, job: Job | None = None, stages: Sequence[TrainingStage] = ()) -> None:
+        """Send the `Plan`; `job`: the training that begins, one of `stages`; None: no training."""
+        context, ready = self.context, self.ready
+        params: Any = context.params
+        facts = {
+            **ready.facts,
+            **trained_model.facts(context),
+            "precision": context.precision.description,
+            **context.pipeline.facts,
+        }
+        order, trained, batch = None, 0, params.eval_batch_size
+        if job is not None:
+            stage = next(stage for stage in stages if stage.position == job.position)
+            facts |= {
+                "optimizer": f"AdamW{', fused' if params.fused else ''}",
+                "schedule": "linear warm-up, then cosine to 0",
+                **self.training_facts(stage.setup.run.params, job),
+                **stage.facts(job, len(stages)),
+            }
+            order = job.loader.order
+            trained = sum(p.numel() for p in job.model.parameters() if p.requires_grad)
+        context.emit.send(
+            protocol.Plan(
+                steps=sum(stage.setup.steps for stage in stages),
+                samples=order.rows if order else self.data.evaluated_samples,
+                epochs=sum(stage.setup.epochs for stage in stages),
+                warmup_steps=min(params.timing_warmup_steps, job.steps) if job else 0,
+                stop_at=(job.stop_at or 0) if job and len(stages) == 1 else 0,
+                effective_batch=order.per_step if order else batch,
+                micro_batch=order.batch if order else batch,
+                parameters=ready.parameters,
+                trainable_parameters=trained,
+                subset_fingerprint=self.data.fingerprint,
+                model_revision=ready.revision,
+                facts=facts,
+            )
+        )
+
+    def save(self, job: Job) -> None:
+        """Save what was trained, and export it, as set."""
+        params: Any = self.context.params
+        ready = self.ready
+        if params.save_model:
+            state = {**ready.state, "subset_fingerprint": self.data.fingerprint}
+            trained_model.save_trained_model(self.context, job, state, ready.files, ready.base)
+            if params.export_model:
+                self.export()
+
+    def estimate_disk(self, job: Job) -> dict[str, int]:
+        """Bytes that a whole run keeps on disk, by part."""
+        params: Any = self.context.params
+        on_the_way = params.checkpoint_every > 0 or params.checkpoint_minutes > 0
+        exported = self.export_bytes() if params.save_model and params.export_model else {}
+        return {
+            **cost_forecast.checkpoint_bytes(job, kept=params.save_model, on_the_way=on_the_way),
+            **{part: size for part, size in exported.items() if size},
+            **self.cache_bytes(),
+        }
