@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from torchvision import transforms
 from transformers import CLIPModel, Trainer, TrainerCallback, TrainingArguments
 
-from engines.retrieval.models.clip import MEAN, STD
+from engines.torchkit.modeling import image_normalization
 
 logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
 
@@ -68,7 +68,7 @@ class Pairs(Dataset):
                 ),
                 transforms.CenterCrop(work.image_size),
                 transforms.ToTensor(),
-                transforms.Normalize(MEAN, STD),
+                transforms.Normalize(*image_normalization.CLIP),
             ]
         )
 

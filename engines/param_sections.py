@@ -84,6 +84,22 @@ class Data(Settings):
     )
 
 
+class LanguageModel(Settings):
+    """Quantisation and LoRA of a language model."""
+
+    quantize: Literal["nf4", "none"] = Field(
+        "nf4", description="Weights of the language model: 4-bit NF4 (bitsandbytes), or whole"
+    )
+    double_quant: bool = Field(True, description="Quantise the scales of 4-bit weights as well")
+    lora_rank: int = Field(16, ge=1, le=1024, description="Rank of LoRA")
+    lora_alpha: int = Field(32, ge=1, le=4096, description="Scale of LoRA, over its rank")
+    lora_dropout: float = Field(0.05, ge=0, lt=1, description="Dropout before LoRA")
+    lora_targets: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        description="Linear layers of the language model that get LoRA, by the ends of their names",
+    )
+
+
 class Length(Settings):
     """Length of the training, and batch size."""
 

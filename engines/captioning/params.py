@@ -19,7 +19,7 @@ ARCHITECTURE_PARAMS: Final = (
 
 
 class _CaptionModel(param_sections.Settings):
-    """Vision tower, projector and language model, and which of their weights are trained."""
+    """Vision tower, projector and language model."""
 
     vision: str = Field(
         "",
@@ -58,17 +58,12 @@ class _CaptionModel(param_sections.Settings):
         64, ge=1, le=1024, description="Width of a head of the perceiver"
     )
     projector_readout: int = Field(2, ge=1, le=8, description="Last linear layers of c_abstractor")
-    quantize: Literal["nf4", "none"] = Field(
-        "nf4", description="Weights of the language model: 4-bit NF4 (bitsandbytes), or whole"
-    )
-    double_quant: bool = Field(True, description="Quantise the scales of 4-bit weights as well")
+
+
+class _CaptionLanguageModel(param_sections.LanguageModel):
+    """Quantisation, LoRA and base texts of the language model."""
+
     lora_rank: int = Field(16, ge=0, le=1024, description="Rank of LoRA; 0: train the projector")
-    lora_alpha: int = Field(32, ge=1, le=4096, description="Scale of LoRA, over its rank")
-    lora_dropout: float = Field(0.05, ge=0, lt=1, description="Dropout before LoRA")
-    lora_targets: tuple[str, ...] = Field(
-        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-        description="Linear layers that get LoRA, by the ends of their names",
-    )
     use_dora: bool = Field(
         False, description="DoRA: LoRA with a trained magnitude of each output of a layer"
     )
@@ -183,7 +178,7 @@ class _CaptionEvaluation(param_sections.Settings):
 class Params(
     _CaptionEvaluation, param_sections.Keeping, param_sections.Machine, param_sections.Ranks,
     _Towers, _CaptionMonitoring, _Schedule, param_sections.Optimization, param_sections.Length,
-    _Media, _CaptionModel, param_sections.Data,
+    _Media, _CaptionLanguageModel, _CaptionModel, param_sections.Data,
 ):  # fmt: skip
     """Settings of one captioning run."""
 

@@ -40,20 +40,9 @@ class _Picture(param_sections.Settings):
     )
 
 
-class _Model(param_sections.Settings):
+class _LanguageModel(param_sections.LanguageModel):
     """Quantisation, LoRA, gradient checkpointing, feature cache and base."""
 
-    quantize: Literal["nf4", "none"] = Field(
-        "nf4", description="Weights of the language model: 4-bit NF4 (bitsandbytes), or whole"
-    )
-    double_quant: bool = Field(True, description="Quantise the scales of 4-bit weights as well")
-    lora_rank: int = Field(16, ge=1, le=1024, description="Rank of LoRA")
-    lora_alpha: int = Field(32, ge=1, le=4096, description="Scale of LoRA, over its rank")
-    lora_dropout: float = Field(0.05, ge=0, lt=1, description="Dropout before LoRA")
-    lora_targets: tuple[str, ...] = Field(
-        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-        description="Linear layers of the language model that get LoRA, by the ends of their names",
-    )
     gradient_checkpointing: param_sections.Checkpointing = True
     feature_cache: bool = Field(
         True,
@@ -176,8 +165,8 @@ class _Answers(param_sections.Settings):
 
 class Params(
     _Answers, param_sections.Keeping, param_sections.Machine, param_sections.Ranks, _Averages,
-    param_sections.Optimization, param_sections.Length, _Monitoring, _HeldOut, _Model, _Picture,
-    param_sections.Data,
+    param_sections.Optimization, param_sections.Length, _Monitoring, _HeldOut, _LanguageModel,
+    _Picture, param_sections.Data,
 ):  # fmt: skip
     """Settings of one VQA run."""
 

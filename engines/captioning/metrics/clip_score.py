@@ -22,17 +22,11 @@ from torch.nn import functional
 from engines import model_catalog
 from engines.captioning.metrics import CaptionScore, Numbers, mean_score
 from engines.emitter import EngineError
-from engines.torchkit.modeling import weights
-from engines.torchkit.modeling.image_normalization import read_pixel_statistics
+from engines.torchkit.modeling import image_normalization, weights
 from engines.torchkit.modeling.model_config import read_config
 
 BATCH: Final = 32
 SIGLIP: Final = frozenset({"siglip", "siglip2"})
-STATISTICS: Final = {
-    "siglip": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-}
-"""Mean and standard deviation of pixels (RGB) where a folder states none."""
 
 
 class ClipScorer:
@@ -54,10 +48,10 @@ class ClipScorer:
         """Tokens of a caption that the text tower reads."""
         self._tokenizer = _load_tokenizer(self.folder, config, self.context, siglip=self._siglip)
         self._side = int(self._model.config.vision_config.image_size)
-        default_statistics = STATISTICS["siglip" if self._siglip else "clip"]
+        default = image_normalization.SIGLIP if self._siglip else image_normalization.CLIP
         self._mean, self._std = (
             torch.tensor(channels, device=self.device).view(1, 3, 1, 1)
-            for channels in read_pixel_statistics(self.folder) or default_statistics
+            for channels in image_normalization.read_pixel_statistics(self.folder, default)
         )
         self.truncated: list[bool] = []
         """Whether each caption of the last call was longer."""

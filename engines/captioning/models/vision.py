@@ -23,8 +23,8 @@ from engines.captioning.params import Params
 from engines.emitter import EngineError
 from engines.model_catalog import ModelPart
 from engines.process_memory import collection_paused
-from engines.torchkit.modeling import weights
-from engines.torchkit.modeling.image_normalization import read_pixel_statistics
+from engines.torchkit.modeling import image_normalization, weights
+from engines.torchkit.modeling.image_normalization import PixelStatistics, read_pixel_statistics
 from engines.torchkit.modeling.model_config import ATTENTION, read_config
 from engines.torchkit.runtime.precision import Precision
 
@@ -33,13 +33,13 @@ EFFNET_STRIDE: Final = 32
 REVISION: Final = 1
 """Incremented when equal pixels give other features, so that cached ones are not used."""
 
-STATISTICS: Final[dict[str, tuple[tuple[float, ...], tuple[float, ...]]]] = {
-    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-    "siglip": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+STATISTICS: Final = {
+    "clip": image_normalization.CLIP,
+    "siglip": image_normalization.SIGLIP,
     # As TensorFlow's Lite models scale, from which these weights were converted.
-    "effnet-lite0": ((127 / 255,) * 3, (128 / 255,) * 3),
+    "effnet-lite0": PixelStatistics((127 / 255,) * 3, (128 / 255,) * 3),
 }
-"""Mean and standard deviation of the channels where a folder states none."""
+"""Pixel statistics by family, where a folder states none."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,9 @@ class VisionTower:
             raise EngineError(f"cls: a {self.shape.family} tower has no class token; set it false")
         if self.shape.family == "effnet-lite0" and params.vision_layer != -1:
             raise EngineError("vision_layer = -2: effnet-lite0 gives its last feature map only")
-        statistics = read_pixel_statistics(self.folder) if self.folder else ()
-        mean, std = statistics or STATISTICS[self.shape.family]
+        mean, std = STATISTICS[self.shape.family]
+        if self.folder is not None:
+            mean, std = read_pixel_statistics(self.folder, STATISTICS[self.shape.family])
         self._shift = torch.tensor(mean, device=precision.device) * 255
         self._gain = 1 / (torch.tensor(std, device=precision.device) * 255)
 

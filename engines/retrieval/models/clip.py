@@ -21,11 +21,13 @@ from engines.retrieval.models.towers import (
     mask_until_end,
 )
 from engines.torchkit.modeling import weights
+from engines.torchkit.modeling.image_normalization import (
+    CLIP,
+    PixelStatistics,
+    read_pixel_statistics,
+)
 from engines.torchkit.modeling.model_config import read_config
 
-MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
-STD: Final = (0.26862954, 0.26130258, 0.27577711)
-"""Pixel statistics of CLIP's training images, where a folder does not say otherwise."""
 METACLIP: Final = "metaclip_2"
 """model_type of MetaCLIP 2."""
 
@@ -115,29 +117,21 @@ class ClipVisionTower(EncoderTower):
 class ClipEncoder(DualEncoder):
     """Both towers of a CLIP with its projections; queries and passages share them."""
 
-    def __init__(
-        self,
-        clip: Any,
-        temperature: float,
-        mean: Sequence[float] = MEAN,
-        std: Sequence[float] = STD,
-    ) -> None:
+    def __init__(self, clip: Any, temperature: float, statistics: PixelStatistics = CLIP) -> None:
         super().__init__(temperature)
         self.clip = clip
         del clip.logit_scale  # ours is `log_scale`; a second one would never get a gradient
-        self.pixels = pixels = PixelNormalizer(mean, std)
+        self.pixels = pixels = PixelNormalizer(*statistics)
         self.text_tower = ClipTextTower(clip)
         self.vision_tower = ClipVisionTower(clip, pixels)
         self.text_limit = int(clip.config.text_config.max_position_embeddings)
 
 
-def from_folder(
-    folder: Path, temperature: float, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
-) -> ClipEncoder:
+def from_folder(folder: Path, temperature: float) -> ClipEncoder:
     """A CLIP from a local folder, safetensors only, in float32."""
     kind, config = _read_class_and_config(read_config(folder))
     clip = weights.load(kind, folder, config)
-    return _make_encoder(clip, temperature, mean, std)
+    return _make_encoder(clip, temperature, read_pixel_statistics(folder, CLIP))
 
 
 def from_config(config: dict[str, Any], temperature: float) -> ClipEncoder:
@@ -151,13 +145,11 @@ def _read_class_and_config(stated: dict[str, Any]) -> tuple[Any, Any]:
     return kind, kind.config_class.from_dict(stated)
 
 
-def _make_encoder(
-    clip: Any, temperature: float, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
-) -> ClipEncoder:
+def _make_encoder(clip: Any, temperature: float, statistics: PixelStatistics = CLIP) -> ClipEncoder:
     is_clip = isinstance(clip, CLIPModel)  # of MetaCLIP 2 the end token is 2
     if is_clip and clip.text_model.eos_token_id == 2:  # configs from before transformers 4.31
         clip.text_model.eos_token_id = clip.config.text_config.vocab_size - 1
-    return ClipEncoder(clip, temperature, mean, std)
+    return ClipEncoder(clip, temperature, statistics)
 
 
 def from_scratch(

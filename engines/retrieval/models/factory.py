@@ -26,7 +26,6 @@ from engines.retrieval.models.encoder import (
 from engines.retrieval.models.fusion import HEAD_WIDTH, FusionSizes, RecurrentFusion
 from engines.retrieval.models.tokenizer import TextTokenizer
 from engines.retrieval.params import Params
-from engines.torchkit.modeling.image_normalization import read_pixel_statistics
 
 EVALUATE_ONLY: Final = ("qwen-embedding",)
 """Families that are not trained here."""
@@ -94,22 +93,20 @@ def _load_model(
         from engines.retrieval.models import openclip
 
         return openclip.from_folder(folder, temperature)
-    statistics = read_pixel_statistics(folder)
     if entry.family == "qwen-embedding":
         with collection_paused("transformers.modeling_utils"):
             from engines.retrieval.models import qwen_embedding
 
-        tokenizer = text_tokenizer.tokenizer
-        return qwen_embedding.from_folder(folder, tokenizer, temperature, *statistics)
+        return qwen_embedding.from_folder(folder, text_tokenizer.tokenizer, temperature)
     if entry.family == "siglip":
         with collection_paused("transformers.modeling_utils"):
             from engines.retrieval.models import siglip
 
-        return siglip.from_folder(folder, temperature, text_tokenizer.pad, *statistics)
+        return siglip.from_folder(folder, temperature, text_tokenizer.pad)
     with collection_paused("transformers.modeling_utils"):
         from engines.retrieval.models import clip
 
-    return clip.from_folder(folder, temperature, *statistics)
+    return clip.from_folder(folder, temperature)
 
 
 def configure_model(

@@ -21,12 +21,15 @@ from engines.retrieval.data.pairs import ItemInputs
 from engines.retrieval.models.encoder import DualEncoder, l2_normalize
 from engines.retrieval.models.towers import PixelNormalizer
 from engines.torchkit.modeling import weights
+from engines.torchkit.modeling.image_normalization import (
+    SIGLIP,
+    PixelStatistics,
+    read_pixel_statistics,
+)
 from engines.torchkit.modeling.model_config import read_config
 
 INSTRUCTION: Final = "Represent the user's input."
 PAD: Final = "<|endoftext|>"
-MEAN: Final = (0.5, 0.5, 0.5)
-STD: Final = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True)
@@ -75,16 +78,11 @@ class QwenEmbedder(DualEncoder):
     """A Qwen3VLModel; items of both sides are prompts."""
 
     def __init__(
-        self,
-        model: Any,
-        tokens: PromptTokens,
-        temperature: float,
-        mean: Sequence[float] = MEAN,
-        std: Sequence[float] = STD,
+        self, model: Any, tokens: PromptTokens, temperature: float, statistics: PixelStatistics
     ) -> None:
         super().__init__(temperature)
         self.model = model
-        self.pixels = self._normalise = PixelNormalizer(mean, std)
+        self.pixels = self._normalise = PixelNormalizer(*statistics)
         self._tokens = tokens
         vision = model.config.vision_config
         self._patch, self._merge = int(vision.patch_size), int(vision.spatial_merge_size)
@@ -149,13 +147,7 @@ class QwenEmbedder(DualEncoder):
         return cut.expand(-1, -1, self._frames, -1, -1).flatten(1)
 
 
-def from_folder(
-    folder: Path,
-    tokenizer: Tokenizer,
-    temperature: float,
-    mean: Sequence[float] = MEAN,
-    std: Sequence[float] = STD,
-) -> QwenEmbedder:
+def from_folder(folder: Path, tokenizer: Tokenizer, temperature: float) -> QwenEmbedder:
     """The embedder of a local folder, safetensors only, in float32."""
     from transformers import Qwen3VLConfig, Qwen3VLModel
 
@@ -163,4 +155,4 @@ def from_folder(
     model = weights.load(Qwen3VLModel, folder, config)
     model.requires_grad_(False)
     tokens = PromptTokens.from_tokenizer(tokenizer, config)
-    return QwenEmbedder(model, tokens, temperature, mean, std)
+    return QwenEmbedder(model, tokens, temperature, read_pixel_statistics(folder, SIGLIP))

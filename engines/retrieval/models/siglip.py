@@ -20,10 +20,12 @@ from transformers import Siglip2Model, SiglipModel
 from engines.retrieval.models.encoder import DualEncoder
 from engines.retrieval.models.towers import EncoderTower, PixelNormalizer, average_states
 from engines.torchkit.modeling import weights
+from engines.torchkit.modeling.image_normalization import (
+    SIGLIP,
+    PixelStatistics,
+    read_pixel_statistics,
+)
 from engines.torchkit.modeling.model_config import read_config
-
-MEAN: Final = (0.5, 0.5, 0.5)
-STD: Final = (0.5, 0.5, 0.5)
 
 NAFLEX: Final = "siglip2"
 """model_type of checkpoints for any shape; SigLIP 2 of a fixed resolution has `siglip`."""
@@ -141,30 +143,23 @@ class SiglipEncoder(DualEncoder):
         siglip: Any,
         temperature: float,
         pad: int,
-        mean: Sequence[float] = MEAN,
-        std: Sequence[float] = STD,
+        statistics: PixelStatistics = SIGLIP,
     ) -> None:
         super().__init__(temperature)
         self.siglip = siglip
         del siglip.logit_scale, siglip.logit_bias  # ours are `log_scale` and `bias`
-        self.pixels = pixels = PixelNormalizer(mean, std)
+        self.pixels = pixels = PixelNormalizer(*statistics)
         self.text_tower = SiglipTextTower(siglip, pad)
         self.vision_tower = SiglipVisionTower(siglip, pixels)
         self.text_limit = int(siglip.config.text_config.max_position_embeddings)
 
 
-def from_folder(
-    folder: Path,
-    temperature: float,
-    pad: int,
-    mean: Sequence[float] = MEAN,
-    std: Sequence[float] = STD,
-) -> SiglipEncoder:
+def from_folder(folder: Path, temperature: float, pad: int) -> SiglipEncoder:
     """A SigLIP from a local folder, safetensors only, in float32."""
     kind, config = _read_class_and_config(read_config(folder))
     siglip = weights.load(kind, folder, config)
     first_bias = float(siglip.logit_bias.detach())
-    encoder = SiglipEncoder(siglip, temperature, pad, mean, std)
+    encoder = SiglipEncoder(siglip, temperature, pad, read_pixel_statistics(folder, SIGLIP))
     encoder.first_bias = first_bias
     return encoder
 

@@ -77,7 +77,7 @@ class PixelNormalizer(nn.Module):
     """Pixel normalisation on the device: uint8 [n, S, S, 3] -> `dtype` [n, 3, S, S]."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """`average_states` and `std` of the channels, for pixels between 0 and 1."""
+        """`mean` and `std` of the channels, for pixels between 0 and 1."""
         super().__init__()
         self.dtype = torch.float32
         self.register_buffer("shift", torch.tensor(mean, dtype=torch.float32) * 255, False)
