@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
-import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from results.atomic_files import atomic_path
 from results.listing.summary import MetricSummary, RecordSummary, summarize_record
 
 VERSION: Final = 1
@@ -176,10 +176,7 @@ def _save_cache(path: Path, cache: Path, mark: _Mark, summaries: list[RecordSumm
         "version": VERSION, "path": str(path), "mark": mark,
         "params": [json.loads(text) for text in params], "metrics": list(metrics), "rows": rows,
     }  # fmt: skip
-    draft = cache.with_name(f".{cache.name}.{os.getpid()}")
-    try:
+    with contextlib.suppress(OSError):
         cache.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft.write_text(json.dumps(table), encoding="utf-8")
-        draft.replace(cache)
-    except OSError:
-        draft.unlink(missing_ok=True)
+        with atomic_path(cache) as draft:
+            draft.write_text(json.dumps(table), encoding="utf-8")

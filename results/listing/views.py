@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
+
+from results.atomic_files import atomic_path
 
 GROUPS: Final = ("", "suite", "label", "subset", "model")
 """What runs are grouped by; empty: not at all."""
@@ -80,9 +81,5 @@ def write_views(path: Path, views: Mapping[str, ResultView]) -> None:
     """
     table = {name: view.as_table() for name, view in views.items()}
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with atomic_path(path) as draft:
         draft.write_text(json.dumps(table, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

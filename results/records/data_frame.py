@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from results.atomic_files import atomic_path
 from results.records.metric_names import split_name
 from results.records.notes import RunNotes
 from results.records.schema import RunRecord
@@ -173,20 +174,20 @@ def write_frame(frame: DataFrame, path: Path) -> None:
     if path.suffix not in FORMATS:
         raise ValueError(f"{path}: the ending must be one of {', '.join(FORMATS)}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        if path.suffix == ".csv":
-            frame.map(_escape_formula).rename(columns=_add_units(frame)).to_csv(draft, index=False)
-        elif path.suffix == ".parquet":
-            frame.to_parquet(draft, index=False)
-        else:
-            frame.to_json(draft, orient="records", lines=True, force_ascii=False, date_format="iso")
-        draft.replace(path)
+        with atomic_path(path) as draft:
+            if path.suffix == ".csv":
+                headed = frame.map(_escape_text).rename(columns=_add_units(frame))
+                headed.to_csv(draft, index=False)
+            elif path.suffix == ".parquet":
+                frame.to_parquet(draft, index=False)
+            else:
+                frame.to_json(
+                    draft, orient="records", lines=True, force_ascii=False, date_format="iso"
+                )
     except OSError as error:
         error.filename = str(path)
         raise
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _record_row(record: RunRecord) -> dict[str, Any]:
@@ -249,5 +250,10 @@ def _add_units(frame: DataFrame) -> dict[str, str]:
     return {name: f"{name} [{unit}]" for name, unit in units.items() if name in frame.columns}
 
 
-def _escape_formula(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and starts_formula(value) else value
+def _escape_text(value: Any) -> Any:
+    """A cell of CSV: a lone CR, which the writer does not quote and readers take for a row's end,
+    becomes LF; a formula gets an apostrophe."""
+    if not isinstance(value, str):
+        return value
+    text = re.sub(r"\r\n?", "\n", value)
+    return f"'{text}" if starts_formula(text) else text

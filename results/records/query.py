@@ -1,11 +1,10 @@
-"""Selection and order of records: the last attempt of every run, filters, sorting.
+"""Selection and order of records: the last attempt of every run, sorting.
 
 Plain lists: 10,000 records take milliseconds in each function.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
@@ -54,20 +53,6 @@ def last_attempts(records: Iterable[RunRecord]) -> list[RunRecord]:
         if earlier is None or record.identity.attempt >= earlier.identity.attempt:
             last[key] = record
     return list(last.values())
-
-
-def select_records(records: Iterable[RunRecord], **patterns: str) -> list[RunRecord]:
-    """Records whose columns match shell patterns: `subset="emoji_*", cause="oom-*"`.
-
-    Raises:
-        KeyError: a column that `sortable_columns` does not name.
-    """
-    filters = [(_COLUMNS[name], pattern) for name, pattern in patterns.items() if pattern]
-    return [
-        record
-        for record in records
-        if all(fnmatch.fnmatchcase(str(value(record)), pattern) for value, pattern in filters)
-    ]
 
 
 def sort_records(

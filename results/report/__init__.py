@@ -6,11 +6,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
+from results.atomic_files import atomic_path
 from results.comparison.document_view import DocumentView
 from results.records.suite_view import SuiteView
 from results.report import answers, captions, table_files
@@ -138,10 +138,5 @@ def _write_figures(
 
 
 def _write_atomic(path: Path, data: bytes) -> None:
-    """Write a temporary file and rename it: a reader never sees half a report."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with atomic_path(path) as draft:
         draft.write_bytes(data)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -6,8 +6,6 @@ everywhere, and our own formatted numbers stay unchanged.
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -114,15 +112,6 @@ def render_terminal(table: Table) -> str:
     return "\n".join([*lines, *remarks]) + "\n"
 
 
-def csv_text(table: Table) -> str:
-    """The table as CSV; text that a spreadsheet would run as a formula gets a `'` before it."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(c.title for c in table.columns)
-    writer.writerows([_escape_formula(cell) for cell in row] for row in table.rows)
-    return out.getvalue()
-
-
 def plain_text(cell: TableCell) -> str:
     """The cell without markup, safe for a terminal."""
     text = clean(cell.text)
@@ -164,9 +153,3 @@ def text_width(text: str) -> int:
     """Columns on a terminal: letters of East Asia take two, combining marks none."""
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
     return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
-
-
-def _escape_formula(cell: TableCell) -> str:
-    text = plain_text(cell)
-    is_untrusted = cell.kind not in ("value", "strong")
-    return f"'{text}" if is_untrusted and sanitize.starts_formula(text) else text

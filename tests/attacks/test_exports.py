@@ -6,9 +6,11 @@ from __future__ import annotations
 import csv
 import io
 import re
+from pathlib import Path
 
 import pytest
 
+from results.records import data_frame
 from results.text import table as md
 from results.text.table import Table, TableCell, TableColumn
 from tests.attacks import hostile
@@ -16,7 +18,7 @@ from tests.attacks import hostile
 FORMULAS = (
     '=HYPERLINK("http://evil","x")', "+1+cmd|' /C calc'!A0", "-2+3+cmd|' /C calc'!A0",
     "@SUM(1+9)*cmd|' /C calc'!A0", "\t=1+1", "\r=1+1", " =1+1", "\n=1+1", "＝1+1",
-    "=cmd|' /C notepad'!'A1'", ";=1+1", '";=1+1',
+    "=cmd|' /C notepad'!'A1'", ";=1+1", '";=1+1', "x\r=1+1", "x\r\n@SUM(1)",
 )  # fmt: skip
 MARKUP = (
     "<script>alert(1)</script>", "<img src=http://evil/x.png>", "![x](http://evil/x.png)",
@@ -27,12 +29,11 @@ MARKUP = (
 
 
 @pytest.mark.parametrize("text", FORMULAS)
-def test_no_cell_of_a_csv_begins_a_formula(text: str) -> None:
-    table = Table(
-        (TableColumn("a"), TableColumn("b")),
-        ((TableCell(text), TableCell("x")), (TableCell("x"), TableCell(text))),
-    )
-    for row in csv.reader(io.StringIO(md.csv_text(table))):
+def test_no_cell_of_a_csv_begins_a_formula(text: str, tmp_path: Path) -> None:
+    frame = data_frame.set_types([{"a": text, "b": "x"}, {"a": "x", "b": text}])
+    data_frame.write_frame(frame, tmp_path / "t.csv")
+    written = (tmp_path / "t.csv").read_bytes().decode()
+    for row in csv.reader(io.StringIO(written, newline="")):
         assert len(row) == 2
         for cell in row:
             inner = cell.lstrip(' ；;"')
@@ -40,12 +41,9 @@ def test_no_cell_of_a_csv_begins_a_formula(text: str) -> None:
             assert not cell.startswith(("=", "+", "-", "@", "\t", "\r", "＝"))
 
 
-def test_numbers_stay_numbers() -> None:
-    row = ((TableCell("-0.03", "value"), TableCell("+2.1 %", "value")),)
-    assert (
-        md.csv_text(Table((TableColumn("a"), TableColumn("b")), row)).splitlines()[1]
-        == "-0.03,+2.1 %"
-    )
+def test_numbers_stay_numbers(tmp_path: Path) -> None:
+    data_frame.write_frame(data_frame.set_types([{"a": -0.03, "b": 2}]), tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_text().splitlines()[1] == "-0.03,2"
 
 
 def rendered(text: str) -> str:

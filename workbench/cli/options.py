@@ -80,14 +80,6 @@ Language = Annotated[
     str, typer.Option("--lang", parser=parse_language, metavar="LANGUAGE", help="en or ko.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")]
-SuiteName = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[SUITE]",
-        help="A suite's name or a part of it; default: the newest.",
-        autocompletion=completion.complete_suites,
-    ),
-]
 KeepDone = Annotated[
     bool,
     typer.Option(

@@ -100,8 +100,7 @@ class VisionTower:
         digest = hashlib.blake2b(digest_size=12)
         for path in self._weight_files():
             with path.open("rb") as file:
-                while chunk := file.read(1 << 20):
-                    digest.update(chunk)
+                hashlib.file_digest(file, lambda: digest)
         if self.folder is not None:
             digest.update((self.folder / "config.json").read_bytes())
         parts = (REVISION, self._layer, self._cls, self.precision.name, self._dtype,

@@ -234,7 +234,6 @@ class EfficientNetTower:
 def _tower_fingerprint(weights: Path, *parts: str) -> str:
     digest = hashlib.blake2b(digest_size=12)
     with weights.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+        hashlib.file_digest(file, lambda: digest)
     digest.update("\0".join(parts).encode())
     return digest.hexdigest()

@@ -286,13 +286,6 @@ def measure_training_step(
     return peak
 
 
-def drop_tensors(model: nn.Module) -> None:
-    """Release a model's tensors at once, since cycles of modules live until a collection."""
-    for module in model.modules():
-        module._parameters.clear()
-        module._buffers.clear()
-
-
 class TrackedCache:
     """Makes key-value caches whose tensors are tracked as part `CACHE`."""
 

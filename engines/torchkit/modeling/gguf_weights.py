@@ -6,14 +6,12 @@ the folder is then loaded as any other, in 4 bits too.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
-import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from datasets_mm.atomic_files import atomic_folder, folder_lock, locked
 from datasets_mm.sources.fingerprint import package_folder
 from engines import out_of_memory
 from engines.emitter import EngineError
@@ -36,14 +34,10 @@ def get_or_convert(part: ModelPart, cache_root: Path) -> Path:
     with source.open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=12)).hexdigest()
     folder = cache_root / "gguf" / f"{source.stem}-{digest}-{REVISION}"
-    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a second run waits and then finds it
+    with locked(folder_lock(folder)):  # a second run waits and then finds it
         if not folder.is_dir():
-            draft = folder.with_name(f".{folder.name}.tmp")
-            shutil.rmtree(draft, ignore_errors=True)
-            _convert(source, draft)
-            os.replace(draft, folder)  # noqa: PTH105 - atomic by contract
+            with atomic_folder(folder) as draft:
+                _convert(source, draft)
     return folder
 
 

@@ -32,17 +32,6 @@ def test_equal_run_ids_of_two_suites_are_two_runs(make):
     assert query.last_attempts([here, there]) == [here, there]
 
 
-def test_select_by_pattern(mixed):
-    chosen = query.select_records(mixed.records, subset="emoji_*", model="clip-nano")
-    assert [r.identity.run_id[:2] for r in chosen] == ["01", "03"]
-    assert [r.exit.cause for r in query.select_records(mixed.records, cause="oom-*")] == [
-        "oom-cuda"
-    ]
-    assert len(query.select_records(mixed.records, subset="", model="")) == 3
-    with pytest.raises(KeyError):
-        query.select_records(mixed.records, colour="blue")
-
-
 @pytest.mark.parametrize("descending", [False, True])
 def test_unknown_sorts_last_either_way(make, descending):
     losses = [2.0, math.nan, 0.5, None, 1.0]
@@ -74,9 +63,7 @@ def test_ten_thousand_records_are_chosen_in_a_blink(make):
         for i in range(10_000)
     ]
     start = time.process_time()
-    found = query.sort_records(
-        query.select_records(query.last_attempts(records), subset="oven*"), "wall"
-    )
+    found = query.sort_records(query.last_attempts(records), "wall")
     assert len(found) == 10_000
     assert time.process_time() - start < 1.0
 

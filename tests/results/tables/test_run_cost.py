@@ -9,7 +9,6 @@ from results.tables import metrics as tables_metrics
 from results.tables import run_cells, run_cost, steps_and_memory
 from results.text import translations
 from results.text.table import (
-    csv_text,
     render_markdown,
     render_terminal,
 )
@@ -83,7 +82,6 @@ def test_no_table_drops_a_failed_run_or_its_flags(mixed, lang):
         assert set(run_cells.flags(failed)) == set(mine[0][0].flags)
         assert f"**[{', '.join(mine[0][0].flags)}]**" in render_markdown(table)
         assert "oom-cuda, stub GPU, contaminated" in render_terminal(table)
-        assert "oom-cuda, stub GPU, contaminated" in csv_text(table)
 
 
 def test_a_stand_in_library_never_gives_a_vram_figure(mixed):

@@ -12,7 +12,6 @@ from results.text.table import (
     clean,
     code,
     code_block,
-    csv_text,
     escape,
     prose,
     render_markdown,
@@ -55,7 +54,6 @@ def test_hostile_text_stays_in_its_cell(name, kind):
     }
     assert not set(page) & (set(map(chr, range(32))) - {"\n"} | set("\x9b\u202e\u2028\ud800"))
     page.encode()
-    csv_text(table).encode()
     assert "\x1b" not in render_terminal(table)
     assert len(render_terminal(table).splitlines()) == 4
 
@@ -95,10 +93,3 @@ def test_terminal_aligns_wide_characters():
         ),
     )
     assert render_terminal(table) == "이름        n\n──────  ─────\n한국어      7\nx       1,234\n"
-
-
-def test_formulas_are_disarmed_in_csv():
-    table = Table(
-        (TableColumn("a"), TableColumn("b")), ((TableCell("=1+1"), TableCell("-3.5", "value")),)
-    )
-    assert csv_text(table) == "a,b\n'=1+1,-3.5\n"
