@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +27,6 @@ from engines.torchkit.data.prefetch import InputPipeline, to_arrays
 from engines.torchkit.modeling.feature_cache import FeatureStore, content_key, content_keys
 from engines.torchkit.runtime.precision import Precision
 
-Pieces = Iterator[tuple[Sequence[int], npt.NDArray[np.float32]]]
 Features = Iterator[tuple[Sequence[int], Tensor]]
 """Rows, and their features on the device."""
 Progress = Callable[[int, int, str], None]
@@ -132,23 +132,17 @@ class MiniLMTower:
         """Features of texts, one row each; computed where not cached."""
         chosen = ",".join(map(str, self._layers))
         weights = self.folder / "model.safetensors"
-        store = FeatureStore(
-            cache_root, _tower_fingerprint(weights, chosen, self._precision.name), TEXT_WIDTH
-        )
+        fingerprint = _tower_fingerprint(weights, chosen, self._precision.name)
         keys = [
             content_key(tokens.flat[a:b].tobytes())
             for a, b in zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True)
         ]
-
-        def compute(positions: Sequence[int]) -> Pieces:
-            return to_arrays(self._compute(tokens, np.asarray(positions), report_progress))
-
-        stored = store.open(keys, compute)
-        return ArrayItems(stored.arrays, stored.positions)
+        compute = partial(self._compute, tokens, report_progress)
+        return _open_features(FeatureStore(cache_root, fingerprint, TEXT_WIDTH), keys, compute)
 
     @torch.inference_mode()
     def _compute(
-        self, tokens: TokenItems, positions: npt.NDArray[np.int64], report_progress: Progress
+        self, tokens: TokenItems, report_progress: Progress, positions: npt.NDArray[np.int64]
     ) -> Features:
         from transformers import BertModel
 
@@ -192,24 +186,16 @@ class EfficientNetTower:
         self, images: ArrayItems, cache_root: Path, report_progress: Progress
     ) -> ArrayItems:
         """Features of decoded images, one row each; computed where not cached."""
-        store = FeatureStore(
-            cache_root,
-            _tower_fingerprint(self.weights, "pooled", self._precision.name),
-            IMAGE_WIDTH,
-        )
+        fingerprint = _tower_fingerprint(self.weights, "pooled", self._precision.name)
         keys = content_keys(
             np.arange(len(images)), lambda row: images.gather(row).numpy().tobytes()
         )
-
-        def compute(positions: Sequence[int]) -> Pieces:
-            return to_arrays(self._compute(images, np.asarray(positions), report_progress))
-
-        stored = store.open(keys, compute)
-        return ArrayItems(stored.arrays, stored.positions)
+        compute = partial(self._compute, images, report_progress)
+        return _open_features(FeatureStore(cache_root, fingerprint, IMAGE_WIDTH), keys, compute)
 
     @torch.inference_mode()
     def _compute(
-        self, images: ArrayItems, positions: npt.NDArray[np.int64], report_progress: Progress
+        self, images: ArrayItems, report_progress: Progress, positions: npt.NDArray[np.int64]
     ) -> Features:
         from efficientnet_lite_pytorch import EfficientNet
 
@@ -229,6 +215,13 @@ class EfficientNetTower:
             done += len(rows)
             report_progress(done, len(positions), "images")
             yield rows.tolist(), maps.float().mean((2, 3))
+
+
+def _open_features(
+    store: FeatureStore, keys: Sequence[bytes], compute: Callable[[npt.NDArray[np.int64]], Features]
+) -> ArrayItems:
+    stored = store.open(keys, lambda positions: to_arrays(compute(np.asarray(positions))))
+    return ArrayItems(stored.arrays, stored.positions)
 
 
 def _tower_fingerprint(weights: Path, *parts: str) -> str:
