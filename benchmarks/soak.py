@@ -27,7 +27,7 @@ from collections import Counter
 from pathlib import Path
 
 from results.records import store
-from tests.engines.conftest import write_toy
+from tests.engines.conftest import write_tiny_subset
 from workbench.processes import tree
 from workbench.suites import suite, suite_reader, warden_file
 from workbench.supervisor import resume
@@ -55,7 +55,7 @@ class Soak:
         self.tokens: set[str] = set()
         self.files: dict[Path, bytes] = {}
         self.front: subprocess.Popen[bytes] | None = None
-        write_toy(root)
+        write_tiny_subset(root)
         self.environment = {
             **os.environ, "WORKBENCH_CONFIG": str(root / "config"), "WORKBENCH_GRACE": "3",
             "WORKBENCH_CACHE": str(root / "cache"), "WORKBENCH_LOCKS": str(root),

@@ -11,7 +11,7 @@ import pytest
 
 from tests.cluster.login_node import LoginNode
 from tests.cluster.slurm_node import SlurmNode, missing_programs
-from tests.engines.conftest import write_toy
+from tests.engines.conftest import write_tiny_subset
 from workbench.slurm import queue
 
 
@@ -37,13 +37,13 @@ def node() -> Iterator[SlurmNode]:
 
 
 @pytest.fixture(scope="session")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small made-up data with its recipes, and a cache for all tests."""
-    folder = tmp_path_factory.mktemp("toy")
-    write_toy(folder)
+    folder = tmp_path_factory.mktemp("tiny")
+    write_tiny_subset(folder)
     return folder
 
 
 @pytest.fixture
-def login(node: SlurmNode, toy: Path, tmp_path: Path) -> LoginNode:
-    return LoginNode(node, toy, tmp_path)
+def login(node: SlurmNode, tiny: Path, tmp_path: Path) -> LoginNode:
+    return LoginNode(node, tiny, tmp_path)

@@ -35,12 +35,12 @@ delay_seconds = {delay}
 class LoginNode:
     """One log root, and commands on it."""
 
-    def __init__(self, node: SlurmNode, toy: Path, folder: Path) -> None:
-        self.node, self.toy, self.folder = node, toy, folder
+    def __init__(self, node: SlurmNode, tiny: Path, folder: Path) -> None:
+        self.node, self.tiny, self.folder = node, tiny, folder
         self.logs = folder / "bench_logs"
         self.environment = {
             **node.environment, "HOME": str(folder), "USER": "root", "LANG": "C.UTF-8",
-            "WORKBENCH_CACHE": str(toy / "cache"), "WORKBENCH_CONFIG": str(toy / "config"),
+            "WORKBENCH_CACHE": str(tiny / "cache"), "WORKBENCH_CONFIG": str(tiny / "config"),
             "WORKBENCH_LOCKS": str(folder / "locks"), "TMPDIR": str(folder),
         }  # fmt: skip
 

@@ -32,14 +32,14 @@ evaluate_on = []
 [[run]]
 label = "train"
 model = "clip-nano"
-subset = "toy_train"
+subset = "tiny_train"
 """
 EVALUATION = """
 [[run]]
 label = "test"
 task = "evaluate"
 model = "run:train"
-subset = "toy_val"
+subset = "tiny_val"
 """
 
 
@@ -152,7 +152,7 @@ def test_stop_from_the_login_node(login: LoginNode) -> None:
 
 
 def test_preemption_requeues_and_the_run_goes_on(login: LoginNode) -> None:
-    plan = TRAINING.format(data=login.toy / "data", steps=600)
+    plan = TRAINING.format(data=login.tiny / "data", steps=600)
     folder = login.submit(plan, "--cpu", "--sbatch=--cpus-per-task=2", "--time", "10")
     job = next(iter(login.jobs(folder).values()))
     login.wait(lambda: login.run_state(folder, 1).step > 20, 120)
@@ -176,14 +176,14 @@ def test_a_time_limit_requeues_to_the_same_weights_and_then_what_needs_them(
     login: LoginNode,
 ) -> None:
     """Two jobs, the second of which depends on the first; the first takes two sessions."""
-    data = login.toy / "data"
+    data = login.tiny / "data"
     (login.folder / "short.toml").write_text(TRAINING.format(data=data, steps=200))
     login.workbench("run", str(login.folder / "short.toml"), "--headless", "--cpu")
     first = suite.list_suites(login.logs)[0]
     seconds = login.run_state(first, 1).step_seconds
     assert seconds is not None
     plan = TRAINING.format(data=data, steps=int(60 / seconds)) + EVALUATION
-    clusters = login.toy / "config/clusters"
+    clusters = login.tiny / "config/clusters"
     clusters.mkdir(exist_ok=True)
     (clusters / "short.toml").write_text('time = "1"\nsignal_seconds = 10\n')
     folder = login.submit(plan, "--cpu", "--cluster", "short")

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from results.records import store
-from tests.engines.conftest import write_toy
+from tests.engines.conftest import write_tiny_subset
 from tests.fixtures.wardens import Sandbox, until
 from workbench.processes import tree
 from workbench.suites import control, suite, suite_reader, warden_file
@@ -29,15 +29,15 @@ SETTINGS = ["epochs=1000", "max_steps=100000", "checkpoint_every=20", "num_worke
 
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("toy")
-    write_toy(folder)
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    write_tiny_subset(folder)
     return folder
 
 
 @pytest.fixture
-def sandbox(tmp_path: Path, toy: Path) -> Iterator[Sandbox]:
-    with Sandbox(tmp_path).knowing(toy) as sandbox:
+def sandbox(tmp_path: Path, tiny: Path) -> Iterator[Sandbox]:
+    with Sandbox(tmp_path).knowing(tiny) as sandbox:
         sandbox.environment["WORKBENCH_GRACE"] = "8"
         yield sandbox
 
@@ -45,9 +45,9 @@ def sandbox(tmp_path: Path, toy: Path) -> Iterator[Sandbox]:
 class Foreground:
     """`workbench run` at a terminal of its own, its engine in training."""
 
-    def __init__(self, sandbox: Sandbox, toy: Path, ranks: int) -> None:
-        settings = [*SETTINGS, f"nproc_per_node={ranks}", f"data_root={toy / 'data'}"]
-        words = ["run", "-e", "retrieval", "-d", "toy_train", "-m", "pico", "--headless"]
+    def __init__(self, sandbox: Sandbox, tiny: Path, ranks: int) -> None:
+        settings = [*SETTINGS, f"nproc_per_node={ranks}", f"data_root={tiny / 'data'}"]
+        words = ["run", "-e", "retrieval", "-d", "tiny_train", "-m", "pico", "--headless"]
         words += [word for setting in settings for word in ("--set", setting)]
         self.pid, self.master = pty.fork()
         if self.pid == 0:
@@ -143,8 +143,8 @@ and test_faults.py."""
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("ranks", "fault"), ENDINGS)
-def test_an_ending_of_the_real_engine(sandbox: Sandbox, toy: Path, ranks: int, fault: str) -> None:
-    run = Foreground(sandbox, toy, ranks)
+def test_an_ending_of_the_real_engine(sandbox: Sandbox, tiny: Path, ranks: int, fault: str) -> None:
+    run = Foreground(sandbox, tiny, ranks)
     pids = {p for p in tree.descendant_pids(run.run.pid or 0) if p}
     do(fault, run)
     began = time.monotonic()
@@ -192,11 +192,11 @@ if "engines.child" in sys.orig_argv:
 
 @pytest.mark.slow
 def test_out_of_memory_goes_on_in_smaller_chunks_from_the_checkpoint(
-    sandbox: Sandbox, toy: Path
+    sandbox: Sandbox, tiny: Path
 ) -> None:
     (sandbox.root / "sitecustomize.py").write_text(SMALL_GPU)
     sandbox.environment["PYTHONPATH"] += f":{sandbox.root}"
-    words = [sys.executable, "-m", "workbench", "run", "-e", "retrieval", "-d", "toy_train"]
+    words = [sys.executable, "-m", "workbench", "run", "-e", "retrieval", "-d", "tiny_train"]
     words += ["-m", "pico", "--headless"]
     settings = [
         "epochs=20",
@@ -206,7 +206,7 @@ def test_out_of_memory_goes_on_in_smaller_chunks_from_the_checkpoint(
         "timing_warmup_steps=2",
         "threads=1",
     ]
-    for setting in [*settings, f"data_root={toy / 'data'}"]:
+    for setting in [*settings, f"data_root={tiny / 'data'}"]:
         words += ["--set", setting]
     done = subprocess.run(
         words, env=sandbox.environment, capture_output=True, text=True, timeout=120, check=False

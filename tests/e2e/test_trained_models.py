@@ -19,25 +19,25 @@ engine = "retrieval"
 data_root = "{data}"
 threads = 1
 timing_warmup_steps = 1
-evaluate_on = ["toy_val"]
+evaluate_on = ["tiny_val"]
 [[run]]
 label = "train"
 model = "pico"
-subset = "toy_train"
+subset = "tiny_train"
 settings = {{ epochs = 2 }}
 [[run]]
 label = "test"
 task = "evaluate"
 model = "run:train"
-subset = "toy_val"
+subset = "tiny_val"
 """
 
 
-def workbench(machine: Path, toy: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def workbench(machine: Path, tiny: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {
         "PATH": os.environ["PATH"], "HOME": str(machine), "LANG": "C.UTF-8",
         "WORKBENCH_CACHE": str(machine / "cache"), "WORKBENCH_LOCKS": str(machine),
-        "WORKBENCH_CONFIG": str(toy / "config"),
+        "WORKBENCH_CONFIG": str(tiny / "config"),
     }  # fmt: skip
     return subprocess.run(
         [sys.executable, "-m", "workbench", *words], cwd=machine, env=environment,
@@ -48,24 +48,24 @@ def workbench(machine: Path, toy: Path, *words: str) -> subprocess.CompletedProc
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_model_is_trained_evaluated_and_used_next_week_elsewhere(tmp_path: Path) -> None:
-    toy, here, there = (tmp_path / name for name in ("toy", "here", "there"))
-    conftest.write_toy(toy)
+    tiny, here, there = (tmp_path / name for name in ("tiny", "here", "there"))
+    conftest.write_tiny_subset(tiny)
     here.mkdir()
     there.mkdir()
-    (here / "week.toml").write_text(PLAN.format(data=toy / "data"))
-    done = workbench(here, toy, "run", "week.toml", "--headless", "--cpu")
+    (here / "week.toml").write_text(PLAN.format(data=tiny / "data"))
+    done = workbench(here, tiny, "run", "week.toml", "--headless", "--cpu")
     assert done.returncode == 0, done.stderr
     logs = here / "bench_logs"
     kept = next(logs.glob("*/runs/01-*")) / "checkpoints/last"
     assert f"    checkpoint saved to {kept}" in done.stderr
     assert f"`{kept}`" in done.stdout
-    shown = workbench(here, toy, "results", "show", "01-retrieval")
+    shown = workbench(here, tiny, "results", "show", "01-retrieval")
     assert f"checkpoint   {kept}" in shown.stdout
 
     logs.rename(there / "bench_logs")
-    words = ["-d", "toy_val", "-m", "run:train", "--task", "evaluate", "--cpu"]
-    given = ["--set", f"data_root={toy / 'data'}", "--set", "threads=1", "--name", "next"]
-    used = workbench(there, toy, "run", *words, *given, "--headless")
+    words = ["-d", "tiny_val", "-m", "run:train", "--task", "evaluate", "--cpu"]
+    given = ["--set", f"data_root={tiny / 'data'}", "--set", "threads=1", "--name", "next"]
+    used = workbench(there, tiny, "run", *words, *given, "--headless")
     assert used.returncode == 0, used.stderr
     lines = (there / "bench_logs/results.jsonl").read_text()
     records = [json.loads(line) for line in lines.splitlines()]

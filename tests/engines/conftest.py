@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from tests.engines import toys
+from tests.engines import engine_runs
 from tests.engines.random_models import ModelFolders
 
 COLOURS = ["red", "green", "blue", "orange", "purple", "black", "teal", "gold"]
@@ -41,7 +41,7 @@ def records() -> list[dict]:
                 found.append(
                     {
                         "data_id": f"{thing}.{kind}",
-                        "dataset_id": f"toy.{kind}",
+                        "dataset_id": f"tiny.{kind}",
                         "instruction": "Find it:",
                         "question": question,
                         "image_path": f"{thing}.png",
@@ -57,8 +57,8 @@ def records() -> list[dict]:
     return found
 
 
-def write_toy(folder: Path) -> None:
-    """Data root and recipes of `toy_train` and `toy_val` (new pairs of known things and kinds)."""
+def write_tiny_subset(folder: Path) -> None:
+    """Data root and recipes of `tiny_train` and `tiny_val`: new pairs of known things, kinds."""
     (folder / "data" / "images").mkdir(parents=True)
     (folder / "config" / "recipes").mkdir(parents=True)
     for colour in COLOURS:
@@ -66,7 +66,7 @@ def write_toy(folder: Path) -> None:
             picture(colour, shape).save(folder / "data" / "images" / f"{colour}-{shape}.png")
     rows = records()
     random.Random(0).shuffle(rows)
-    parts = {"toy_train": rows[12:], "toy_val": rows[:12]}
+    parts = {"tiny_train": rows[12:], "tiny_val": rows[:12]}
     passages = [
         {"passage_id": i, "passage_text": t, "passage_image_path": p}
         for row in rows
@@ -78,8 +78,8 @@ def write_toy(folder: Path) -> None:
     for name, part in parts.items():
         write_lines(folder / "data" / f"{name}.jsonl", part)
         text = [
-            "schema = 1", f'name = "{name}"', 'title = "Toy"',
-            'evaluate_on = ["toy_val"]' if name == "toy_train" else "",
+            "schema = 1", f'name = "{name}"', 'title = "Tiny"',
+            'evaluate_on = ["tiny_val"]' if name == "tiny_train" else "",
             "[source]", 'adapter = "jsonl"', f'uri = "{name}.jsonl"', 'passages = "passages.jsonl"',
         ]  # fmt: skip
         (folder / "config" / "recipes" / f"{name}.toml").write_text("\n".join(text))
@@ -120,17 +120,17 @@ def model_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelFol
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Sums of toy models are slower on two threads, tenfold beside a busy process."""
+    """Sums of tiny models are slower on two threads, tenfold beside a busy process."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
 
-toy = toys.built(write_toy, "session")
+tiny = engine_runs.subset_fixture(write_tiny_subset, "session")
 
 
 @pytest.fixture
-def make_toy() -> Callable[[Path], None]:
-    """Writes another toy folder, to be damaged."""
-    return write_toy
+def write_subset() -> Callable[[Path], None]:
+    """Writes another tiny folder, to be damaged."""
+    return write_tiny_subset

@@ -13,7 +13,7 @@ from transformers.models.smolvlm import processing_smolvlm
 
 from engines.torchkit.training import nano_models
 from engines.vqa.nano import model
-from tests.engines import vqa_toy
+from tests.engines import tiny_vqa
 
 PAD, TURN, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SIDE, PATCH = 56, 14
@@ -63,7 +63,7 @@ def num2words() -> Iterator[None]:
 
 def tokenizer_of(*special: str, **named: str) -> Any:
     """With a token that opens every text; `named` tokens become attributes."""
-    said = [" ".join(row.values()) for row in vqa_toy.rows()]
+    said = [" ".join(row.values()) for row in tiny_vqa.rows()]
     everything = ("<s>", PAD, TURN, END, *special, *named.values())
     return library.PreTrainedTokenizerFast(
         tokenizer_object=nano_models.train_byte_tokenizer(
@@ -252,7 +252,7 @@ def qwen3_5(folder: Path) -> None:
 
 def qwen_processor(folder: Path, template: str) -> Any:
     """Write Qwen3-VL's processor with this chat template; its tokenizer."""
-    said = [" ".join(row.values()) for row in vqa_toy.rows()]
+    said = [" ".join(row.values()) for row in tiny_vqa.rows()]
     tokenizer = model.build_processor(said, VOCABULARY, 16).tokenizer
     cut = {"patch_size": 16, "merge_size": 2, "temporal_patch_size": 2}
     library.Qwen3VLProcessor(

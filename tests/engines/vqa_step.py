@@ -70,7 +70,7 @@ class Shape:
         return Params(**{"precision": "fp32", "batch": 2, "eval_batch_size": 4, **self.settings})
 
     def config(self) -> dict[str, Any]:
-        """Sizes of the model: the toy's, or those of a published one."""
+        """Sizes of the model: the tiny model's, or those of a published one."""
         if self.published:
             from engines import model_catalog
             from engines.vqa.memory import model_from_config

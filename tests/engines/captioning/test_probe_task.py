@@ -3,15 +3,15 @@
 import pytest
 
 from engines.protocol import Probe
-from tests.engines import captioning_toy as toy
-from tests.engines import jointly, toys
-from tests.engines.captioning_toy import go, losses, spec
+from tests.engines import engine_runs, jointly
+from tests.engines import tiny_captioning as tiny
+from tests.engines.tiny_captioning import go, losses, spec
 
 pytest.importorskip("bitsandbytes")
 pytest.importorskip("peft")
 
 
-folder = toys.built(toy.write)
+folder = engine_runs.subset_fixture(tiny.write)
 
 
 def test_a_costing_run_is_the_start_of_the_run_and_leaves_nothing(folder, tmp_path):

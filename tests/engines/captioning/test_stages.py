@@ -10,16 +10,16 @@ from pydantic import ValidationError
 from engines.captioning import Params
 from engines.emitter import Emitter
 from engines.protocol import Probe
-from tests.engines import captioning_toy as toy
-from tests.engines import jointly, toys
-from tests.engines.captioning_toy import go, spec
-from tests.engines.toys import weights
+from tests.engines import engine_runs, jointly
+from tests.engines import tiny_captioning as tiny
+from tests.engines.engine_runs import weights
+from tests.engines.tiny_captioning import go, spec
 
 pytest.importorskip("bitsandbytes")
 pytest.importorskip("peft")
 
 
-folder = toys.built(toy.write)
+folder = engine_runs.subset_fixture(tiny.write)
 
 STAGES = [
     {"name": "align", "trainable": ["projector"], "epochs": 2, "lr": 1e-2},

@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from engines.emitter import Emitter, EngineError, Stopped
-from tests.engines import captioning_toy as toy
-from tests.engines import toys
-from tests.engines.captioning_toy import go, losses, metric, spec
-from tests.engines.toys import weights
+from tests.engines import engine_runs
+from tests.engines import tiny_captioning as tiny
+from tests.engines.engine_runs import weights
+from tests.engines.tiny_captioning import go, losses, metric, spec
 
 pytest.importorskip("bitsandbytes")
 pytest.importorskip("peft")
 
 
-folder = toys.built(toy.write)
+folder = engine_runs.subset_fixture(tiny.write)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from engines.retrieval import Params, run
 from engines.torchkit.training import loop
 
 
-def go(toy: Path, run_dir: Path, losses: list[float], monkeypatch, **changes) -> list:
+def go(tiny: Path, run_dir: Path, losses: list[float], monkeypatch, **changes) -> list:
     """All messages of a run; `losses` gets the loss of every step."""
     inner = loop.train
 
@@ -30,12 +30,13 @@ def go(toy: Path, run_dir: Path, losses: list[float], monkeypatch, **changes) ->
 
     monkeypatch.setattr(loop, "train", spied)
     settings = dict(model_catalog.load("pico").settings) | {
-        "data_root": str(toy / "data"), "threads": 1, "timing_warmup_steps": 2, "epochs": 3,
+        "data_root": str(tiny / "data"), "threads": 1, "timing_warmup_steps": 2, "epochs": 3,
         "batch": 4, "modality_dropout": 0.3,
     }  # fmt: skip
     spec = RunSpec(
-        suite="s", run_id="01-toy", engine="retrieval", subset="toy_train", model="pico",
-        cache_root=str(toy / "cache"), params=Params(**settings).model_dump(mode="json"), **changes,
+        suite="s", run_id="01-tiny", engine="retrieval", subset="tiny_train", model="pico",
+        cache_root=str(tiny / "cache"), params=Params(**settings).model_dump(mode="json"),
+        **changes,
     )  # fmt: skip
     emit = Emitter()
     run_dir.mkdir()
@@ -46,16 +47,16 @@ def go(toy: Path, run_dir: Path, losses: list[float], monkeypatch, **changes) ->
 
 
 @pytest.fixture
-def probed(toy, tmp_path, monkeypatch):
+def probed(tiny, tmp_path, monkeypatch):
     losses: list[float] = []
-    sent = go(toy, tmp_path / "probe", losses, monkeypatch, task="probe", probe=Probe(steps=10))
+    sent = go(tiny, tmp_path / "probe", losses, monkeypatch, task="probe", probe=Probe(steps=10))
     return sent, losses, tmp_path
 
 
-def test_its_losses_are_the_first_of_the_full_run(probed, toy, monkeypatch):
+def test_its_losses_are_the_first_of_the_full_run(probed, tiny, monkeypatch):
     _, losses, tmp_path = probed
     whole: list[float] = []
-    go(toy, tmp_path / "whole", whole, monkeypatch)
+    go(tiny, tmp_path / "whole", whole, monkeypatch)
     assert (len(losses), len(whole)) == (12, 45)
     assert losses == whole[:12], "the same schedule, batches and draws"
 

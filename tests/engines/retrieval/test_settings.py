@@ -1,6 +1,6 @@
 """Every setting of the retrieval engine does what it promises, and a new one must say here how.
 
-Small runs on the toy subset: a setting either changes what is learned, or changes something else
+Small runs on the tiny subset: a setting either changes what is learned, or changes something else
 and leaves the losses as they are to the last bit.
 """
 
@@ -44,7 +44,7 @@ CHANGES_LEARNING = {
 NEEDS_MORE = {"layer_fusion": {"layers": (0, 11), "fusion_width": 16, "fusion_queries": 2}}
 
 ELSEWHERE = {
-    "data_root": "every test of the toy subset",
+    "data_root": "every test of the tiny subset",
     "base_model": "test_trained",
     "image_root": "tests of the data room",
     "fusion_width": "test_retrieval_families",
@@ -68,14 +68,14 @@ ELSEWHERE = {
 
 
 @pytest.fixture(scope="module")
-def go(toy, tmp_path_factory):
+def go(tiny, tmp_path_factory):
     def start(**settings) -> tuple[list, Path]:
         every = dict(model_catalog.load("pico").settings) | BASE | settings
         spec = RunSpec(
-            suite="s", run_id="01-toy", engine="retrieval", subset="toy_train", model="pico",
-            cache_root=str(toy / "cache"),
+            suite="s", run_id="01-tiny", engine="retrieval", subset="tiny_train", model="pico",
+            cache_root=str(tiny / "cache"),
             params=Params.model_validate(
-                {**every, "data_root": str(toy / "data")}
+                {**every, "data_root": str(tiny / "data")}
             ).model_dump(mode="json"),
         )  # fmt: skip
         folder, emit = tmp_path_factory.mktemp("run"), Emitter()
@@ -120,7 +120,7 @@ CHANGES_ELSE = {
     "checkpoint_every": (1, lambda done: sum(m.count == 1 for m in kinds(done, "step")) >= 1),
     "checkpoint_minutes": (1e-6, lambda done: True),
     "export_model": (False, lambda done: not (done[1] / "checkpoints/encoder").exists()),
-    "evaluate_on": (("toy_val",), lambda done: "recall@1" in names(done)),
+    "evaluate_on": (("tiny_val",), lambda done: "recall@1" in names(done)),
     "threads": (1, lambda done: kinds(done, "hello")[-1].threads == 1),
 }
 """Other value, and what must then be seen; weights stay as they are."""
@@ -158,8 +158,8 @@ def test_what_is_kept_and_how_the_optimizer_steps(go):
 
 
 def test_settings_of_evaluation(go):
-    few = go(evaluate_on=("toy_val",), evaluate_modalities=("both",), pseudo_recall=False)
-    all_ = go(evaluate_on=("toy_val",), eval_batch_size=7)
+    few = go(evaluate_on=("tiny_val",), evaluate_modalities=("both",), pseudo_recall=False)
+    all_ = go(evaluate_on=("tiny_val",), eval_batch_size=7)
     assert "recall@1[text only]" in names(all_) - names(few)
     assert any(n.startswith("pseudo_recall") for n in names(all_) - names(few))
     values = [{m.name: m.value for m in kinds(done, "metric")} for done in (few, all_)]

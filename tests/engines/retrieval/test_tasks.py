@@ -15,15 +15,15 @@ from engines.retrieval import Params, run
 STEPS = 4
 
 
-def spec(toy: Path, model: str = "pico", **changes) -> RunSpec:
+def spec(tiny: Path, model: str = "pico", **changes) -> RunSpec:
     settings = dict(model_catalog.load(model).settings)
     settings |= {
-        "data_root": str(toy / "data"), "threads": 1, "timing_warmup_steps": 1,
+        "data_root": str(tiny / "data"), "threads": 1, "timing_warmup_steps": 1,
         **changes.pop("settings", {}),
     }  # fmt: skip
     base = {
-        "suite": "s", "run_id": "01-toy", "engine": "retrieval", "subset": "toy_train",
-        "model": model, "cache_root": str(toy / "cache"),
+        "suite": "s", "run_id": "01-tiny", "engine": "retrieval", "subset": "tiny_train",
+        "model": model, "cache_root": str(tiny / "cache"),
         "params": Params.model_validate(settings).model_dump(mode="json"),
     }  # fmt: skip
     return RunSpec.model_validate({**base, **changes})
@@ -46,9 +46,9 @@ def metric(sent: list, name: str) -> float:
 
 
 @pytest.fixture(scope="module")
-def learned(toy, tmp_path_factory):
+def learned(tiny, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("runs") / "learned"
-    return go(spec(toy, settings={"epochs": 30}), run_dir), run_dir
+    return go(spec(tiny, settings={"epochs": 30}), run_dir), run_dir
 
 
 def test_it_learns_what_needs_both_modalities(learned):
@@ -107,14 +107,14 @@ def test_scores_of_every_query_are_kept(learned):
     sent, run_dir = learned
     lines = [
         json.loads(line)
-        for line in (run_dir / "predictions/toy_val.jsonl").read_text().splitlines()
+        for line in (run_dir / "predictions/tiny_val.jsonl").read_text().splitlines()
     ]
     assert len(lines) == 12
     mean = sum(line["recall@1"] for line in lines) / 12
     assert mean == pytest.approx(metric(sent, "recall@1"))
     for line in lines:
         assert (line["rank"] == 1) == (line["recall@1"] == 1.0)
-    trec = (run_dir / "predictions/toy_val.trec").read_text().splitlines()
+    trec = (run_dir / "predictions/tiny_val.trec").read_text().splitlines()
     assert len(trec) == 12 * 144, "the whole corpus: it is smaller than the depth"
     query, q0, passage, rank, score, _ = trec[0].split()
     assert (q0, rank) == ("Q0", "1")
@@ -123,12 +123,12 @@ def test_scores_of_every_query_are_kept(learned):
     assert -1.001 <= float(score) <= 1.001
 
 
-def test_equal_runs_learn_bitwise_equal_weights(toy, tmp_path):
+def test_equal_runs_learn_bitwise_equal_weights(tiny, tmp_path):
     """Weights, as losses come in windows whose ends depend on the clock."""
 
     def learned(folder: str, seed: int = 42, **settings) -> bytes:
         small = {"max_steps": STEPS, "evaluate_on": [], **settings}
-        go(spec(toy, settings=small, seed=seed), tmp_path / folder)
+        go(spec(tiny, settings=small, seed=seed), tmp_path / folder)
         return (tmp_path / folder / "checkpoints/last/model.safetensors").read_bytes()
 
     first = learned("a")
@@ -136,9 +136,9 @@ def test_equal_runs_learn_bitwise_equal_weights(toy, tmp_path):
     assert first != learned("c", seed=43)
 
 
-def test_a_stopped_run_continues_as_if_nothing_had_been(toy, tmp_path):
+def test_a_stopped_run_continues_as_if_nothing_had_been(tiny, tmp_path):
     settings = {"max_steps": 12, "evaluate_on": [], "checkpoint_every": 0}
-    go(spec(toy, settings=settings), tmp_path / "whole")
+    go(spec(tiny, settings=settings), tmp_path / "whole")
 
     class StopAtFive(Emitter):
         def send(self, message):
@@ -147,29 +147,29 @@ def test_a_stopped_run_continues_as_if_nothing_had_been(toy, tmp_path):
                 self.stop_requested = True
 
     with pytest.raises(Stopped):
-        go(spec(toy, settings=settings), tmp_path / "part", StopAtFive())
+        go(spec(tiny, settings=settings), tmp_path / "part", StopAtFive())
     saved = list((tmp_path / "part" / "checkpoints").glob("step-*"))
     assert len(saved) == 1
-    go(spec(toy, settings=settings), tmp_path / "part")
+    go(spec(tiny, settings=settings), tmp_path / "part")
     final = "checkpoints/last/model.safetensors"
     whole, part = ((tmp_path / name / final).read_bytes() for name in ("whole", "part"))
     assert whole == part
     assert not list((tmp_path / "part" / "checkpoints").glob("step-*"))
 
 
-def test_a_trained_run_can_be_evaluated(toy, learned, tmp_path):
+def test_a_trained_run_can_be_evaluated(tiny, learned, tmp_path):
     _, run_dir = learned
     asked = spec(
-        toy, "run:learned", task="evaluate", subset="toy_val",
+        tiny, "run:learned", task="evaluate", subset="tiny_val",
         settings={"image_size": 64, "precision": "fp32"},
     )  # fmt: skip
     sent = go(asked, run_dir.parent / "again")
     assert metric(sent, "recall@1") == metric(learned[0], "recall@1")
     assert next(m for m in sent if m.kind == "plan").steps == 0
     with pytest.raises(EngineError, match="left no checkpoint"):
-        go(spec(toy, "run:nothing", task="evaluate"), run_dir.parent / "never")
+        go(spec(tiny, "run:nothing", task="evaluate"), run_dir.parent / "never")
     with pytest.raises(EngineError, match="left no checkpoint"):
-        go(spec(toy, "run:../../learned", task="evaluate"), run_dir.parent / "never")
+        go(spec(tiny, "run:../../learned", task="evaluate"), run_dir.parent / "never")
 
 
 @pytest.mark.parametrize(
@@ -182,8 +182,8 @@ def test_a_trained_run_can_be_evaluated(toy, learned, tmp_path):
         {"image_size": 48, "evaluate_modalities": ["both"], "pseudo_recall": False},
     ],
 )
-def test_settings_work_together(toy, tmp_path, settings):
-    sent = go(spec(toy, settings={"max_steps": STEPS, **settings}), tmp_path)
+def test_settings_work_together(tiny, tmp_path, settings):
+    sent = go(spec(tiny, settings={"max_steps": STEPS, **settings}), tmp_path)
     assert all(0 < x < 20 for x in losses(sent))
     facts = next(m for m in sent if m.kind == "plan").facts
     if "layers" in settings:
@@ -193,9 +193,9 @@ def test_settings_work_together(toy, tmp_path, settings):
     assert 0 <= metric(sent, "recall@50") <= 1
 
 
-def test_an_unreadable_picture_is_counted_and_the_run_goes_on(toy, make_toy, tmp_path):
+def test_an_unreadable_picture_is_counted_and_the_run_goes_on(tiny, write_subset, tmp_path):
     folder = tmp_path / "hurt"
-    make_toy(folder)
+    write_subset(folder)
     (folder / "data/images/red-disc.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
     asked = spec(folder, settings={"max_steps": 2, "evaluate_on": []})
     sent = go(asked, tmp_path / "run")
@@ -207,8 +207,8 @@ def test_an_unreadable_picture_is_counted_and_the_run_goes_on(toy, make_toy, tmp
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"subset": "toy_trian"}, "toy_trian"),
-        ({"settings": {"evaluate_on": ["toy_vla"]}}, "toy_vla"),
+        ({"subset": "tiny_trian"}, "tiny_trian"),
+        ({"settings": {"evaluate_on": ["tiny_vla"]}}, "tiny_vla"),
         ({"settings": {"layers": [12]}}, "layers = \\[12\\]"),
         ({"settings": {"vision_layers": [2]}}, "vision tower has 2 blocks and takes 0 to 1"),
         ({"settings": {"data_root": "/nonexistent"}}, "/nonexistent"),
@@ -216,7 +216,7 @@ def test_an_unreadable_picture_is_counted_and_the_run_goes_on(toy, make_toy, tmp
     ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason="one case is about having no GPU")
-def test_mistakes_are_one_sentence(toy, tmp_path, changes, words):
+def test_mistakes_are_one_sentence(tiny, tmp_path, changes, words):
     with pytest.raises(EngineError, match=words) as caught:
-        go(spec(toy, **changes), tmp_path)
+        go(spec(tiny, **changes), tmp_path)
     assert "\n" not in str(caught.value)

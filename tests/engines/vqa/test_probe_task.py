@@ -7,8 +7,8 @@ from torch._dynamo.utils import counters
 from engines import emitter
 from engines.protocol import Probe
 from engines.torchkit.training import step_timing
-from tests.engines import jointly, toys, vlm_kinds, vqa_toy
-from tests.engines.vqa_toy import go, lines, spec
+from tests.engines import engine_runs, jointly, tiny_vqa, vlm_kinds
+from tests.engines.tiny_vqa import go, lines, spec
 from tests.fixtures.engine_process import engine
 
 pytest.importorskip("bitsandbytes")
@@ -18,17 +18,17 @@ QUIET = {"epochs": 2, "lora_dropout": 0.0, "validation_share": 0.05, "validate_e
 
 
 def write(place):
-    """Qwen's toy, which reads patches, and LLaVA's, whose processor is asked."""
-    vqa_toy.write(place)
+    """Qwen's tiny model, which reads patches, and LLaVA's, whose processor is asked."""
+    tiny_vqa.write(place)
     vlm_kinds.KINDS["llava"](place / "other")
 
 
-folder = toys.built(write)
+folder = engine_runs.subset_fixture(write)
 
 
 @pytest.fixture(params=["patches", "processor"])
 def model(request, folder) -> str:
-    return "toy-vlm" if request.param == "patches" else f"path:{folder / 'other'}"
+    return "tiny-vlm" if request.param == "patches" else f"path:{folder / 'other'}"
 
 
 def losses(sent: list) -> list[float]:
@@ -63,7 +63,7 @@ def test_two_ranks_equal_one_process_with_the_joint_batch(folder, tmp_path):
     """
     quiet = {**QUIET, "gradient_checkpointing": True}
     ends = jointly.trained(
-        tmp_path, 8, lambda more: spec(folder, model="toy-vlm", settings={**quiet, **more})
+        tmp_path, 8, lambda more: spec(folder, model="tiny-vlm", settings={**quiet, **more})
     )
     jointly.check_same(tmp_path, ends, steps=6, samples={8, 1})
     one, two = (lines(tmp_path / name, "validation") for name in ("one", "two"))

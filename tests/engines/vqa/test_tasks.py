@@ -10,23 +10,23 @@ from engines import catalog
 from engines.emitter import Emitter, EngineError, Stopped
 from engines.torchkit.checkpointing.trained_tensors import trainable_tensors
 from engines.vqa import validation
-from tests.engines import toys, vqa_toy
-from tests.engines.toys import Impatient, weights
-from tests.engines.vqa_toy import go, lines, spec
+from tests.engines import engine_runs, tiny_vqa
+from tests.engines.engine_runs import Impatient, weights
+from tests.engines.tiny_vqa import go, lines, spec
 
-toy = toys.built(vqa_toy.write)
+tiny = engine_runs.subset_fixture(tiny_vqa.write)
 
 
 def of_kind(sent: list, kind: str) -> list:
     return [message for message in sent if message.kind == kind]
 
 
-def test_a_fold_is_trained_validated_and_says_what_it_did(toy, tmp_path):
+def test_a_fold_is_trained_validated_and_says_what_it_did(tiny, tmp_path):
     settings = {
         "folds": 3, "fold": 1, "ema": 0.5, "epochs": 2, "evaluate_on": ["asks_more"],
         "tta_scales": [0.9, 1.5],
     }  # fmt: skip
-    sent = go(spec(toy, settings=settings), tmp_path / "run")
+    sent = go(spec(tiny, settings=settings), tmp_path / "run")
     plan = of_kind(sent, "plan")[0]
     assert (plan.samples, plan.steps, plan.effective_batch) == (12, 6, 4)
     assert 0 < plan.trainable_parameters < plan.parameters
@@ -50,9 +50,9 @@ def test_a_fold_is_trained_validated_and_says_what_it_did(toy, tmp_path):
     assert "validation_loss" in curve[-1]
 
 
-def test_a_sample_is_drawn_before_rows_are_held_out_and_is_what_was_loaded(toy, tmp_path):
+def test_a_sample_is_drawn_before_rows_are_held_out_and_is_what_was_loaded(tiny, tmp_path):
     settings = {"sample": 12, "validation_share": 0.25, "save_model": False}
-    sent = go(spec(toy, settings=settings), tmp_path / "run")
+    sent = go(spec(tiny, settings=settings), tmp_path / "run")
     plan = of_kind(sent, "plan")[0]
     assert (plan.samples, plan.steps, plan.epochs) == (9, 3, 1.0)
     assert plan.facts["folds"].startswith("12 of 18 rows drawn; 25% held out: 9 to train, 3 held")
@@ -61,24 +61,24 @@ def test_a_sample_is_drawn_before_rows_are_held_out_and_is_what_was_loaded(toy, 
     assert len(lines(tmp_path / "run", "validation")) == 3
 
 
-def test_folds_hold_out_every_question_once(toy, tmp_path):
+def test_folds_hold_out_every_question_once(tiny, tmp_path):
     held: list[str] = []
     prints = set()
     for fold in range(3):
         settings = {"folds": 3, "fold": fold, "max_steps": 1, "save_model": False}
-        go(spec(toy, settings=settings), tmp_path / str(fold))
+        go(spec(tiny, settings=settings), tmp_path / str(fold))
         held += [line["id"] for line in lines(tmp_path / str(fold), "validation")]
         prints |= {folds.load(path).fingerprint for path in tmp_path.rglob("folds/*.json")}
-    assert sorted(held) == [row["id"] for row in vqa_toy.rows()[:18]]
+    assert sorted(held) == [row["id"] for row in tiny_vqa.rows()[:18]]
     assert len(prints) == 1
 
 
-def test_a_resumed_run_ends_with_the_same_bits(toy, tmp_path):
+def test_a_resumed_run_ends_with_the_same_bits(tiny, tmp_path):
     settings = {"epochs": 2, "ema": 0.8, "swa": True, "swa_start": 0.4, "lora_dropout": 0.2}
-    go(spec(toy, settings=settings), tmp_path / "whole")
+    go(spec(tiny, settings=settings), tmp_path / "whole")
     with pytest.raises(Stopped):
-        go(spec(toy, settings=settings), tmp_path / "cut", Impatient(3))
-    sent = go(spec(toy, settings=settings), tmp_path / "cut")
+        go(spec(tiny, settings=settings), tmp_path / "cut", Impatient(3))
+    sent = go(spec(tiny, settings=settings), tmp_path / "cut")
     assert any(m.code == "resumed" for m in of_kind(sent, "notice"))
     assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
     whole, cut = (lines(tmp_path / name, "validation") for name in ("whole", "cut"))
@@ -89,20 +89,20 @@ def test_a_resumed_run_ends_with_the_same_bits(toy, tmp_path):
     assert len(unused) == 1
 
 
-def test_a_finished_training_read_again_answers_alike(toy, tmp_path):
+def test_a_finished_training_read_again_answers_alike(tiny, tmp_path):
     settings = {"ema": 0.8, "swa": True}
-    go(spec(toy, settings=settings), tmp_path / "run")
+    go(spec(tiny, settings=settings), tmp_path / "run")
     before, kept = lines(tmp_path / "run", "validation"), weights(tmp_path / "run")
     (tmp_path / "run/predictions/validation.jsonl").unlink()
-    go(spec(toy, settings=settings), tmp_path / "run")
+    go(spec(tiny, settings=settings), tmp_path / "run")
     assert lines(tmp_path / "run", "validation") == before
     assert weights(tmp_path / "run") == kept
 
 
-def test_the_answering_weights_are_the_average(toy, tmp_path):
+def test_the_answering_weights_are_the_average(tiny, tmp_path):
     plain, averaged = ({"max_steps": 4, "ema": ema} for ema in (0.0, 0.9))
-    go(spec(toy, settings=plain), tmp_path / "plain")
-    go(spec(toy, settings=averaged), tmp_path / "averaged")
+    go(spec(tiny, settings=plain), tmp_path / "plain")
+    go(spec(tiny, settings=averaged), tmp_path / "averaged")
     assert weights(tmp_path / "plain") != weights(tmp_path / "averaged")
 
 
@@ -113,7 +113,7 @@ def test_the_answering_weights_are_the_average(toy, tmp_path):
         ("accuracy", [(1.0, 0.5), (0.9, 0.7), (0.5, 0.6)]),
     ],
 )
-def test_early_stopping_reloads_the_best_weights(toy, tmp_path, monkeypatch, monitor, values):
+def test_early_stopping_reloads_the_best_weights(tiny, tmp_path, monkeypatch, monitor, values):
     """Those that were looked at: the average after two epochs, the best by the monitor alone."""
     seen, looked_at = iter(values), []
 
@@ -124,7 +124,7 @@ def test_early_stopping_reloads_the_best_weights(toy, tmp_path, monkeypatch, mon
 
     monkeypatch.setattr(validation.QuestionValidation, "_compute_metrics", look)
     settings = {"epochs": 6, "early_stopping": True, "patience": 1, "ema": 0.5, "monitor": monitor}
-    sent = go(spec(toy, settings=settings), tmp_path / "run")
+    sent = go(spec(tiny, settings=settings), tmp_path / "run")
     assert of_kind(sent, "plan")[0].facts["load_best"] == f"yes, by {monitor}"
     assert any(m.code == "stopped-early" for m in of_kind(sent, "notice"))
     kept = tmp_path / "run" / "checkpoints"
@@ -136,35 +136,35 @@ def test_early_stopping_reloads_the_best_weights(toy, tmp_path, monkeypatch, mon
     assert not all(best[name].equal(tensor) for name, tensor in looked_at[2].items())
 
 
-def test_a_trained_run_answers_other_questions(toy, tmp_path):
-    go(spec(toy, settings={"prompt": "Say a letter."}), tmp_path / "01-toy")
-    asked = spec(toy, model="run:01-toy", task="evaluate", run_id="02-toy", subset="asks_more")
-    sent = go(asked, tmp_path / "02-toy")
-    assert len(lines(tmp_path / "02-toy", "asks_more")) == 6
+def test_a_trained_run_answers_other_questions(tiny, tmp_path):
+    go(spec(tiny, settings={"prompt": "Say a letter."}), tmp_path / "01-tiny")
+    asked = spec(tiny, model="run:01-tiny", task="evaluate", run_id="02-tiny", subset="asks_more")
+    sent = go(asked, tmp_path / "02-tiny")
+    assert len(lines(tmp_path / "02-tiny", "asks_more")) == 6
     assert of_kind(sent, "plan")[0].steps == 0
-    infer = spec(toy, model="run:01-toy", task="infer", run_id="03-toy", subset="asks_more",
+    infer = spec(tiny, model="run:01-tiny", task="infer", run_id="03-tiny", subset="asks_more",
                  settings={"submission_file": "submission_single.csv"})  # fmt: skip
-    go(infer, tmp_path / "03-toy")
-    submitted = (tmp_path / "03-toy/submission_single.csv").read_text().splitlines()
-    answers = {line["id"]: line["letter"] for line in lines(tmp_path / "02-toy", "asks_more")}
+    go(infer, tmp_path / "03-tiny")
+    submitted = (tmp_path / "03-tiny/submission_single.csv").read_text().splitlines()
+    answers = {line["id"]: line["letter"] for line in lines(tmp_path / "02-tiny", "asks_more")}
     assert dict(row.split(",") for row in submitted[1:]) == answers
 
 
-def test_a_model_from_scratch_may_not_have_seen_the_pictures(toy, tmp_path):
+def test_a_model_from_scratch_may_not_have_seen_the_pictures(tiny, tmp_path):
     settings = {"base_on": "asks_more", "max_steps": 1}
-    sent = go(spec(toy, model="toy-scratch", settings=settings), tmp_path / "run")
+    sent = go(spec(tiny, model="tiny-scratch", settings=settings), tmp_path / "run")
     assert "trained here on 6 texts: 3 steps" in of_kind(sent, "plan")[0].facts["model"]
-    again = go(spec(toy, model="toy-scratch", settings=settings), tmp_path / "again")
+    again = go(spec(tiny, model="tiny-scratch", settings=settings), tmp_path / "again")
     assert "(cached)" in of_kind(again, "plan")[0].facts["model"]
     with pytest.raises(EngineError, match="18 pictures of 'asks' are among this run's own"):
-        go(spec(toy, model="toy-scratch", settings={"base_on": "asks"}), tmp_path / "seen")
+        go(spec(tiny, model="tiny-scratch", settings={"base_on": "asks"}), tmp_path / "seen")
     with pytest.raises(EngineError, match="base_on is empty"):
-        go(spec(toy, model="toy-scratch"), tmp_path / "empty")
+        go(spec(tiny, model="tiny-scratch"), tmp_path / "empty")
 
 
-def test_a_costing_run_forecasts_and_answers_nothing(toy, tmp_path):
+def test_a_costing_run_forecasts_and_answers_nothing(tiny, tmp_path):
     settings = {"epochs": 4, "gradient_accumulation_steps": 1, "batch": 2}
-    sent = go(spec(toy, task="probe", settings=settings, probe={"steps": 4}), tmp_path / "run")
+    sent = go(spec(tiny, task="probe", settings=settings, probe={"steps": 4}), tmp_path / "run")
     assert of_kind(sent, "forecast")
     assert not of_kind(sent, "metric")
     assert not (tmp_path / "run/predictions").exists()
@@ -198,23 +198,23 @@ def test_out_of_memory_halves_what_was_at_hand():
     assert catalog.reduce_memory("vqa", {**params, "eval_batch_size": 1}, "eval") is None
 
 
-def test_a_question_longer_than_allowed_is_refused_before_anything_is_loaded(toy, tmp_path):
-    asked = spec(toy, settings={"max_length": 30})
+def test_a_question_longer_than_allowed_is_refused_before_anything_is_loaded(tiny, tmp_path):
+    asked = spec(tiny, settings={"max_length": 30})
     emit = Emitter()
     with pytest.raises(
         EngineError, match=r"'q\d\d' has \d+ tokens, 4 of them its picture's, and 30"
     ):
-        go(asked, tmp_path / "01-toy", emit)
+        go(asked, tmp_path / "01-tiny", emit)
     assert not [m for m in emit.sent if m.kind == "phase" and m.name in ("load", "train")]
 
 
-def test_the_longest_sample_is_measured(toy, tmp_path):
+def test_the_longest_sample_is_measured(tiny, tmp_path):
     """At the largest scale of what is only answered; one token more is allowed than needed."""
     settings = {"max_steps": 1, "tta_scales": (2.0,), "evaluate_on": ("asks_more",)}
-    sent = go(spec(toy, settings=settings), tmp_path / "01-toy")
+    sent = go(spec(tiny, settings=settings), tmp_path / "01-tiny")
     said = next(m for m in sent if m.kind == "plan").facts["longest_sample"]
     longest = int(said.split()[0])
-    exact = spec(toy, settings=settings | {"max_length": longest})
-    go(exact, tmp_path / "02-toy")
+    exact = spec(tiny, settings=settings | {"max_length": longest})
+    go(exact, tmp_path / "02-tiny")
     with pytest.raises(EngineError, match=f"has {longest} tokens, 16 of them its picture's"):
-        go(spec(toy, settings=settings | {"max_length": longest - 1}), tmp_path / "03-toy")
+        go(spec(tiny, settings=settings | {"max_length": longest - 1}), tmp_path / "03-tiny")

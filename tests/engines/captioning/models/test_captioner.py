@@ -27,7 +27,7 @@ from engines.torchkit.modeling.feature_cache import NoRoomError
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training import nano_models
 from engines.torchkit.training.early_stopping import best_index
-from tests.engines import captioning_toy as toy
+from tests.engines import tiny_captioning as tiny
 
 pytest.importorskip("bitsandbytes")
 CPU = torch.device("cpu")
@@ -281,7 +281,7 @@ def test_wordings(made, tmp_path):
 @pytest.fixture(scope="module")
 def tower_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("towers") / "clip"
-    toy.write_tower(folder)
+    tiny.write_tower(folder)
     return folder
 
 
@@ -336,14 +336,14 @@ def test_what_changes_features_changes_their_place(tower_folder, tmp_path):
     assert tower(tower_folder).fingerprint() == plain
     assert tower(tower_folder, vision_layer=-2).fingerprint() != plain
     assert tower(tower_folder, cls=True).fingerprint() != plain
-    toy.write_tower(tmp_path / "other")
+    tiny.write_tower(tmp_path / "other")
     assert tower(tmp_path / "other").fingerprint() == plain, "equal weights elsewhere"
     weights = tmp_path / "other" / "model.safetensors"
     changed = bytearray(weights.read_bytes())
     changed[-1] ^= 1
     weights.write_bytes(changed)
     assert tower(tmp_path / "other").fingerprint() != plain
-    toy.write_tower(tmp_path / "normed")
+    tiny.write_tower(tmp_path / "normed")
     norm = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     (tmp_path / "normed" / "preprocessor_config.json").write_text(json.dumps(norm))
     assert tower(tmp_path / "normed").fingerprint() != plain, "another normalisation"

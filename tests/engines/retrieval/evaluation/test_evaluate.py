@@ -10,17 +10,17 @@ from engines.protocol import RunSpec
 from engines.retrieval import Params, run
 
 
-def evaluate(toy, run_dir, subset="toy_val", **settings):
+def evaluate(tiny, run_dir, subset="tiny_val", **settings):
     """All that an untrained `pico` says while it is evaluated."""
     asked = dict(model_catalog.load("pico").settings) | {
-        "data_root": str(toy / "data"), "threads": 1, "evaluate_modalities": ["both"], **settings,
+        "data_root": str(tiny / "data"), "threads": 1, "evaluate_modalities": ["both"], **settings,
     }  # fmt: skip
     run_dir.mkdir(parents=True, exist_ok=True)
     emit = Emitter()
     run(
         RunSpec(
-            suite="s", run_id="01-toy", engine="retrieval", task="evaluate", subset=subset,
-            model="pico", cache_root=str(toy / "cache"),
+            suite="s", run_id="01-tiny", engine="retrieval", task="evaluate", subset=subset,
+            model="pico", cache_root=str(tiny / "cache"),
             params=Params.model_validate(asked).model_dump(mode="json"),
         ),
         emit, run_dir,
@@ -38,15 +38,15 @@ def values(sent):
 
 
 @pytest.fixture(scope="module")
-def plain(toy, tmp_path_factory):
+def plain(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluated")
-    return evaluate(toy, folder), folder
+    return evaluate(tiny, folder), folder
 
 
 def test_an_evaluation_is_timed_like_an_epoch(plain):
     sent, _ = plain
     (cost,) = of_kind(sent, "evaluation")
-    assert (cost.split, cost.queries, cost.passages, cost.depth) == ("toy_val", 12, 144, 144)
+    assert (cost.split, cost.queries, cost.passages, cost.depth) == ("tiny_val", 12, 144, 144)
     assert (cost.search, cost.precision) == ("exact", "fp32")
     assert cost.batches >= 4, "texts and images of queries, and of the corpus"
     (timing,) = of_kind(sent, "timing")
@@ -76,8 +76,8 @@ def test_others_find_our_recall_in_the_files_of_a_run(plain):
     sent, folder = plain
     found = ir_measures.calc_aggregate(
         [Success @ 5, Success @ 100],
-        ir_measures.read_trec_qrels(str(folder / "predictions/toy_val.qrels")),
-        ir_measures.read_trec_run(str(folder / "predictions/toy_val.trec")),
+        ir_measures.read_trec_qrels(str(folder / "predictions/tiny_val.qrels")),
+        ir_measures.read_trec_run(str(folder / "predictions/tiny_val.trec")),
     )
     assert found[Success @ 5] == pytest.approx(values(sent)["recall@5"])
     assert found[Success @ 100] == pytest.approx(values(sent)["recall@100"])
@@ -95,8 +95,8 @@ def test_a_corpus_smaller_than_the_depth_is_said(plain):
     "settings",
     [{"search_precision": "fp16"}, {"corpus_memory_gib": 1e-9}, {"search_depth": 20}],
 )
-def test_ways_to_search_agree(plain, toy, tmp_path, settings):
-    sent = evaluate(toy, tmp_path, **settings)
+def test_ways_to_search_agree(plain, tiny, tmp_path, settings):
+    sent = evaluate(tiny, tmp_path, **settings)
     wanted, found = values(plain[0]), values(sent)
     assert "recall@20" in found
     for name in found.keys() & wanted.keys():
@@ -109,11 +109,11 @@ def test_ways_to_search_agree(plain, toy, tmp_path, settings):
     assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".")]
 
 
-def test_an_empty_corpus_is_one_sentence(make_toy, tmp_path):
+def test_an_empty_corpus_is_one_sentence(write_subset, tmp_path):
     folder = tmp_path / "hurt"
-    make_toy(folder)
+    write_subset(folder)
     (folder / "data/passages.jsonl").write_text("")
-    with pytest.raises(EngineError, match="toy_val") as caught:
+    with pytest.raises(EngineError, match="tiny_val") as caught:
         evaluate(folder, tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert "empty" in str(caught.value) or "no passage" in str(caught.value)

@@ -25,7 +25,7 @@ def split_of(
         [ids[row] for row in rows] + ["gone"] * (i in lost) for i, rows in enumerate(positives)
     ]
     return EvaluationSplit(
-        name="toy", queries=NOTHING, ids=asked,
+        name="tiny", queries=NOTHING, ids=asked,
         positives=[np.asarray(rows, np.int64) for rows in positives], positive_ids=named,
         answers=[[] for _ in asked], corpus=SearchCorpus("f", NOTHING, ids, [""] * len(ids)),
     )  # fmt: skip
@@ -61,8 +61,8 @@ MEASURES = {
 
 def test_ir_measures_finds_our_numbers_in_our_files(written):
     folder, ours, split = written
-    qrels = list(ir_measures.read_trec_qrels(str(folder / "toy.qrels")))
-    run = list(ir_measures.read_trec_run(str(folder / "toy.trec")))
+    qrels = list(ir_measures.read_trec_qrels(str(folder / "tiny.qrels")))
+    run = list(ir_measures.read_trec_run(str(folder / "tiny.trec")))
     assert len(run) == 40 * 120
     oracle = {
         (str(v.measure), v.query_id): v.value
@@ -76,7 +76,7 @@ def test_ir_measures_finds_our_numbers_in_our_files(written):
 
 def test_pytrec_eval_finds_our_numbers_in_our_files(written):
     folder, ours, split = written
-    with (folder / "toy.qrels").open() as qrels, (folder / "toy.trec").open() as run:
+    with (folder / "tiny.qrels").open() as qrels, (folder / "tiny.trec").open() as run:
         wanted, ranked = pytrec_eval.parse_qrel(qrels), pytrec_eval.parse_run(run)
     found = pytrec_eval.RelevanceEvaluator(wanted, {"success", "ndcg_cut"}).evaluate(ranked)
     for query, name in enumerate(split.ids):

@@ -170,14 +170,14 @@ def test_one_batch_stands_for_each_combination_of_lengths():
 
 
 @pytest.fixture
-def go(toy, tmp_path):
+def go(tiny, tmp_path):
     def start(**settings) -> tuple[Phases, Path]:
         plain = {"epochs": 10, "max_steps": 5, "evaluate_on": (), "threads": 1, "batch": 16,
-                 "precision": "fp32", "data_root": str(toy / "data")}  # fmt: skip
+                 "precision": "fp32", "data_root": str(tiny / "data")}  # fmt: skip
         every = dict(model_catalog.load("pico").settings) | plain | settings
         spec = RunSpec(
-            suite="s", run_id="01-toy", engine="retrieval", subset="toy_train", model="pico",
-            cache_root=str(toy / "cache"), params=Params(**every).model_dump(mode="json"),
+            suite="s", run_id="01-tiny", engine="retrieval", subset="tiny_train", model="pico",
+            cache_root=str(tiny / "cache"), params=Params(**every).model_dump(mode="json"),
         )  # fmt: skip
         emit = Phases()
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
@@ -201,7 +201,7 @@ def test_items_that_lack_an_image_share_one_compilation(go, tracing, settings):
     """Their number differs from step to step. Weights are bitwise those without compiling, so the
     compiling pass has drawn no random number. Evaluation compiles nothing."""
     _, plain = go(**settings)
-    emit, folder = go(**settings, compile=True, evaluate_on=("toy_val",))
+    emit, folder = go(**settings, compile=True, evaluate_on=("tiny_val",))
     assert emit.graphs["warmup"] == 2
     assert counters["stats"]["unique_graphs"] == 2
     found = trained(folder)

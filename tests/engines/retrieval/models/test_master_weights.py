@@ -212,14 +212,14 @@ def test_micro_batches_are_added_up_in_float32():
 
 
 @pytest.fixture(scope="module")
-def go(toy, tmp_path_factory):
+def go(tiny, tmp_path_factory):
     def start(folder: Path | None = None, emit: Emitter | None = None, **settings) -> Path:
         plain = {"max_steps": 4, "evaluate_on": (), "threads": 1, "batch": 8,
-                 "data_root": str(toy / "data")}  # fmt: skip
+                 "data_root": str(tiny / "data")}  # fmt: skip
         every = dict(model_catalog.load("pico").settings) | plain | settings
         spec = RunSpec(
-            suite="s", run_id="01-toy", engine="retrieval", subset="toy_train", model="pico",
-            cache_root=str(toy / "cache"), params=Params(**every).model_dump(mode="json"),
+            suite="s", run_id="01-tiny", engine="retrieval", subset="tiny_train", model="pico",
+            cache_root=str(tiny / "cache"), params=Params(**every).model_dump(mode="json"),
         )  # fmt: skip
         folder = folder or tmp_path_factory.mktemp("run")
         run(spec, emit or Emitter(), folder)

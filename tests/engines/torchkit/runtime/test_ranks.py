@@ -49,34 +49,34 @@ HARD = {
 
 
 @pytest.fixture(scope="module")
-def toy_with_heads(toy):
-    (toy / "config" / "models" / "heads.toml").write_text(HEADS)
-    return toy
+def tiny_with_heads(tiny):
+    (tiny / "config" / "models" / "heads.toml").write_text(HEADS)
+    return tiny
 
 
 @pytest.fixture(scope="module")
-def toy_odd(toy):
+def tiny_odd(tiny):
     """A subset of 33 records, 11 of which come twice and so share their positives."""
-    recipe = (toy / "config/recipes/toy_train.toml").read_text().replace("toy_train", "toy_odd")
-    (toy / "config/recipes/toy_odd.toml").write_text(recipe)
-    lines = (toy / "data/toy_train.jsonl").read_text().splitlines()[:22]
+    recipe = (tiny / "config/recipes/tiny_train.toml").read_text().replace("tiny_train", "tiny_odd")
+    (tiny / "config/recipes/tiny_odd.toml").write_text(recipe)
+    lines = (tiny / "data/tiny_train.jsonl").read_text().splitlines()[:22]
     records = [json.loads(line) for line in lines]
     twice = [{**record, "data_id": record["data_id"] + "+"} for record in records[:11]]
-    write_lines(toy / "data/toy_odd.jsonl", records + twice)
-    return "toy_odd"
+    write_lines(tiny / "data/tiny_odd.jsonl", records + twice)
+    return "tiny_odd"
 
 
 @pytest.fixture(scope="module")
-def start(toy, tmp_path_factory):
+def start(tiny, tmp_path_factory):
     """Makes run folders: `start(model, **settings)`."""
 
-    def make(model: str, subset: str = "toy_train", **changes) -> Path:
+    def make(model: str, subset: str = "tiny_train", **changes) -> Path:
         settings = dict(model_catalog.load(model).settings) | {
-            "data_root": str(toy / "data"), "threads": 1, "timing_warmup_steps": 1, **changes,
+            "data_root": str(tiny / "data"), "threads": 1, "timing_warmup_steps": 1, **changes,
         }  # fmt: skip
         spec = RunSpec(
-            suite="s", run_id="01-toy", engine="retrieval", subset=subset, model=model,
-            cache_root=str(toy / "cache"),
+            suite="s", run_id="01-tiny", engine="retrieval", subset=subset, model=model,
+            cache_root=str(tiny / "cache"),
             params=Params.model_validate(settings).model_dump(mode="json"),
         )  # fmt: skip
         folder = tmp_path_factory.mktemp("run")
@@ -167,12 +167,12 @@ def test_shares_are_a_partition_in_order(rows, size):
         {"grad_cache_chunk": 3, "layers": [0], "modality_dropout": 0},
     ],
 )
-def test_two_ranks_equal_one_process_with_the_joint_batch(toy_odd, start, extra):
+def test_two_ranks_equal_one_process_with_the_joint_batch(tiny_odd, start, extra):
     """33 records, 11 of them twice: 32 and then 1, so that rank 1 has nothing to do."""
     settings = {**HARD, "checkpoint_every": 1, **extra}
     batch = 16 // settings["gradient_accumulation_steps"]
-    one = start("pico", subset=toy_odd, batch=2 * batch, **settings)
-    two = start("pico", subset=toy_odd, batch=batch, nproc_per_node=2, **settings)
+    one = start("pico", subset=tiny_odd, batch=2 * batch, **settings)
+    two = start("pico", subset=tiny_odd, batch=batch, nproc_per_node=2, **settings)
     # Killed, so that the optimizer's moments of step 6 are still there.
     alone, together = engine(one, "7 self SIGKILL"), engine(two, "7 0 SIGKILL")
     losses = {step: alone.losses[step] for step in range(1, 7)}
@@ -193,11 +193,11 @@ def test_two_ranks_equal_one_process_with_the_joint_batch(toy_odd, start, extra)
 
 
 @pytest.mark.slow
-def test_two_ranks_with_master_weights_learn_what_one_process_does(toy_odd, start):
+def test_two_ranks_with_master_weights_learn_what_one_process_does(tiny_odd, start):
     """Gradients are averaged in bf16, so losses are equal within its rounding."""
     settings = {**HARD, "max_steps": 4, "precision": "bf16", "mixed_precision": "master_weights"}
-    one = start("pico", subset=toy_odd, batch=16, **settings)
-    two = start("pico", subset=toy_odd, batch=8, nproc_per_node=2, **settings)
+    one = start("pico", subset=tiny_odd, batch=16, **settings)
+    two = start("pico", subset=tiny_odd, batch=8, nproc_per_node=2, **settings)
     alone, together = engine(one), engine(two)
     assert alone.code == together.code == 0
     assert together.losses == pytest.approx(alone.losses, rel=0.02)
@@ -205,7 +205,7 @@ def test_two_ranks_with_master_weights_learn_what_one_process_does(toy_odd, star
 
 
 @pytest.mark.skipif(NO_DEMO, reason="needs the demo extra")
-def test_a_killed_run_resumes_bitwise(toy_with_heads, undisturbed, start):
+def test_a_killed_run_resumes_bitwise(tiny_with_heads, undisturbed, start):
     """kill -9 at a step drawn at random, in the middle of an epoch or not; dropout and all.
 
     With two loader workers, which `undisturbed` has not.
@@ -222,7 +222,7 @@ def test_a_killed_run_resumes_bitwise(toy_with_heads, undisturbed, start):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(toy_with_heads, start):
+def undisturbed(tiny_with_heads, start):
     """Folder and end of a run of one process that nobody disturbed."""
     folder = start("heads", num_workers=0, **HARD)
     ended = engine(folder)
@@ -244,7 +244,7 @@ def continues(resumed, before, whole) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.skipif(NO_DEMO, reason="needs the demo extra")
-def test_two_ranks_survive_what_kills_them(toy_with_heads, start):
+def test_two_ranks_survive_what_kills_them(tiny_with_heads, start):
     """A rank is killed, then all are stopped; losses as if nothing had been.
 
     With dropout, so generators of both ranks must come back.
@@ -272,7 +272,7 @@ def test_two_ranks_survive_what_kills_them(toy_with_heads, start):
 
 
 @pytest.mark.skipif(NO_DEMO, reason="needs the demo extra")
-def test_usage_errors_are_told_once_and_not_of_a_rank(toy_with_heads, undisturbed, start):
+def test_usage_errors_are_told_once_and_not_of_a_rank(tiny_with_heads, undisturbed, start):
     folder = start("heads", nproc_per_node=2, text_layers=[7])
     ended = engine(folder)
     assert (ended.code, ended.failed.hint) == (1, "usage")
@@ -293,7 +293,7 @@ def test_more_ranks_than_places_are_refused(monkeypatch):
 
 def test_only_training_is_shared():
     spec = RunSpec(
-        suite="s", run_id="01-toy", engine="retrieval", subset="toy_train", model="pico",
+        suite="s", run_id="01-tiny", engine="retrieval", subset="tiny_train", model="pico",
         cache_root="/nonexistent", params={"nproc_per_node": 4},
     )  # fmt: skip
     found = {t: child.count_ranks(spec.model_copy(update={"task": t})) for t in get_args(Task)}

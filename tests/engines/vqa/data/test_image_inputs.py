@@ -28,14 +28,14 @@ from engines.vqa.models.chat_template import ChoicePrompt
 from engines.vqa.models.model import FEATURES, PIXELS, Answerer, causal_mask
 from engines.vqa.models.qwen_layout import GRID, TYPES, QwenInputLayout
 from engines.vqa.models.vision_output import Form
-from tests.engines import toys, vqa_toy
-from tests.engines.toys import weights
-from tests.engines.vqa_toy import go, lines, spec
+from tests.engines import engine_runs, tiny_vqa
+from tests.engines.engine_runs import weights
+from tests.engines.tiny_vqa import go, lines, spec
 
 pytest.importorskip("bitsandbytes")
 pytest.importorskip("peft")
 
-toy = toys.built(vqa_toy.write)
+tiny = engine_runs.subset_fixture(tiny_vqa.write)
 CPU = torch.device("cpu")
 OPTIONS = ("red", "green", "blue", "black")
 SAID = [
@@ -85,9 +85,9 @@ ROUNDING = {"fp32": 1e-6, "bf16": 1e-2}
 
 @pytest.mark.parametrize(("precision", "four_bit"), [("fp32", False), ("bf16", False),
                                                      ("bf16", True), ("fp32", True)])  # fmt: skip
-def test_cached_features_say_the_same_to_the_last_bit(toy, precision, four_bit):
+def test_cached_features_say_the_same_to_the_last_bit(tiny, precision, four_bit):
     """As the tower in the same pass; and as transformers' own pass, up to rounding."""
-    model, seen = loaded(toy, precision, four_bit=four_bit), seeing(toy, precision)
+    model, seen = loaded(tiny, precision, four_bit=four_bit), seeing(tiny, precision)
     for said, picture in zip(SAID, shown(), strict=True):
         plain = told(model, seen, [said], [picture])
         ahead = ImageInputs(
@@ -105,8 +105,8 @@ def test_cached_features_say_the_same_to_the_last_bit(toy, precision, four_bit):
         model.model.visual.config._attn_implementation = "sdpa"
 
 
-def test_pictures_of_a_batch_are_computed_apart_and_differ_by_rounding(toy):
-    model, seen = loaded(toy), seeing(toy)
+def test_pictures_of_a_batch_are_computed_apart_and_differ_by_rounding(tiny):
+    model, seen = loaded(tiny), seeing(tiny)
     plain = told(model, seen, SAID, shown())
     seen.layout = QwenInputLayout.from_model(model, seen.processor)
     tower = ModelVisionTower(model, seen)
@@ -118,17 +118,17 @@ def test_pictures_of_a_batch_are_computed_apart_and_differ_by_rounding(toy):
     assert not torch.allclose(told(model, seen, SAID, shown(), turned, form), plain, rtol=1e-4)
 
 
-def test_training_on_cached_features_ends_with_the_same_bits(toy, tmp_path, monkeypatch):
+def test_training_on_cached_features_ends_with_the_same_bits(tiny, tmp_path, monkeypatch):
     """One picture in a micro-batch, against the run whose tower is computed in every step; and
     against transformers' own forward pass in training, up to rounding."""
     settings = {"batch": 1, "gradient_accumulation_steps": 2, "eval_batch_size": 1,
                 "max_steps": 4, "blank": True,
                 "written": 1, "evaluate_on": ["asks_more"], "evaluate_limit": 2,
                 "max_new_tokens": 2}  # fmt: skip
-    kept = go(spec(toy, settings=settings), tmp_path / "kept")
-    plain = go(spec(toy, settings=settings | {"feature_cache": False}), tmp_path / "plain")
+    kept = go(spec(tiny, settings=settings), tmp_path / "kept")
+    plain = go(spec(tiny, settings=settings | {"feature_cache": False}), tmp_path / "plain")
     monkeypatch.setattr(QwenInputLayout, "from_model", lambda *_: None)
-    go(spec(toy, settings=settings | {"feature_cache": False}), tmp_path / "theirs")
+    go(spec(tiny, settings=settings | {"feature_cache": False}), tmp_path / "theirs")
     assert weights(tmp_path / "kept") == weights(tmp_path / "plain")
     for split in ("validation", "asks_more"):
         assert lines(tmp_path / "kept", split) == lines(tmp_path / "plain", split)
@@ -147,10 +147,10 @@ def test_training_on_cached_features_ends_with_the_same_bits(toy, tmp_path, monk
 # -- what is computed, and when not ----------------------------------------------------------------
 
 
-def test_a_picture_is_computed_once_for_all_runs(toy, tmp_path):
+def test_a_picture_is_computed_once_for_all_runs(tiny, tmp_path):
     settings = {"blank": True, "tta_scales": [1.5], "evaluate_on": ["asks_more"], "max_steps": 1}
-    first = go(spec(toy, settings=settings | {"prompt": "one?"}), tmp_path / "first")
-    again = go(spec(toy, settings=settings), tmp_path / "again")
+    first = go(spec(tiny, settings=settings | {"prompt": "one?"}), tmp_path / "first")
+    again = go(spec(tiny, settings=settings), tmp_path / "again")
     said = [next(m for m in sent if m.kind == "plan").facts["feature_cache"]
             for sent in (first, again)]  # fmt: skip
     assert " 0 pictures computed" in said[1]
@@ -158,7 +158,7 @@ def test_a_picture_is_computed_once_for_all_runs(toy, tmp_path):
     assert notice.text.startswith("0 of ")
 
 
-def test_a_run_on_kept_features_holds_no_tower(toy, tmp_path, monkeypatch):
+def test_a_run_on_kept_features_holds_no_tower(tiny, tmp_path, monkeypatch):
     held = []
     real = data_feature_cache.prepare_images
 
@@ -168,26 +168,26 @@ def test_a_run_on_kept_features_holds_no_tower(toy, tmp_path, monkeypatch):
         return made
 
     monkeypatch.setattr(data_feature_cache, "prepare_images", prepare)
-    go(spec(toy, settings={"max_steps": 1}), tmp_path / "kept")
-    go(spec(toy, settings={"max_steps": 1, "feature_cache": False}), tmp_path / "plain")
+    go(spec(tiny, settings={"max_steps": 1}), tmp_path / "kept")
+    go(spec(tiny, settings={"max_steps": 1, "feature_cache": False}), tmp_path / "plain")
     assert held[0] == []
     assert held[1]
 
 
-def test_a_run_that_looks_once_keeps_nothing(toy, tmp_path):
-    go(spec(toy, settings={"max_steps": 1}), tmp_path / "01-toy")
+def test_a_run_that_looks_once_keeps_nothing(tiny, tmp_path):
+    go(spec(tiny, settings={"max_steps": 1}), tmp_path / "01-tiny")
     for turned in (False, True):
-        asked = spec(toy, model="run:01-toy", task="evaluate", run_id=f"02-{turned:d}",
+        asked = spec(tiny, model="run:01-tiny", task="evaluate", run_id=f"02-{turned:d}",
                      subset="asks_more", settings={"tta_options": turned})  # fmt: skip
         plan = next(m for m in go(asked, tmp_path / f"02-{turned:d}") if m.kind == "plan")
         assert plan.facts["feature_cache"].startswith("none") is not turned
 
 
-def test_a_disk_without_room_leaves_the_tower_at_work(toy, tmp_path, monkeypatch):
+def test_a_disk_without_room_leaves_the_tower_at_work(tiny, tmp_path, monkeypatch):
     usage = SimpleNamespace(total=10**9, used=10**9, free=0)
     monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda _: usage)
-    asked = spec(toy, cache_root=str(tmp_path / "cache"), settings={"max_steps": 1})
-    shutil.copytree(toy / "cache", tmp_path / "cache", ignore=shutil.ignore_patterns("features"))
+    asked = spec(tiny, cache_root=str(tmp_path / "cache"), settings={"max_steps": 1})
+    shutil.copytree(tiny / "cache", tmp_path / "cache", ignore=shutil.ignore_patterns("features"))
     sent = go(asked, tmp_path / "run")
     notices = [m.text for m in sent if m.kind == "notice" and m.code == "feature-cache"]
     assert any("rows of features need" in text for text in notices)
@@ -196,8 +196,8 @@ def test_a_disk_without_room_leaves_the_tower_at_work(toy, tmp_path, monkeypatch
     assert len(lines(tmp_path / "run", "validation")) == 2
 
 
-def test_features_that_are_not_the_models_own_are_refused(toy, monkeypatch):
-    model, seen = loaded(toy), seeing(toy)
+def test_features_that_are_not_the_models_own_are_refused(tiny, monkeypatch):
+    model, seen = loaded(tiny), seeing(tiny)
     pair = data_feature_cache.make_probe_pictures(28)
     plain = data_feature_cache.compute_logits(model, seen, pair)
     assert data_feature_cache.find_refusal(model, ModelVisionTower(model, seen), pair, plain) == ""
@@ -213,8 +213,8 @@ def test_features_that_are_not_the_models_own_are_refused(toy, monkeypatch):
     )
 
 
-def test_a_tower_is_known_by_all_that_decides_its_features(toy):
-    model, seen = loaded(toy), seeing(toy)
+def test_a_tower_is_known_by_all_that_decides_its_features(tiny):
+    model, seen = loaded(tiny), seeing(tiny)
     pair = data_feature_cache.make_probe_pictures(28)
 
     def mark(with_seen: ImageInputs = seen) -> str:
@@ -255,10 +255,10 @@ def attentions(calls: Calls) -> int:
     return sum(n for name, n in calls.names.items() if "scaled_dot_product" in name)
 
 
-def test_windows_of_equal_length_are_one_call(toy):
+def test_windows_of_equal_length_are_one_call(tiny):
     """Two pictures of 11 x 9 and 9 x 10 tokens, nine windows each; one block sees windows and one
     whole pictures, which have two lengths."""
-    model, seen = loaded(toy), seeing(toy)
+    model, seen = loaded(tiny), seeing(tiny)
     tower, words = model.model.visual, model.config.text_config.num_hidden_layers
     found = []
     for ahead in (False, True):
@@ -299,9 +299,9 @@ def test_packed_attention_is_that_of_each_sequence():
 
 @pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("padded", [False, True])
-def test_a_forward_pass_reads_no_tensor(toy, kept, padded):
+def test_a_forward_pass_reads_no_tensor(tiny, kept, padded):
     """On fake tensors whoever reads a number raises: on a GPU it would wait there."""
-    model, seen = loaded(toy), seeing(toy)
+    model, seen = loaded(tiny), seeing(tiny)
     pictures = shown() if padded else [shown()[0], shown()[0]]
     said = SAID if padded else [SAID[0], SAID[0]]
     seen.layout = QwenInputLayout.from_model(model, seen.processor)
@@ -317,9 +317,9 @@ def test_a_forward_pass_reads_no_tensor(toy, kept, padded):
     assert made.shape == (2,)
 
 
-def test_transformers_own_way_reads_some(toy):
+def test_transformers_own_way_reads_some(tiny):
     """What the test above would see."""
-    model, seen = loaded(toy), seeing(toy)
+    model, seen = loaded(tiny), seeing(tiny)
     batch = seen.to_device(seen.collate(SAID, shown(), None, ahead=True))
     reading = pytest.raises((RuntimeError, NotImplementedError, ValueError))
     with reading, FakeTensorMode(allow_non_fake_inputs=True) as mode:
@@ -327,10 +327,10 @@ def test_transformers_own_way_reads_some(toy):
         Answerer(model)(fake.inputs(), fake.labels)
 
 
-def test_the_whole_mask_is_transformers_own(toy):
+def test_the_whole_mask_is_transformers_own(tiny):
     from transformers.masking_utils import create_causal_mask
 
-    model, seen = loaded(toy), seeing(toy)
+    model, seen = loaded(tiny), seeing(tiny)
     batch = seen.collate(SAID, shown(), None, ahead=False)
     embeds = model.get_input_embeddings()(batch.ids)
     theirs = create_causal_mask(
@@ -340,8 +340,8 @@ def test_the_whole_mask_is_transformers_own(toy):
     assert theirs.equal(causal_mask(batch.mask))
 
 
-def test_as_many_features_as_tokens_or_an_error(toy):
-    model, seen = loaded(toy), seeing(toy)
+def test_as_many_features_as_tokens_or_an_error(tiny):
+    model, seen = loaded(tiny), seeing(tiny)
     layout = QwenInputLayout.from_model(model, seen.processor)
     whole = seen.collate(SAID, shown(), None, ahead=False)
     assert {TYPES, GRID} <= whole.vision.keys()

@@ -10,10 +10,10 @@ from engines.torchkit.training import nano_models
 from engines.vqa.data import paraphrase_writer, paraphrases
 from engines.vqa.data.batches import QuestionCollator
 from engines.vqa.data.questions import Questions
-from tests.engines import toys, vqa_toy
-from tests.engines.vqa_toy import go, lines, spec
+from tests.engines import engine_runs, tiny_vqa
+from tests.engines.tiny_vqa import go, lines, spec
 
-toy = toys.built(vqa_toy.write)
+tiny = engine_runs.subset_fixture(tiny_vqa.write)
 
 
 def questions(count=3):
@@ -81,11 +81,11 @@ def test_a_wording_is_drawn_by_seed_epoch_and_row(tmp_path):
     assert plain[0].texts == questions().texts
 
 
-def test_a_run_learns_paraphrases_and_answers_the_questions_as_they_are(toy, tmp_path):
+def test_a_run_learns_paraphrases_and_answers_the_questions_as_they_are(tiny, tmp_path):
     table = tmp_path / "t.csv"
-    asked = sorted({row["question"] for row in vqa_toy.rows()})
+    asked = sorted({row["question"] for row in tiny_vqa.rows()})
     table.write_text("question,paraphrase\n" + "".join(f'"{q}","{q[::-1]}"\n' for q in asked))
-    sent = go(spec(toy, settings={"paraphrases": str(table)}), tmp_path / "run")
+    sent = go(spec(tiny, settings={"paraphrases": str(table)}), tmp_path / "run")
     plan = next(m for m in sent if m.kind == "plan")
     assert "training questions have 1 more wordings" in plan.facts["paraphrases"]
     assert lines(tmp_path / "run", "validation")

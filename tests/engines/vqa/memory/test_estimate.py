@@ -93,7 +93,7 @@ def test_a_model_from_scratch_has_the_parameters_that_are_made():
     from engines.torchkit.memory import known_configs
     from engines.vqa.memory import estimate, model_from_config
     from engines.vqa.nano import model
-    from tests.engines.vqa_toy import SIZES, rows
+    from tests.engines.tiny_vqa import SIZES, rows
 
     processor = model.build_processor([" ".join(row.values()) for row in rows()], 400, 14)
     made = model.build_model(processor, SIZES)
@@ -116,7 +116,7 @@ def test_a_model_from_scratch_has_the_parameters_that_are_made():
 def test_towers_of_other_sizes_are_simulated(sizes):
     from engines.model_catalog import ModelEntry
     from engines.vqa.memory import estimate, model_from_config
-    from tests.engines.vqa_toy import SIZES
+    from tests.engines.tiny_vqa import SIZES
 
     entry = ModelEntry(name="other", family="vlm", architecture=SIZES | {"vocabulary": 400} | sizes)
     config, source = model_from_config.read_config(entry)
@@ -149,7 +149,7 @@ def test_shallow_models_say_what_the_whole_one_needs(settings, monkeypatch):
     from engines.model_catalog import ModelEntry
     from engines.torchkit.memory import depth_extrapolation
     from engines.vqa.memory import estimate, model_from_config
-    from tests.engines.vqa_toy import SIZES
+    from tests.engines.tiny_vqa import SIZES
 
     sizes = SIZES | {"vocabulary": 400, "layers": 12}
     config, source = model_from_config.read_config(

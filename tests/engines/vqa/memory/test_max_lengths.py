@@ -13,21 +13,21 @@ from engines.vqa import Params, prepare
 from engines.vqa.memory import max_lengths
 from engines.vqa.models import chat_template
 from engines.vqa.models.chat_template import ChoicePrompt
-from tests.engines import vqa_toy
+from tests.engines import tiny_vqa
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """The toy's folder, its subset, and the folder of that."""
-    folder = tmp_path_factory.mktemp("toy")
-    vqa_toy.write(folder)
+    """The folder of the data, its subset, and the folder of that."""
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_vqa.write(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORKBENCH_CONFIG", str(folder / "config"))
         yield folder, build.build("asks", folder / "cache", folder / "data")
 
 
-def want(subset, model="toy-vlm", **settings):
-    params = Params(**(vqa_toy.SETTINGS | settings)).model_dump(mode="json")
+def want(subset, model="tiny-vlm", **settings):
+    params = Params(**(tiny_vqa.SETTINGS | settings)).model_dump(mode="json")
     return MemoryQuery(
         capability=(8, 6), engine="vqa", model=model, params=params, subsets=(str(subset.folder),)
     )
@@ -53,8 +53,8 @@ def test_a_tokenizer_at_hand_counts_exactly(made):
 
 def test_without_one_the_estimate_is_no_less(made):
     folder, subset = made
-    model_catalog.load("toy-scratch")
-    found = max_lengths.find_max_lengths(want(subset, "toy-scratch"), 28)
+    model_catalog.load("tiny-scratch")
+    found = max_lengths.find_max_lengths(want(subset, "tiny-scratch"), 28)
     exact = counted(folder, subset, Params().prompt)
     assert exact <= found.tokens <= 3 * exact
     assert "estimated" in found.facts["longest text"]

@@ -29,7 +29,7 @@ num2words = vlm_kinds.num2words
 KINDS = ("qwen3_vl", "qwen3_5", "smolvlm", "internvl", "llava_onevision")
 WIDER = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 8}
 PICTURES = {"qwen3_vl": (64, 96), "qwen3_5": (64, 96), "internvl": (56, 56)}
-"""In whole tokens; of a square InternVL's toy makes as many tiles as a published one may."""
+"""In whole tokens; of a square InternVL's tiny model makes as many tiles as a published one may."""
 CPU = torch.device("cpu")
 
 

@@ -18,7 +18,7 @@ from engines.vqa.models.chat_template import ChoicePrompt
 from engines.vqa.models.hf_processor import HFProcessor
 from engines.vqa.models.model import PIXELS
 from engines.vqa.models.qwen_patches import QwenPatchProcessor
-from tests.engines import vqa_toy
+from tests.engines import tiny_vqa
 from tests.engines.vlm_kinds import PATCH, SIDE, TEMPLATE
 
 LLAVA = (
@@ -179,7 +179,7 @@ class Other:
 )
 def test_patches_are_cut_only_where_the_processor_says_nothing_else(tmp_path, change):
     """GLM-4V, ERNIE 4.5, MiniMax and others have image processors like Qwen's, and say more."""
-    vqa_toy.write(tmp_path)
+    tiny_vqa.write(tmp_path)
     real = library.AutoProcessor.from_pretrained(tmp_path / "model")
     found = models_processor.create_processor(
         Other(real, change), chat_template.read_chat_template(real, "", tmp_path), tmp_path

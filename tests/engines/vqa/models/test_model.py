@@ -24,7 +24,7 @@ from engines.vqa.models.chat_template import ChoicePrompt
 from engines.vqa.models.model import PIXELS, Answerer, pad_questions, to_device
 from engines.vqa.models.qwen_patches import QwenPatchProcessor
 from engines.vqa.nano import curriculum
-from tests.engines import vqa_toy
+from tests.engines import tiny_vqa
 
 CPU = torch.device("cpu")
 OPTIONS = ("red", "green", "blue", "black")
@@ -34,7 +34,7 @@ QUESTION = "what colour is the disc?"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("vqa-model")
-    vqa_toy.write(place)
+    tiny_vqa.write(place)
     return place
 
 
@@ -60,7 +60,7 @@ def plain(folder: Path, four_bit: bool = False) -> torch.nn.Module:
 
 
 def asked(folder: Path) -> Questions:
-    found = vqa_toy.rows()
+    found = tiny_vqa.rows()
     return Questions(
         ids=[row["id"] for row in found],
         paths=[Path(row["image"]).name for row in found],

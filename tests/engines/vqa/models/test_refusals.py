@@ -8,13 +8,13 @@ from PIL import Image
 
 from engines.emitter import EngineError
 from engines.torchkit.modeling import pretrained
-from tests.engines import toys, vlm_kinds, vqa_toy
-from tests.engines.vqa_toy import go, spec
+from tests.engines import engine_runs, tiny_vqa, vlm_kinds
+from tests.engines.tiny_vqa import go, spec
 
 pytest.importorskip("bitsandbytes")
 pytest.importorskip("peft")
 
-folder = toys.built(vqa_toy.write)
+folder = engine_runs.subset_fixture(tiny_vqa.write)
 num2words = vlm_kinds.num2words
 T5 = {"model_type": "t5", "d_model": 32, "num_layers": 1, "vocab_size": 64}
 UNFIT = {
@@ -63,12 +63,12 @@ def test_a_smaller_picture_may_be_more_tokens(folder, tmp_path):
         Image.open(path).resize((80, 48)).save(path)
     settings = {"data_root": str(wide), "long_side": 112, "max_steps": 1}
     asked = spec(folder, model=f"path:{tmp_path / 'other'}", settings=settings)
-    sent = go(asked, tmp_path / "01-toy")
+    sent = go(asked, tmp_path / "01-tiny")
     said = next(m.facts["longest_sample"] for m in sent if m.kind == "plan")
     settings |= {"max_length": int(said.split()[0]), "tta_scales": (0.75,)}
     asked = spec(folder, model=f"path:{tmp_path / 'other'}", settings=settings)
     with pytest.raises(EngineError, match="36 of them its picture's"):
-        go(asked, tmp_path / "02-toy")
+        go(asked, tmp_path / "02-tiny")
 
 
 def test_a_decoder_alone_passes(folder):

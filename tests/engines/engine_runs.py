@@ -27,12 +27,14 @@ def configured(folder: Path) -> Iterator[Path]:
             os.environ["WORKBENCH_CONFIG"] = before
 
 
-def built(write: Callable[[Path], None], scope: Literal["module", "session"] = "module") -> Any:
+def subset_fixture(
+    write: Callable[[Path], None], scope: Literal["module", "session"] = "module"
+) -> Any:
     """A fixture: a folder with what `write` puts there; the environment points at its config/."""
 
     @pytest.fixture(scope=scope)
     def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-        place = tmp_path_factory.mktemp("toy")
+        place = tmp_path_factory.mktemp("tiny")
         write(place)
         with configured(place):
             yield place

@@ -25,8 +25,8 @@ from engines.vqa.models.processor import ImageTextProcessor, Pixels
 from engines.vqa.models.qwen_layout import QwenInputLayout
 from engines.vqa.models.qwen_patches import QwenPatchProcessor
 from engines.vqa.models.vision_output import Form
-from tests.engines import toys, vlm_kinds, vqa_toy
-from tests.engines.vqa_toy import go, lines, spec
+from tests.engines import engine_runs, tiny_vqa, vlm_kinds
+from tests.engines.tiny_vqa import go, lines, spec
 
 pytest.importorskip("bitsandbytes")
 pytest.importorskip("peft")
@@ -53,11 +53,11 @@ num2words = vlm_kinds.num2words
 
 @pytest.fixture(scope="module", params=list(vlm_kinds.KINDS))
 def folder(request, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Data and Qwen's toy beside `other`, a model of another kind."""
+    """Data and Qwen's tiny model beside `other`, a model of another kind."""
     made = tmp_path_factory.mktemp(request.param)
-    vqa_toy.write(made)
+    tiny_vqa.write(made)
     vlm_kinds.KINDS[request.param](made / "other")
-    with toys.configured(made):
+    with engine_runs.configured(made):
         yield made
 
 
@@ -210,7 +210,7 @@ def test_only_the_language_model_is_quantised_and_adapted(folder):
 
 @pytest.fixture(scope="module")
 def ran(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list, Path]:
-    place = tmp_path_factory.mktemp("runs") / "01-toy"
+    place = tmp_path_factory.mktemp("runs") / "01-tiny"
     settings = {
         "epochs": 3, "num_workers": 2, "blank": True, "written": 4, "tta_scales": (1.5,),
         "tta_options": True, "evaluate_on": ("asks_more",), "gradient_checkpointing": True,
@@ -237,15 +237,15 @@ def test_a_trained_model_answers_again(folder, ran, tmp_path):
     """Task infer on the checkpoint of a run."""
     _, place = ran
     again = spec(
-        folder, model="run:01-toy", task="infer", run_id="02-toy", subset="asks_more",
+        folder, model="run:01-tiny", task="infer", run_id="02-tiny", subset="asks_more",
         settings={
             "blank": True, "written": 4, "tta_scales": (1.5,), "tta_options": True,
             "letter_forms": True,
         },
     )  # fmt: skip
-    (place.parent / "02-toy").mkdir()
-    go(again, place.parent / "02-toy")
-    was, now = lines(place, "asks_more"), lines(place.parent / "02-toy", "asks_more")
+    (place.parent / "02-tiny").mkdir()
+    go(again, place.parent / "02-tiny")
+    was, now = lines(place, "asks_more"), lines(place.parent / "02-tiny", "asks_more")
     assert [one["probabilities"] for one in was] == [one["probabilities"] for one in now]
 
 

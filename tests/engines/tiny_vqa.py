@@ -11,7 +11,7 @@ from engines import model_catalog
 from engines.protocol import RunSpec
 from engines.vqa import Params, run
 from engines.vqa.nano import model
-from tests.engines import toys
+from tests.engines import engine_runs
 from tests.engines.conftest import COLOURS, SHAPES, picture
 
 SIZES = {
@@ -26,13 +26,13 @@ SETTINGS = {
     "timing_warmup_steps": 1, "eval_batch_size": 8, "written": 0, "blank": False, "evaluate_on": [],
 }  # fmt: skip
 ENTRY = """schema = 1
-name = "toy-vlm"
+name = "tiny-vlm"
 engines = ["vqa"]
 family = "vlm"
 path = "{folder}"
 """
 SCRATCH = """schema = 1
-name = "toy-scratch"
+name = "tiny-scratch"
 engines = ["vqa"]
 family = "vlm"
 [architecture]
@@ -85,29 +85,29 @@ def write(folder: Path) -> None:
     for name, part in (("asks", rows()[:18]), ("asks_more", rows()[18:])):
         write_rows(folder / "data" / f"{name}.csv", part)
         text = [
-            "schema = 1", f'name = "{name}"', 'title = "Toy questions"', "[source]",
+            "schema = 1", f'name = "{name}"', 'title = "Tiny questions"', "[source]",
             'adapter = "challenge"', 'dataset = "train"', f'uri = ["{name}.csv"]', 'images = "."',
         ]  # fmt: skip
         (folder / "config" / "recipes" / f"{name}.toml").write_text("\n".join(text))
     write_model(folder / "model")
     entries = folder / "config" / "models"
-    (entries / "toy-vlm.toml").write_text(ENTRY.format(folder=folder / "model"))
+    (entries / "tiny-vlm.toml").write_text(ENTRY.format(folder=folder / "model"))
     sizes = "\n".join(f"{name} = {value}" for name, value in SIZES.items())
-    (entries / "toy-scratch.toml").write_text(SCRATCH + sizes)
+    (entries / "tiny-scratch.toml").write_text(SCRATCH + sizes)
 
 
 def spec(folder: Path, **changes) -> RunSpec:
     settings = SETTINGS | {"data_root": str(folder / "data"), **changes.pop("settings", {})}
     base_spec = {
-        "suite": "s", "run_id": "01-toy", "engine": "vqa", "subset": "asks", "model": "toy-vlm",
+        "suite": "s", "run_id": "01-tiny", "engine": "vqa", "subset": "asks", "model": "tiny-vlm",
         "cache_root": str(folder / "cache"),
         "params": Params.model_validate(settings).model_dump(mode="json"),
     }  # fmt: skip
-    model_catalog.load(changes.get("model", "toy-vlm"))
+    model_catalog.load(changes.get("model", "tiny-vlm"))
     return RunSpec.model_validate({**base_spec, **changes})
 
 
-go = partial(toys.go, run)
+go = partial(engine_runs.go, run)
 
 
 def lines(run_dir: Path, split: str) -> list[dict]:

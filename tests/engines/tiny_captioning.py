@@ -10,11 +10,11 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from engines import model_catalog
 from engines.captioning import Params, run
 from engines.protocol import RunSpec
-from tests.engines import toys
+from tests.engines import engine_runs
 from tests.engines.conftest import COLOURS, SHAPES, picture
 
 MODEL = """schema = 1
-name = "toy-captioner"
+name = "tiny-captioner"
 engines = ["captioning"]
 family = "captioner"
 [vision]
@@ -84,7 +84,7 @@ def write(folder: Path) -> None:
             "".join(json.dumps(row) + "\n" for row in part)
         )
         text = [
-            "schema = 1", f'name = "{name}"', 'title = "Toy captions"',
+            "schema = 1", f'name = "{name}"', 'title = "Tiny captions"',
             'evaluate_on = ["says_heldout"]' if name == "says_train" else "",
             "[source]", 'adapter = "captions"', f'uri = "{name}.jsonl"',
         ]  # fmt: skip
@@ -98,21 +98,21 @@ def write(folder: Path) -> None:
     (folder / "config" / "recipes" / "says_nothing.toml").write_text("\n".join(text))
     write_tower(folder / "tower")
     entry = MODEL.format(tower=folder / "tower")
-    (folder / "config" / "models" / "toy-captioner.toml").write_text(entry)
+    (folder / "config" / "models" / "tiny-captioner.toml").write_text(entry)
 
 
-def spec(folder: Path, model: str = "toy-captioner", **changes) -> RunSpec:
-    settings = dict(model_catalog.load("toy-captioner").settings)
+def spec(folder: Path, model: str = "tiny-captioner", **changes) -> RunSpec:
+    settings = dict(model_catalog.load("tiny-captioner").settings)
     settings |= {"data_root": str(folder / "data"), **changes.pop("settings", {})}
     base = {
-        "suite": "s", "run_id": "01-toy", "engine": "captioning", "subset": "says_train",
+        "suite": "s", "run_id": "01-tiny", "engine": "captioning", "subset": "says_train",
         "model": model, "cache_root": str(folder / "cache"),
         "params": Params.model_validate(settings).model_dump(mode="json"),
     }  # fmt: skip
     return RunSpec.model_validate({**base, **changes})
 
 
-go = partial(toys.go, run)
+go = partial(engine_runs.go, run)
 
 
 def losses(sent: list) -> list[float]:
