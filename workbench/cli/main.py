@@ -13,7 +13,7 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
-from workbench.cli import audit, control, data, init, plan, search, start, submit
+from workbench.cli import audit, control, data, init, search, start, submit
 from workbench.cli.options import (
     AsJson,
     CostProbe,
@@ -49,6 +49,7 @@ from workbench.cli.options import (
     WorkingSuiteName,
     load_plan,
 )
+from workbench.cli.plans import plan as plan_command
 from workbench.cli.reports import compare, gate, imports, listing, pack, report, results, track
 from workbench.exit_codes import ExitCode
 
@@ -78,7 +79,7 @@ track.register(results_app)
 compare.register(results_app)
 search.register(app)
 init.register(app)
-plan.register(app)
+plan_command.register(app)
 audit.register(app)
 report.register(app)
 control.register(app)

@@ -5,7 +5,7 @@ Needs neither data nor weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,9 +71,8 @@ def expand_cells(
     """
     logs = log_root or paths.log_root(None)
     suite_plan = plan.resolve_model_names(suite_plan, logs)
-    reduced_plan = suite_plan.model_copy(update={"seeds": suite_plan.seeds[:1], "repeats": 1})
     expanded: list[tuple[PlanCell, RunSpec]] = []
-    for cell in run_matrix.iterate_cells(reduced_plan):
+    for cell in _iterate_sizes(suite_plan):
         try:
             expanded += [
                 (cell, spec)
@@ -84,6 +83,13 @@ def expand_cells(
                 raise
             raise PlanError([str(error.args[0] if error.args else error)]) from None
     return expanded
+
+
+def _iterate_sizes(suite_plan: SuitePlan) -> Iterator[PlanCell]:
+    """The first cell of each combination, whatever its seed and repeat; as that of the first."""
+    lot = {"seed": suite_plan.seeds[0], "repeat": 0}
+    cells = (cell.model_copy(update=lot) for cell in run_matrix.iterate_cells(suite_plan))
+    yield from dict.fromkeys(cells)
 
 
 def _expand_cell(

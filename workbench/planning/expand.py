@@ -35,7 +35,14 @@ class Roots(NamedTuple):
 
 
 def expand(plan: SuitePlan, cache_root: Path, log_root: Path | None = None) -> list[RunSpec]:
-    """The runs of a plan in their order: repeat, seed, block, engine, model, subset, variant.
+    """The runs of a plan in their order; as `expand_cells`."""
+    return [spec for _, spec in expand_cells(plan, cache_root, log_root)]
+
+
+def expand_cells(
+    plan: SuitePlan, cache_root: Path, log_root: Path | None = None
+) -> list[tuple[PlanCell, RunSpec]]:
+    """Cell and spec of each run, by repeat, seed, block, engine, model, subset, variant.
 
     Repeats are the outermost factor so that slow drift of the machine spreads over all runs. A
     search gives the one run that its trials vary. `log_root`: folder with the trained models of
@@ -61,7 +68,7 @@ def expand(plan: SuitePlan, cache_root: Path, log_root: Path | None = None) -> l
     problems += plan_checks.find_lane_problems(plan, specs)
     if problems:
         raise PlanError(list(dict.fromkeys(problems)))
-    return specs
+    return expanded
 
 
 def _search_problems(

@@ -28,6 +28,7 @@ from workbench.planning import (
 from workbench.planning.run_matrix import (
     Criteria,
     Devices,
+    Exclusion,
     Ints,
     Names,
     Override,
@@ -42,7 +43,7 @@ PRESETS = Path(__file__).parent / "presets"
 
 ADDED_FIELDS: Final = (
     "cost_probe", "max_uncertainty", "oom_retries", "on_disk_full", "variants", "search", "gpu",
-    "origins", "cpu", "runs", "refuse_on",
+    "origins", "cpu", "runs", "refuse_on", "exclusions",
 )  # fmt: skip
 """Fields added after the first records: left out of the hash while they are unset."""
 
@@ -93,6 +94,8 @@ class SuitePlan(PlanPart):
     """Every combination is run once with each variant; empty: once."""
     overrides: tuple[Override, ...] = Field(default=(), alias="override")
     """Settings for the runs that match every key."""
+    exclusions: tuple[Exclusion, ...] = Field(default=(), alias="exclude")
+    """Runs that are left out of the product."""
     label: str = ""
     """Name of the experiment in tables."""
     cost_probe: planning_cost_probe.StepCount | None = None
@@ -159,6 +162,7 @@ class SuitePlan(PlanPart):
         excluded |= dict.fromkeys(("lanes", "gpus_per_run", "exclusive"), True)
         excluded["variants"] = {"__all__": {"why", "expected", "criteria", "baseline"}}
         excluded["runs"] = {"__all__": {"exclusive"}}
+        excluded["exclusions"] = {"__all__": {"why"}}
         content = self.model_dump(mode="json", exclude=excluded)
         # Plans without these newer fields keep the hashes that older records hold.
         unset = set(ADDED_FIELDS) - self.model_dump(exclude_defaults=True).keys()

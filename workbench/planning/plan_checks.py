@@ -19,6 +19,7 @@ def find_problems(plan: SuitePlan) -> list[str]:
         *_unknown_names(plan),
         *_duplicate_labels(plan),
         *_unused_overrides(plan),
+        *_find_exclusion_problems(plan),
         *_unknown_reasons(plan),
         *availability.find_device_conflict(plan.devices, cpu=plan.cpu),
     ]
@@ -101,3 +102,17 @@ def _unused_overrides(plan: SuitePlan) -> list[str]:
         for number, override in enumerate(plan.overrides, 1)
         if not any(override.matches(cell) for cell in cells)
     ]
+
+
+def _find_exclusion_problems(plan: SuitePlan) -> list[str]:
+    """Exclusions whose keys match no run, and those that leave none."""
+    cells = list(run_matrix.iterate_product(plan))
+    problems = [
+        f"[[exclude]] number {number} fits no run; "
+        "check its engine, subset, model, seed, repeat, variant and run"
+        for number, exclusion in enumerate(plan.exclusions, 1)
+        if not any(exclusion.matches(cell) for cell in cells)
+    ]
+    if not problems and plan.exclusions and not list(run_matrix.iterate_cells(plan)):
+        problems.append("[[exclude]]: no run is left; take one of them out")
+    return problems

@@ -46,6 +46,12 @@ def resolve_paths(plan: SuitePlan) -> SuitePlan:
                 )
                 for override in plan.overrides
             ),
+            "exclusions": tuple(
+                exclusion.model_copy(
+                    update={"model": exclusion.model and _resolve_model(exclusion.model)}
+                )
+                for exclusion in plan.exclusions
+            ),
         }
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -87,6 +87,44 @@ class Override(PlanPart):
         """Whether every given key matches the run."""
         keys = ("engine", "subset", "model", "seed", "variant")
         return all(getattr(self, key) in (None, getattr(cell, key)) for key in keys)
+
+
+class Exclusion(BaseModel):
+    """Runs that the plan leaves out: those that match every key given here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: str | None = None
+    """Only runs of this engine."""
+    subset: str | None = None
+    """Only runs on this subset."""
+    model: str | None = None
+    """Only runs of this model."""
+    seed: int | None = None
+    """Only runs with this seed."""
+    repeat: int | None = Field(default=None, ge=1)
+    """Only this repetition, from 1."""
+    variant: str | None = None
+    """Only runs with the variant of this label."""
+    run: str | None = None
+    """Only runs of the block of this label."""
+    why: Text = ""
+    """Reason for leaving them out."""
+
+    @model_validator(mode="after")
+    def _require_key(self) -> Self:
+        if not self.model_dump(exclude={"why"}, exclude_none=True):
+            raise ValueError("it names no runs; give engine, subset, model, seed, … of those")
+        return self
+
+    def matches(self, cell: PlanCell) -> bool:
+        """Whether every given key matches the run."""
+        keys = ("engine", "subset", "model", "seed", "variant")
+        return (
+            all(getattr(self, key) in (None, getattr(cell, key)) for key in keys)
+            and self.repeat in (None, cell.repeat + 1)
+            and self.run in (None, cell.block)
+        )
 
 
 class Variant(PlanPart):
@@ -175,7 +213,16 @@ def join_layers(plan: SuitePlan, cell: PlanCell) -> dict[str, Any]:
 
 
 def iterate_cells(plan: SuitePlan) -> Iterator[PlanCell]:
-    """The cells of a plan in their order: repeat, seed, block, engine, model, subset, variant."""
+    """The cells of a plan in their order: repeat, seed, block, engine, model, subset, variant;
+    without those that it excludes.
+    """
+    for cell in iterate_product(plan):
+        if not any(exclusion.matches(cell) for exclusion in plan.exclusions):
+            yield cell
+
+
+def iterate_product(plan: SuitePlan) -> Iterator[PlanCell]:
+    """The cells of a plan, those that it excludes among them."""
     labels = {f"run:{block.label}" for block in plan.runs}
     for repeat in range(plan.repeats):
         for seed in plan.seeds:

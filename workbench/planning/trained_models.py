@@ -119,9 +119,13 @@ def resolve_names(plan: SuitePlan, log_root: Path) -> tuple[dict[str, Any], list
         override.model_copy(update={"model": override.model and resolve(override.model)})
         for override in plan.overrides
     ]
+    exclusions = [
+        exclusion.model_copy(update={"model": exclusion.model and resolve(exclusion.model)})
+        for exclusion in plan.exclusions
+    ]
     update: dict[str, Any] = {
         "models": tuple(map(resolve, plan.models)), "runs": tuple(blocks),
-        "overrides": tuple(overrides),
+        "overrides": tuple(overrides), "exclusions": tuple(exclusions),
     }  # fmt: skip
     if isinstance(plan.why, dict):
         update["why"] = {resolve(key): text for key, text in plan.why.items()}

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from workbench.tui.view_models.plan.costs import (
+from workbench.pricing.costs import (
     NO_COST,
     UNKNOWN_MACHINE,
     MachineState,
     RunCost,
 )
-from workbench.tui.view_models.plan.earlier import EarlierRuns
+from workbench.pricing.earlier import EarlierRuns
 
 NOTHING = "none"
 """Subset and model of an engine that needs neither."""
@@ -136,7 +136,7 @@ def check_draft(
     from results.text.sanitize import clean, clean_line
     from workbench.memory_estimate import expectations
     from workbench.planning import expand, folds, plan
-    from workbench.tui.view_models.plan import pricing
+    from workbench.pricing import pricing
 
     try:
         if missing := _missing(draft):

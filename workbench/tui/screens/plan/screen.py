@@ -20,6 +20,8 @@ from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import Button, Footer, Input, Static
 
+from workbench.pricing import costs
+from workbench.pricing.earlier import EarlierRuns
 from workbench.tui.screens.dialogs import ChoiceDialog, MessageDialog
 from workbench.tui.screens.plan import panels
 from workbench.tui.screens.plan.actions import SUITE, PlanActions
@@ -27,8 +29,7 @@ from workbench.tui.system import cli_commands
 from workbench.tui.view_models import plan_rows
 from workbench.tui.view_models.catalog import Catalogs
 from workbench.tui.view_models.form_fields import Setting
-from workbench.tui.view_models.plan import choices, costs, matrix
-from workbench.tui.view_models.plan.earlier import EarlierRuns
+from workbench.tui.view_models.plan import choices, matrix
 from workbench.tui.view_models.plan_draft import (
     PlanDraft,
     PlanPreview,

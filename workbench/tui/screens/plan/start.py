@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from workbench.pricing import costs
 from workbench.tui.screens.dialogs import ConfirmDialog
 from workbench.tui.system import cli_commands
 from workbench.tui.system.cli_commands import command_line
-from workbench.tui.view_models.plan import costs
 from workbench.tui.view_models.plan_draft import PlanDraft, PlanPreview, save_draft
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from workbench.pricing import costs
 from workbench.suites import quantities as q
 from workbench.tui.view_models.cells import GridCell, GridColumn, GridRow
-from workbench.tui.view_models.plan import costs
 
 if TYPE_CHECKING:
     from workbench.tui.view_models.plan_draft import PreviewRun

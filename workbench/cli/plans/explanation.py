@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -14,6 +14,12 @@ from workbench.output_language import translate, translate_table
 if TYPE_CHECKING:
     from workbench.planning.plan import SuitePlan
 
+Explain = Annotated[
+    bool, typer.Option("--explain", help="In words: runs, settings, where each comes from.")
+]
+Schema = Annotated[
+    bool, typer.Option("--schema", help="The JSON schema of plan files, for an editor.")
+]
 DIFFERENCES = "Settings that differ from the engine's defaults"
 PlanSource = tuple[Path | None, str | None, Sequence[str]]
 """Plan file, preset and `--set` options of the command line."""

@@ -1,4 +1,4 @@
-"""Earlier runs of a log root, as far as a plan's costs need them; read in a thread."""
+"""Earlier runs and cost probes of a log root, as far as a plan's costs need them."""
 
 from __future__ import annotations
 
@@ -28,12 +28,18 @@ class EarlierRun:
     params: Mapping[str, Any] = field(default_factory=dict)
     started_wall: float | None = None
     seconds: float | None = None
-    """Of the whole process; of a cost probe, forecast."""
+    """Of the whole process; of a cost probe, forecast up to the last training step."""
     training_seconds: float | None = None
     """Of these, the seconds that grow with the steps."""
     steps: int = 0
     memory: int | None = None
     """Peak: of the run's VRAM, on a CPU of its process tree."""
+    on_gpu: bool = False
+    """The memory is VRAM."""
+    half_width: float | None = None
+    """Of the interval of `seconds`, where a cost probe has forecast them."""
+    is_forecast: bool = False
+    """A cost probe: `seconds` have no evaluation and no saving in them."""
     disk: int = 0
     score: float | None = None
     metric: str = ""
@@ -87,8 +93,13 @@ def _make_run(record: Mapping[str, Any]) -> EarlierRun:
     from workbench.planning import done_runs
 
     identity, timing, memory = record["identity"], record["timing"], record["memory"]
-    if record["exit"]["cause"] != "completed" or record.get("forecast"):
+    if record["exit"]["cause"] != "completed":
         raise ValueError("no completed run")
+    forecast = record.get("forecast") or {}
+    run, start = (forecast.get(name) or {} for name in ("run_seconds", "start_seconds"))
+    if forecast and (run.get("value") is None or start.get("value") is None):
+        raise ValueError("no forecast")
+    half = None if run.get("low") is None else (run["high"] - run["low"]) / 2
     engine, task, subset, model = (identity[n] for n in ("engine", "task", "subset", "model"))
     params = identity.get("params") or {}
     lot = (identity.get("seed", 42), identity.get("repeat", 0))
@@ -105,11 +116,23 @@ def _make_run(record: Mapping[str, Any]) -> EarlierRun:
         key=done_runs.work_key(engine, task, subset, model, params, lot),
         params=params,
         started_wall=record.get("started_wall"),
-        seconds=timing["end_to_end_seconds"].get("value"),
-        training_seconds=sum(phases.get(name, 0.0) for name in TRAINING) if phases else None,
-        steps=record.get("steps") or 0,
+        seconds=run["value"] if forecast else timing["end_to_end_seconds"].get("value"),
+        training_seconds=_training_seconds(run, start, phases),
+        steps=(forecast.get("run_steps") if forecast else record.get("steps")) or 0,
+        half_width=half,
+        is_forecast=bool(forecast),
+        on_gpu=bool(vram),
         memory=int(vram or memory["rss_tree_peak"].get("value") or 0) or None,
         disk=sum(artifact.get("size", 0) for artifact in record.get("artifacts") or ()),
         score=metric.get("value"),
         metric=metric.get("name", ""),
     )
+
+
+def _training_seconds(
+    run: Mapping[str, Any], start: Mapping[str, Any], phases: Mapping[str, float]
+) -> float | None:
+    """Seconds that grow with the steps. `run`, `start`: readings of a forecast; empty: none."""
+    if run:
+        return max(0.0, float(run["value"]) - float(start["value"]))
+    return sum(phases.get(name, 0.0) for name in TRAINING) if phases else None

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from results.records.schema import ForecastRecord, Reading
 from tests.workbench.tui import sample_suites
 from workbench.memory_estimate.memory_check import UnknownDevice
 from workbench.planning import done_runs
-from workbench.tui.view_models.plan import costs, matrix, pricing
-from workbench.tui.view_models.plan.earlier import EarlierRun, EarlierRuns
-from workbench.tui.view_models.plan_draft import PreviewRun
+from workbench.pricing import costs, pricing
+from workbench.pricing.earlier import EarlierRun, EarlierRuns
 
 PARAMS = {"batch": 32, "epochs": 1}
 
@@ -30,7 +30,10 @@ def test_training_grows_with_the_samples_and_the_rest_does_not() -> None:
     larger = costs.estimate_time(100, {"batch": 64}, "a", [run])
     assert larger is not None
     assert larger.seconds == pytest.approx(180.0)
-    assert costs.estimate_time(None, PARAMS, "a", [run]) is None
+    assert costs.estimate_time(None, {**PARAMS, "epochs": 2}, "a", [run]) is None
+    assert costs.estimate_time(None, PARAMS, "b", [run]) is None
+    equal = costs.estimate_time(None, PARAMS, "a", [run])
+    assert equal == costs.TimeEstimate(100.0, None, 1), "of equal work, whose rows are not known"
     evaluation = earlier(50.0, 0.0, 0)
     assert costs.estimate_time(None, {}, "a", [evaluation]) == costs.TimeEstimate(50.0, None, 1)
 
@@ -113,38 +116,39 @@ def test_seeds_cost_the_same_and_are_done_apart(log_root: Path, tmp_path: Path) 
     assert planned.memory is not None
 
 
-def test_a_product_is_a_matrix_and_everything_else_a_list() -> None:
-    time = costs.TimeEstimate(280.0, None, 1)
-    runs = [
-        PreviewRun(f"{s}{m}", "e", s, m, 42, 0, cost=costs.RunCost(128, time, 2 << 30, "measured"))
-        for s in "ab"
-        for m in ("clip", "effnet")
-    ]
-    columns, rows, _ = matrix.run_grid(runs)
-    assert [column.title for column in columns] == ["subset", "clip", "effnet"]
-    assert rows[0][1].text == "128 st  4:40"
-    assert rows[-1][1].text == "2.00 GiB"
-    folds = [PreviewRun(f"f{n}", "e", "a", "clip", 42, 0, part=f"fold {n}") for n in (1, 2)]
-    columns, rows, keys = matrix.run_grid(folds)
-    assert columns == matrix.LIST
-    assert keys == ["f1", "f2"]
-    assert rows[0][3].text == "fold 1 s42"
+def test_a_cost_probe_is_a_price_where_there_is_no_whole_run(
+    log_root: Path, tmp_path: Path
+) -> None:
+    """Start 10 s, run 110 ± 5 s to its 100th step: twice the steps take 210 ± 9.5 s."""
+    spec = sample_suites.demo_specs(log_root, tmp_path / "cache")[0]
+    probe = spec.model_copy(update={"task": "probe"})
+    made = sample_suites.record_of(probe, seconds=30.0)
+    forecast = ForecastRecord(
+        steps=20, run_steps=100, epoch_seconds=Reading(value=100.0),
+        run_seconds=Reading(value=110.0, low=105.0, high=115.0), start_seconds=Reading(value=10.0),
+    )  # fmt: skip
+    sample_suites.append_record(log_root, made.model_copy(update={"forecast": forecast}))
+    runs = EarlierRuns(log_root).read()
+    alike = costs.select_earlier(spec.engine, spec.subset, spec.model, spec.params, runs)
+    time = costs.estimate_time(200, spec.params, spec.subset, alike)
+    assert time is not None
+    assert (time.seconds, time.is_forecast, time.count) == (210.0, True, 1)
+    assert time.half_width == pytest.approx(5 * 210 / 110)
+    (cost,) = pricing.price_runs([spec], tmp_path / "cache", runs, UnknownDevice("in a test"))
+    assert not cost.done, "a probe has done nothing"
+    sample_suites.append_record(log_root, sample_suites.record_of(spec, seconds=500.0))
+    both = costs.select_earlier(
+        spec.engine, spec.subset, spec.model, spec.params, EarlierRuns(log_root).read()
+    )
+    assert [run.seconds for run in both] == [500.0], "a whole run counts, not a forecast"
 
 
-def test_the_box_says_what_is_known_and_what_is_not() -> None:
-    machine = costs.MachineState(20 << 30, "on this host", 70 << 30, "busy: it queues behind x")
-    time = costs.TimeEstimate(280.0, 30.0, 5)
-    known = costs.RunCost(128, time, 2 << 30, "measured", 3 << 20)
-    done = costs.RunCost(128, time, 2 << 30, "measured", done="s")
-    lines = dict(matrix.describe_costs([known, known, done], machine, 0.0, keep=True))
-    assert lines["time"].startswith("9:20 [8:38, 10:02]")
-    assert lines["time"].endswith("from 5 earlier runs")
-    assert "2.00 GiB of 20.0 GiB on this host, measured" in lines["memory"]
-    assert lines["disk"] == "6.00 MiB to write, 70.0 GiB free"
-    assert lines["device"] == "busy: it queues behind x"
-    assert lines["done"] == "1 of 3 with equal settings: kept, f runs it again"
-    again = dict(matrix.describe_costs([known, known, done], machine, 0.0, keep=False))
-    assert again["time"].startswith("14:00")
-    nothing = dict(matrix.describe_costs([costs.RunCost(5)], machine, 0.0, keep=True))
-    assert "not known yet" in nothing["time"]
-    assert "P measures" in nothing["time"]
+def test_memory_of_other_sizes_is_no_measurement(log_root: Path, tmp_path: Path) -> None:
+    spec = sample_suites.demo_specs(log_root, tmp_path / "cache")[0]
+    sample_suites.append_record(log_root, sample_suites.record_of(spec, seconds=100.0))
+    runs = EarlierRuns(log_root).read()
+    larger = spec.model_copy(update={"params": {**spec.params, "batch": 4096}})
+    cost, other = pricing.price_runs(
+        [spec, larger], tmp_path / "cache", runs, UnknownDevice("in a test")
+    )
+    assert (cost.memory_source, other.memory) == ("measured", None)

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.tui.view_models.plan import costs
-from workbench.tui.view_models.plan.earlier import EarlierRun
+from workbench.pricing import costs
+from workbench.pricing.earlier import EarlierRun
 
 if TYPE_CHECKING:
     from engines.protocol import RunSpec
@@ -55,7 +55,8 @@ def _price_run(
     steps = _count_steps(spec, cache_root, rows)
     model = spec.base_model or spec.model
     alike = costs.select_earlier(spec.engine, spec.subset, model, spec.params, runs)
-    peaks = [run.memory for run in alike if run.memory is not None]
+    same = [run for run in alike if not costs.list_other_sizes(run, spec.params)]
+    peaks = [run.memory for run in same if run.memory is not None]
     memory, source = (max(peaks), "measured") if peaks else _estimate(spec, device, cache_root)
     return costs.RunCost(
         steps=steps,
@@ -94,6 +95,14 @@ def _estimate(spec: RunSpec, device: TargetDevice, cache_root: Path) -> tuple[in
     if estimate is None or estimate.problem:
         return None, ""
     return fit_check.peak_phase(estimate, device).total, "estimated"
+
+
+def find_gpu_memory(spec: RunSpec, runs: Sequence[EarlierRun]) -> int | None:
+    """Largest peak of VRAM of earlier runs with the same sizes; None: none was on a GPU."""
+    model = spec.base_model or spec.model
+    alike = costs.select_earlier(spec.engine, spec.subset, model, spec.params, runs)
+    same = [run for run in alike if not costs.list_other_sizes(run, spec.params)]
+    return max((run.memory for run in same if run.on_gpu and run.memory), default=None)
 
 
 def find_device(suite_plan: SuitePlan) -> TargetDevice:

@@ -7,18 +7,23 @@ ratio of the samples. Nothing is extrapolated from other models. Pure.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from results.text import formats
-from workbench.tui.view_models.plan.earlier import EarlierRun
+from workbench.pricing.earlier import EarlierRun
 
 SIZES: Final = (
     "batch", "image_size", "max_length", "precision", "frames", "long_side", "quantize",
     "gradient_checkpointing", "nproc_per_node",
 )  # fmt: skip
 """Settings that change the time or the memory of a step most."""
+LENGTHS: Final = (
+    "epochs", "max_steps", "sample", "folds", "fold", "validation_share", "stages",
+    "early_stopping", "gradient_accumulation_steps",
+)  # fmt: skip
+"""Settings from which the number of steps follows, besides the rows and `SIZES`."""
 MIN_INTERVAL_RUNS: Final = 3
 """Fewer runs give no interval."""
 MOST_VALUES: Final = 5
@@ -37,6 +42,10 @@ class TimeEstimate:
     """Earlier runs that it rests on."""
     other_subset: str = ""
     """It rests on runs on this subset, not on the run's own."""
+    other_sizes: tuple[str, ...] = ()
+    """Settings of `SIZES` in which the runs that it rests on differ."""
+    is_forecast: bool = False
+    """It rests on cost probes: evaluation and saving come on top."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +83,12 @@ def select_earlier(
     engine: str, subset: str, model: str, params: dict[str, Any], runs: Sequence[EarlierRun]
 ) -> list[EarlierRun]:
     """The earlier runs that are most alike: of the same model on this subset with these sizes,
-    else with others, else on the subset that was trained last."""
+    else with others, else on the subset that was trained last. Cost probes only where there is no
+    whole run."""
     same_model = [run for run in runs if (run.engine, run.model) == (engine, model)]
+    same_model = [run for run in same_model if not run.is_forecast] or same_model
     same_subset = [run for run in same_model if run.subset == subset]
-    sizes = {name: params[name] for name in SIZES if name in params}
-    alike = [r for r in same_subset if {n: r.params.get(n) for n in sizes} == sizes]
+    alike = [run for run in same_subset if not list_other_sizes(run, params)]
     if alike or same_subset or not same_model:
         return alike or same_subset
     return [run for run in same_model if run.subset == same_model[-1].subset]
@@ -88,7 +98,7 @@ def estimate_time(
     steps: int | None, params: dict[str, Any], subset: str, runs: Sequence[EarlierRun]
 ) -> TimeEstimate | None:
     """Seconds of a run with these steps; `runs`: of `select_earlier`. None: no run tells."""
-    estimates = [s for run in runs if (s := _scale_seconds(run, steps, params)) is not None]
+    estimates = [s for run in runs if (s := _scale_seconds(run, steps, params, subset)) is not None]
     if not estimates:
         return None
     count, mean = len(estimates), sum(estimates) / len(estimates)
@@ -100,18 +110,36 @@ def estimate_time(
         quantile = QUANTILES.get(count - 1) or student_t_quantile(count - 1)
         half = quantile * deviation * math.sqrt(1 + 1 / count)
     other = runs[0].subset if runs[0].subset != subset else ""
-    return TimeEstimate(mean, half, count, other)
+    sizes = tuple(dict.fromkeys(n for run in runs for n in list_other_sizes(run, params)))
+    if half is None and count == 1 and runs[0].half_width is not None and runs[0].seconds:
+        half = runs[0].half_width * mean / runs[0].seconds
+    return TimeEstimate(mean, half, count, other, sizes, runs[0].is_forecast)
 
 
-def _scale_seconds(run: EarlierRun, steps: int | None, params: dict[str, Any]) -> float | None:
+def list_other_sizes(run: EarlierRun, params: Mapping[str, Any]) -> list[str]:
+    """Settings of `SIZES` in which an earlier run differs from a planned one."""
+    return [name for name in SIZES if name in params and run.params.get(name) != params[name]]
+
+
+def _scale_seconds(
+    run: EarlierRun, steps: int | None, params: dict[str, Any], subset: str
+) -> float | None:
     if run.seconds is None:
         return None
-    if steps is None or not run.steps or run.training_seconds is None:
-        return run.seconds if steps is None and not run.steps else None
+    if steps is None:
+        return run.seconds if not run.steps or _has_same_steps(run, params, subset) else None
+    if not run.steps or run.training_seconds is None:
+        return None
     samples = steps * _step_samples(params)
     earlier_samples = run.steps * _step_samples(run.params)
     rest = max(0.0, run.seconds - run.training_seconds)
     return rest + run.training_seconds * samples / earlier_samples
+
+
+def _has_same_steps(run: EarlierRun, params: Mapping[str, Any], subset: str) -> bool:
+    """Whether it has the steps of a planned run, whatever their number is."""
+    names = (*LENGTHS, *SIZES)
+    return run.subset == subset and all(run.params.get(n) == params.get(n) for n in names)
 
 
 def _step_samples(params: Any) -> int:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workbench.cli import plan_explanation, start
+from workbench.cli import start
 from workbench.cli.options import (
     AsJson,
     AsMarkdown,
@@ -31,6 +32,7 @@ from workbench.cli.options import (
     TaskName,
     load_plan,
 )
+from workbench.cli.plans import budget, explanation
 from workbench.exit_codes import ExitCode
 from workbench.output_language import set_language, translate, translate_table
 
@@ -45,12 +47,6 @@ if TYPE_CHECKING:
 HostGib = Annotated[
     float | None,
     typer.Option("--host-gib", min=1, help="Host memory; default: 16, or what is free here."),
-]
-Explain = Annotated[
-    bool, typer.Option("--explain", help="In words: runs, settings, where each comes from.")
-]
-Schema = Annotated[
-    bool, typer.Option("--schema", help="The JSON schema of plan files, for an editor.")
 ]
 NO_SUBSET = "rows"
 AUDIT_HOST_GIB = 16.0
@@ -77,18 +73,24 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     log_root: LogRoot = None,
     markdown: AsMarkdown = False,
     lang: Language = "en",
-    explain: Explain = False,
-    schema: Schema = False,
+    explain: explanation.Explain = False,
+    schema: explanation.Schema = False,
     as_json: AsJson = False,
+    by: budget.By = "",
+    vram: budget.Vram = "",
+    write: budget.Write = None,
 ) -> None:
-    """Steps, GPU memory by part and host memory of a plan's runs; exit code 1: does not fit."""
+    """Steps, GPU memory by part and host memory of a plan's runs; exit code 1: does not fit.
+
+    With --by or --vram: the runs that fit.
+    """
     set_language(lang)
     from workbench import paths
     from workbench.memory_estimate import memory_check, plan_estimate
     from workbench.planning import plan
 
     if schema:
-        plan_explanation.print_schema()
+        explanation.print_schema()
 
     flags: dict[str, Any] = {"engine": engine, "subsets": subset, "models": model, "task": task}
     if not (plan_file or preset):
@@ -97,6 +99,12 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     suite_plan = plan.resolve_model_names(
         load_plan(plan_file, preset, flags, setting, cpu=cpu), logs
     )
+    if write is not None and not (by or vram):
+        raise typer.BadParameter("writes the plan that fits --by or --vram", param_hint="--write")
+    if by or vram:
+        request = budget.BudgetRequest(by, vram, write, as_json, gpu)
+        now = datetime.now().astimezone()
+        raise typer.Exit(budget.print_fitted_plan(suite_plan, request, logs, now))
     device = _with_host_memory(
         memory_check.locate_device(gpu or suite_plan.gpu, suite_plan.devices, cpu=suite_plan.cpu),
         host_gib,
@@ -106,7 +114,7 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
         raise typer.BadParameter("is text; leave out --json", param_hint="--explain")
     if explain:
         source = (plan_file, preset, setting or ())
-        plan_explanation.print_explanation(suite_plan, source, logs)
+        explanation.print_explanation(suite_plan, source, logs)
     specs = plan_estimate.expand_runs(suite_plan, paths.cache_root(), logs)
     host_bytes = int((host_gib or AUDIT_HOST_GIB) * (1 << 30))
     reports = [
