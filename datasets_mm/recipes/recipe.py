@@ -282,6 +282,9 @@ class Recipe(StrictModel):
         (), description="the same data in other layouts; the first that is there is read"
     )
     derive: str | None = Field(None, description="the subset whose records this one filters")
+    drawn_from: str = Field(
+        "", description="the subset that others drew this one from; reports compare the two"
+    )
     steps: tuple[Step, ...] = ()
     images: ImagePolicy = ImagePolicy()
     corpus: Literal["source", "positives"] = Field(
@@ -306,7 +309,7 @@ class Recipe(StrictModel):
 
     def digest(self) -> str:
         """Digest of everything that can change the rows: titles and notes are excluded."""
-        quiet = {"name", "title", "evaluate_on", "expected_rows", "notes"}
+        quiet = {"name", "title", "evaluate_on", "expected_rows", "notes", "drawn_from"}
         fields = self.model_dump(mode="json", exclude=quiet)
         for source in filter(None, [fields["source"], *fields["alternatives"]]):
             for key in LATER_KEYS & source.keys():

@@ -132,8 +132,10 @@ class DataComparison(SuiteViewPart):
 
     first: str
     second: str
-    records: tuple[int, int]
+    records: tuple[int, int] = (0, 0)
     sections: tuple[DataSection, ...] = ()
+    problem: str = ""
+    """Why they are not compared."""
 
 
 class SuiteWords(SuiteViewPart):

@@ -31,6 +31,9 @@ def _render_check(check: SubsetCheck, lang: str) -> Iterator[str]:
 def _render_comparison(comparison: DataComparison, lang: str) -> Iterator[str]:
     names = code(comparison.first), code(comparison.second)
     yield f"## {translate('data.comparison', lang).format(*names)}"
+    if comparison.problem:
+        yield formats.n_a(escape(message_translations.localize(comparison.problem, lang)))
+        return
     first, second = comparison.records
     share = formats.percent(second / first) if first else formats.n_a("")
     counts = formats.count(first), formats.count(second), share

@@ -104,22 +104,25 @@ def print_document(markdown: str, *, brief: bool = False) -> None:
 def _add_data_checks(document: DocumentView, options: ReportOptions) -> SuiteView:
     """The suite with the requested scans of its subsets.
 
-    A weekly report has the checks of subsets that were described before, too; it scans nothing.
+    A weekly report has the comparison of selected subsets with their originals, for which it scans
+    what is here, and the checks of all subsets that are described then.
     """
     from workbench.subsets import profile_process, report_charts, report_checks
 
     view = document.suite
     runs = [*(record.identity for record in view.records), *view.planned]
+    is_weekly = document.kind == "weekly"
     drawn = report_charts.charts_of_runs(runs, print_message) if options.eda else ()
-    cached = document.kind == "weekly" and not options.data
     try:
+        if options.compare:
+            compared = (report_checks.compare_subsets(*options.compare, runs),)
+        else:  # before the checks, which then have what was scanned here
+            compared = report_checks.compare_originals(runs, print_message) if is_weekly else ()
         checks = (
-            report_checks.check_subsets(runs, print_message, cached=cached)
-            if options.data or cached
+            report_checks.check_subsets(runs, print_message, cached=not options.data)
+            if options.data or is_weekly
             else ()
         )
-        pairs = [options.compare] if options.compare else []
-        compared = tuple(report_checks.compare_subsets(*pair, runs) for pair in pairs)
     except profile_process.ProfileError as error:
         raise SuiteError(str(error)) from None
     update = {"checks": checks, "comparisons": compared, "charts": drawn}

@@ -46,6 +46,57 @@ def check_subsets(
     return tuple(results)
 
 
+def find_originals(runs: Sequence[Identity]) -> list[tuple[str, str]]:
+    """(original, subset) of the subsets of the runs that were selected from another one.
+
+    Parts of a split have no original that they could be compared with.
+    """
+    from datasets_mm import catalog
+
+    known = set(catalog.names())
+    pairs = []
+    for name in dict.fromkeys(run.subset for run in runs):
+        recipe = catalog.load(name) if name in known else None
+        original = (recipe.derive or recipe.drawn_from) if recipe else ""
+        if recipe and original and not any(step.do == "split" for step in recipe.steps):
+            pairs.append((original, name))
+    return pairs
+
+
+def compare_originals(
+    runs: Sequence[Identity], on_message: Callable[[str], None]
+) -> tuple[DataComparison, ...]:
+    """Each selected subset beside its original; `problem` says why two are not compared.
+
+    Profiles that are there are used; subsets whose data are here are scanned.
+    """
+    comparisons = []
+    for pair in find_originals(runs):
+        try:
+            profiles = [_profile_or_scan(name, runs, on_message) for name in pair]
+        except profile_process.ProfileError as error:
+            first, second = pair
+            comparisons.append(DataComparison(first=first, second=second, problem=str(error)))
+        else:
+            comparisons.append(compare_profiles(*profiles))
+    return tuple(comparisons)
+
+
+def _profile_or_scan(
+    name: str, runs: Sequence[Identity], on_message: Callable[[str], None]
+) -> Profile:
+    """The profile that is there, else that of a scan.
+
+    Raises:
+        ProfileError: the data are not here.
+    """
+    try:
+        return profile_subset(name, runs, cached=True)
+    except profile_process.ProfileError:
+        on_message(f"{name}: scanned to compare it with its original …")
+        return profile_subset(name, runs)
+
+
 def compare_subsets(first: str, second: str, runs: Sequence[Identity]) -> DataComparison:
     """Two subsets side by side, scanned in full.
 

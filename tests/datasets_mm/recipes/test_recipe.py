@@ -114,7 +114,8 @@ def test_file_and_name_agree(tmp_path: Path) -> None:
 def test_digest_ignores_prose_and_sees_everything_else() -> None:
     base = {"schema": 1, "name": "a", "title": "A", "derive": "emoji_train"}
     digest = Recipe.model_validate(base).digest()
-    for quiet in ({"title": "B"}, {"notes": "x"}, {"name": "b"}, {"evaluate_on": ["emoji_val"]}):
+    for quiet in ({"title": "B"}, {"notes": "x"}, {"name": "b"}, {"evaluate_on": ["emoji_val"]},
+                  {"drawn_from": "oven_train"}):  # fmt: skip
         assert Recipe.model_validate(base | quiet).digest() == digest
     for loud in (
         {"derive": "emoji_kb"},

@@ -21,6 +21,7 @@ from datasets_mm.profile.profile import (
 )
 from datasets_mm.recipes.recipe import FIELDS
 from results import report
+from results.records.schema import Identity
 from results.records.suite_view import SubsetCheck, SuiteView
 from tests.results.report.test_korean import english
 from workbench.cli.main import app
@@ -235,3 +236,38 @@ def test_a_plan_speaks_korean() -> None:
     assert localize(verdict, "ko") == (
         "OOM 위험 낮음: A10G 22.2 GiB 중 학습에 5.5 GiB, 여유 16.7 GiB"
     )
+
+
+def _identity(subset: str) -> Identity:
+    return Identity(suite="s", run_id=subset, engine="e", task="train", subset=subset, model="m")
+
+
+def test_selected_subsets_have_originals_and_parts_of_a_split_have_none() -> None:
+    names = ("infoseek_bal76k_train", "okvqa_mm_train", "okvqa_bal_train", "emoji_train",
+             "oven_train", "path:/no/recipe", "okvqa_mm_train")  # fmt: skip
+    assert report_checks.find_originals([_identity(name) for name in names]) == [
+        ("infoseek_train", "infoseek_bal76k_train"), ("okvqa_train", "okvqa_mm_train"),
+        ("okvqa_train", "okvqa_bal_train"),
+    ]  # fmt: skip
+
+
+def test_an_original_that_is_not_here_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    scans: list[tuple[str, bool]] = []
+
+    def make(request: profile_process.ProfileRequest, _: object) -> Profile:
+        scans.append((request.target, request.cached))
+        if request.cached or request.target == "infoseek_train":
+            raise profile_process.ProfileError(f"{request.target}: its data are not here")
+        return profile(request.target, 100, 20)
+
+    monkeypatch.setattr(profile_process, "make_profile", make)
+    messages: list[str] = []
+    runs = [_identity("infoseek_bal76k_train"), _identity("okvqa_mm_train")]
+    lost, compared = report_checks.compare_originals(runs, messages.append)
+    assert lost.problem == "infoseek_train: its data are not here"
+    assert compared.records == (100, 100)
+    assert not compared.problem
+    assert ("okvqa_train", True) in scans, "a profile that is there is used before a scan"
+    page = report.render(SuiteView(name="s", comparisons=(lost, compared)), "en")
+    assert "n/a (infoseek_train: its data are not here)" in page
+    assert len(messages) == 3
