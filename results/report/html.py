@@ -48,7 +48,8 @@ summary { font-weight: 600; cursor: pointer; margin-top: 2.4rem; }
   :root { --ink: #000; --paper: #fff; --shade: #f4f4f4; --line: #bbb; --quiet: #444; }
   body { max-width: none; font-size: 10pt; padding: 0; } nav { display: none; }
   .table, pre { overflow: visible; } pre { white-space: pre-wrap; }
-  th, td { white-space: normal; padding: .15rem .35rem; } table { font-size: 7.5pt; }
+  th, td { white-space: normal; word-break: keep-all; padding: .15rem .35rem; }
+  table { font-size: 7.5pt; }
   h2, h3, h4 { break-after: avoid; } tr, img { break-inside: avoid; } }
 """
 FOLD: Final = re.compile(r"<details>\n<summary>(?P<title>[^<>\n]*)</summary>|</details>")

@@ -45,8 +45,8 @@ PLAIN: Final = {
     "hr": "\\par\\hrulefill\\par\n",
 }
 BOXES: Final = str.maketrans("─│┌┐└┘├┤┬┴┼▶◀▼▲", "-|+++++++++><v^")
-WIDE_COLUMNS: Final = 6
-"""Tables with more columns are set smaller."""
+SIZES: Final = (("\\footnotesize", 112), ("\\scriptsize", 138), ("\\tiny", 10**9))
+"""Size of letters, and how many of them a line of a table holds."""
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _HANGUL: Final = re.compile(r"[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
 
@@ -144,6 +144,7 @@ def _render_table(tokens: Sequence[Token]) -> str:
                 lengths.append(0)
                 right.append("right" in str(token.attrGet("style") or ""))
             lengths[column] = max(lengths[column], min(60, text_width(cell.content)))
+    letters = sum(max(length, 6) for length in lengths) + 2 * len(lengths)
     total = max(sum(max(length, 6) for length in lengths), 90)
     shares = (max(length, 6) / total for length in lengths)
     widths = [f"\\dimexpr{share:.3f}\\linewidth-2\\tabcolsep\\relax" for share in shares]
@@ -152,7 +153,7 @@ def _render_table(tokens: Sequence[Token]) -> str:
         f">{{{side}\\arraybackslash}}p{{{width}}}"
         for side, width in zip(sides, widths, strict=True)
     )
-    size = "\\tiny" if len(right) > WIDE_COLUMNS else "\\footnotesize"
+    size = next(size for size, most in SIZES if letters <= most)
     head, *body = ["{}" + " & ".join(row) + r" \\" for row in rows]  # a [ would be an option
     lines = "\n".join(body)
     return (

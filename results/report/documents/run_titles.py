@@ -13,26 +13,28 @@ from results.text.translations import translate
 
 def title_of_run(view: SuiteView, run: str) -> str:
     """The shortest name that no other run has: label, subset, subset and model, id; Markdown."""
+    return _find_title(view, [run])
+
+
+def _find_title(view: SuiteView, runs: Sequence[str]) -> str:
+    """The shortest name that these runs have and no other has; the first id if none is."""
     identities = list_identities(view)
-    identity = next((i for i in identities if i.run_id == run), None)
+    identity = next((i for i in identities if i.run_id == runs[0]), None)
     if identity is None:
-        return code(run)
+        return code(runs[0])
     for fields in (("label",), ("subset",), ("subset", "model"), ("label", "subset")):
         values = [getattr(identity, name) for name in fields]
-        equal = [i for i in identities if [getattr(i, name) for name in fields] == values]
-        if all(values) and len(equal) == 1:
+        equal = {i.run_id for i in identities if [getattr(i, name) for name in fields] == values}
+        if all(values) and equal <= {*runs}:
             pairs = zip(fields, values, strict=True)
             return " · ".join(escape(v) if name == "label" else code(v) for name, v in pairs)
-    return code(run)
+    return code(runs[0])
 
 
 def title_of_runs(view: SuiteView, runs: Sequence[str], lang: str) -> str:
-    """Of runs that differ by their seed: the common label, else the first run's id, and a count."""
-    if len(runs) == 1:
-        return title_of_run(view, runs[0])
-    labels = {i.label for i in list_identities(view) if i.run_id in runs}
-    name = escape(labels.pop()) if len(labels) == 1 and labels != {""} else code(runs[0])
-    return translate("document.seeds", lang).format(name, len(runs))
+    """Of runs that differ by their seed: the name that they share, and a count."""
+    name = _find_title(view, runs)
+    return name if len(runs) == 1 else translate("document.seeds", lang).format(name, len(runs))
 
 
 def list_identities(view: SuiteView) -> list[Identity]:

@@ -23,7 +23,7 @@ from results.comparison.document_view import (
 from results.records import published_runs
 from results.records.suite_view import AuditRow, RunWords, SuiteView, SuiteWords
 from results.report import __main__ as child
-from results.report.documents.run_titles import main_runs, title_of_run
+from results.report.documents.run_titles import main_runs, title_of_run, title_of_runs
 from results.report.html import render_html
 from results.report.latex import render_latex
 from results.text.translations import LANGS
@@ -271,3 +271,16 @@ def test_the_first_is_bold_only_if_all_others_are_worse(document):
         value = f"{best.value:.3f} [{best.low:.3f}, {best.high:.3f}]"
         assert (f"| **{value}** |" in page) == (kind == "strong")
         assert "**Bold**: better than every other run" in page or kind == "value"
+
+
+def test_seeds_have_the_name_that_they_share(document):
+    first, *others = document.suite.records
+    runs = [
+        first.model_copy(update={"identity": first.identity.model_copy(
+            update={"run_id": f"{seed:02d}-x", "seed": seed, "label": ""})})
+        for seed in (1, 2, 3)
+    ]  # fmt: skip
+    view = document.suite.model_copy(update={"records": (*runs, *others), "planned": ()})
+    names = [r.identity.run_id for r in runs]
+    assert title_of_runs(view, names, "en") == "`emoji_train` · `clip-nano` (3 seeds)"
+    assert title_of_runs(view, names[:1], "en") == "`01-x`", "one of three seeds has no such name"
