@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from results.comparison.document_view import DocumentView
-from results.records.suite_view import SuiteView
+from results.records.suite_view import DataComparison, SuiteView
 from workbench import paths
 from workbench.exit_codes import ExitCode
 from workbench.reporting import caption_examples
@@ -114,10 +114,11 @@ def _add_data_checks(document: DocumentView, options: ReportOptions) -> SuiteVie
     is_weekly = document.kind == "weekly"
     drawn = report_charts.charts_of_runs(runs, print_message) if options.eda else ()
     try:
+        compared: tuple[DataComparison, ...] = ()
         if options.compare:
             compared = (report_checks.compare_subsets(*options.compare, runs),)
-        else:  # before the checks, which then have what was scanned here
-            compared = report_checks.compare_originals(runs, print_message) if is_weekly else ()
+        elif is_weekly:  # before the checks, which then have what was scanned here
+            compared = report_checks.compare_originals(runs, print_message)
         checks = (
             report_checks.check_subsets(runs, print_message, cached=not options.data)
             if options.data or is_weekly
