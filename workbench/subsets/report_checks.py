@@ -53,10 +53,10 @@ def find_originals(runs: Sequence[Identity]) -> list[tuple[str, str]]:
     """
     from datasets_mm import catalog
 
-    known = set(catalog.names())
+    subset_names = set(catalog.names())
     pairs = []
     for name in dict.fromkeys(run.subset for run in runs):
-        recipe = catalog.load(name) if name in known else None
+        recipe = catalog.load(name) if name in subset_names else None
         original = (recipe.derive or recipe.drawn_from) if recipe else ""
         if recipe and original and not any(step.do == "split" for step in recipe.steps):
             pairs.append((original, name))
