@@ -11,14 +11,13 @@ from __future__ import annotations
 import codecs
 import re
 from itertools import pairwise
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 Encoding = Literal[
     "", "utf-8", "utf-16", "utf-16-le", "utf-16-be", "cp949", "euc-kr", "cp1252", "latin-1",
     "shift_jis", "cp932", "euc-jp", "gb18030", "big5", "cp1250", "cp1251", "mac-roman",
 ]  # fmt: skip
 """What a recipe may state; "": found out."""
-STATED: Final = tuple(name for name in get_args(Encoding) if name)
 
 BYTE_ORDER_MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8-sig"),

@@ -13,7 +13,7 @@ import gc
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -24,7 +24,7 @@ from results.records.schema import SCHEMA, RunRecord
 
 __all__ = [
     "BadLine", "LineReader", "NewerSchemaError", "ParsedLine", "append_line", "append_record",
-    "read_lines", "read_record", "read_records",
+    "last_attempts", "read_lines", "read_record", "read_records",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -125,6 +125,20 @@ def _require_regular(fd: int, path: Path) -> int:
 def read_records(path: Path) -> LineReader[RunRecord]:
     """Iterate over all records of the file, oldest first; a missing file has none."""
     return LineReader(path, _parse_record)
+
+
+def last_attempts(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """One record a run, in the order in which runs first appear.
+
+    The highest attempt counts; of two lines for the same attempt the later one, which corrects.
+    """
+    last: dict[tuple[str, str], RunRecord] = {}
+    for record in records:
+        key = (record.identity.suite, record.identity.run_id)
+        earlier = last.get(key)
+        if earlier is None or record.identity.attempt >= earlier.identity.attempt:
+            last[key] = record
+    return list(last.values())
 
 
 def read_lines(path: Path, offset: int = 0, number: int = 0) -> Iterator[ParsedLine[RunRecord]]:

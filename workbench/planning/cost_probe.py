@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from engines.protocol import Probe, RunSpec, Task
-from results.records import cost_forecasts, query, store
+from results.records import cost_forecasts, store
 from results.records.schema import RunRecord
 from workbench.processes import gpu_selection
 
@@ -87,7 +87,7 @@ def calibrate_probes(specs: Sequence[RunSpec], log_root: Path) -> list[RunSpec]:
     if not any(spec.probe for spec in specs):
         return list(specs)
     try:
-        records = query.last_attempts(store.read_records(log_root / "results.jsonl").all())
+        records = store.last_attempts(store.read_records(log_root / "results.jsonl").all())
     except (OSError, store.NewerSchemaError):
         records = []
     return [_calibrate_spec(spec, records) if spec.probe else spec for spec in specs]

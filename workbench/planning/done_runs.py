@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.protocol import RunSpec
-from results.records import query, store
+from results.records import store
 from results.records.schema import RunRecord
 
 
@@ -38,7 +38,7 @@ def find_done_runs(specs: Sequence[RunSpec], log_root: Path) -> dict[str, RunRec
     keys = {spec_key(spec): spec.run_id for spec in specs if not (spec.probe or spec.trial)}
     needed = {need for spec in specs for need in spec.needs}
     done = {}
-    for record in query.last_attempts(store.read_records(log_root / "results.jsonl")):
+    for record in store.last_attempts(store.read_records(log_root / "results.jsonl")):
         identity = record.identity
         lot = (identity.seed, identity.repeat)
         key = work_key(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from engines.protocol import RunSpec
-from results.records import cost_forecasts, notes, query, store
+from results.records import cost_forecasts, notes, store
 from results.records.schema import Identity, RunRecord
 from results.records.suite_view import RunCurves, SearchView, SuiteView
 from results.tables import ablation
@@ -34,7 +34,7 @@ def read_records(log_root: Path) -> list[RunRecord]:
     """The last attempt of every run under a log root, oldest first; those of jobs are collected."""
     collector.collect_records(log_root)
     lines = store.read_records(log_root / "results.jsonl")
-    records = query.last_attempts(lines.all())
+    records = store.last_attempts(lines.all())
     if lines.trouble:
         print_message(lines.trouble)
     return records

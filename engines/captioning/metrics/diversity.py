@@ -61,14 +61,6 @@ def measure_diversity(candidates: Sequence[str], language: str) -> Diversity:
     return Diversity(len(counts) / n, distinct_1, distinct_2, occurrences / n, caption)
 
 
-def score(
-    candidates: Sequence[str], references: Sequence[Sequence[str]], language: str
-) -> CaptionScore:
-    """Unique captions / captions; a caption that occurs k times has 1/k, references are unused."""
-    del references, language
-    return diversity_score(candidates)
-
-
 def diversity_score(candidates: Sequence[str]) -> CaptionScore:
     """Diversity, without references."""
     captions = [normalize_text(caption) for caption in candidates]

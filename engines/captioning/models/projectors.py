@@ -8,7 +8,7 @@ frame by frame and put the frames one after the other; the others attend to all 
 from __future__ import annotations
 
 import math
-from typing import Final, Literal, cast, get_args
+from typing import Final, Literal, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Kind = Literal["linear", "mlp2x", "c_abstractor", "perceiver", "cross_attention", "qformer"]
-KINDS: Final[tuple[str, ...]] = get_args(Kind)
 
 
 class ProjectorSizes(BaseModel):
@@ -248,12 +247,6 @@ def build_projector(sizes: ProjectorSizes) -> Projector:
         ValueError: the sizes do not fit the kind; one sentence with the remedy.
     """
     return PROJECTORS[sizes.kind](sizes)
-
-
-def count_parameters(sizes: ProjectorSizes) -> int:
-    """Number of parameters of a projector, counted on the meta device."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in build_projector(sizes).parameters())
 
 
 def _attention_width(sizes: ProjectorSizes) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,6 @@ from engines.retrieval.models.towers import (
     average_states,
     mask_until_end,
 )
-
-CONFIG: Final = "open_clip_config.json"
 
 
 class OpenClipTextTower(EncoderTower):

@@ -117,11 +117,6 @@ def load(folder: Path, device: torch.device) -> tuple[dict[str, dict[str, Tensor
     return groups, state
 
 
-def newest(root: Path) -> Path | None:
-    """The checkpoint with the highest step, if there is one."""
-    return next(iter(newest_first(root)), None)
-
-
 def newest_first(root: Path) -> list[Path]:
     """Checkpoints to resume from, the highest step first; then `last`, the final weights."""
     folders = sorted((p for p in root.glob("step-*") if (p / STATE).is_file()), reverse=True)

@@ -7,7 +7,7 @@ import pytest
 from results.listing.run_filter import ListedRun
 from results.listing.summary import summarize_record
 from results.listing.views import ResultView
-from results.records import epoch_time, query
+from results.records import epoch_time
 from results.records.schema import Environment, ForecastRecord, Reading, RunRecord
 from results.report import sections
 from results.tables import run_cost
@@ -50,7 +50,6 @@ def test_list_screen_and_report_have_the_same_two_times(make, tmp_path):
     lines = {line.name: line.value for line in times}
     assert lines["training of 1 epoch"] == "0:37.50"
     assert lines["left out: waiting for data"] == "0:02.50"
-    assert query.sort_records([record], "epoch") == [record]
 
 
 def test_a_record_of_the_first_version_opens_and_says_what_it_cannot_tell(make):

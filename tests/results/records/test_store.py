@@ -6,6 +6,8 @@ import json
 import multiprocessing
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -302,3 +304,37 @@ def test_newer_notes_are_refused(tmp_path):
     path.write_text(json.dumps(line) + "\n")
     with pytest.raises(store.NewerSchemaError, match="line 1 was written by a newer workbench"):
         list(notes.read_notes(path))
+
+
+def _attempt(make, run_id, attempt, **more):
+    return make.record(run_id, identity={"attempt": attempt}, **more)
+
+
+def test_the_last_attempt_counts_whatever_the_order(make):
+    first, second = _attempt(make, "01-run", 1), _attempt(make, "01-run", 2)
+    other = _attempt(make, "02-run", 1)
+    assert store.last_attempts([first, other, second]) == [second, other]
+    assert store.last_attempts([second, other, first]) == [second, other]
+
+
+def test_a_later_line_corrects_an_earlier_one(make):
+    wrong, right = _attempt(make, "01-run", 1, steps=1), _attempt(make, "01-run", 1, steps=2)
+    assert store.last_attempts([wrong, right]) == [right]
+
+
+def test_equal_run_ids_of_two_suites_are_two_runs(make):
+    here, there = make.record(), make.record(identity={"suite": "other"})
+    assert store.last_attempts([here, there]) == [here, there]
+
+
+def test_tables_and_records_load_nothing_heavy():
+    """The workbench imports these itself; only statistics may bring numpy."""
+    check = (
+        "import sys; from results import report;"
+        "from results.records import notes, store;"
+        "from results.tables import metrics, run_cost, steps_and_memory;"
+        "from results.text import table;"
+        "print([m for m in ('numpy', 'pandas', 'matplotlib', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -16,7 +16,7 @@ import pytest
 from engines import catalog, protocol
 from engines.protocol import RunSpec
 from results.records import store
-from results.records.query import last_attempts
+from results.records.store import last_attempts
 from results.tables import run_cells
 from tests.fixtures.wardens import Sandbox, entries, until
 from workbench.reporting import suite_view

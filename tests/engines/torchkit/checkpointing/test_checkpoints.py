@@ -31,7 +31,7 @@ def saved(root, step, value):
 @pytest.mark.parametrize("harm", ["cut", "flip", "remove", "state"])
 def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(tmp_path, harm):
     run(job(tmp_path, checkpoint_every=10))
-    newest = checkpoints.newest(tmp_path)
+    newest = checkpoints.newest_first(tmp_path)[0]
     old = tmp_path / "step-000000001"
     shutil.copytree(newest, old)
     state = json.loads((old / "state.json").read_text())
@@ -83,7 +83,7 @@ def test_kill_9_while_saving_leaves_the_old_checkpoint_or_the_new_one(tmp_path):
         time.sleep(whole * number / 20)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        newest = checkpoints.newest(tmp_path)
+        newest = checkpoints.newest_first(tmp_path)[0]
         assert checkpoints.find_problem(newest) == ""
         taken.append(json.loads((newest / "state.json").read_text())["step"])
         shutil.rmtree(checkpoints.step_folder(tmp_path, 2), ignore_errors=True)

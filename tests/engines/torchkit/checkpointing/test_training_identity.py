@@ -38,7 +38,7 @@ def interrupted(root: Path, identity: TrainingIdentity | None) -> None:
     """Leaves a checkpoint after step 5."""
     training = job(root, checkpoint_every=5, identity=identity, stop_at=5)
     run(training)
-    assert checkpoints.newest(root) is not None
+    assert checkpoints.newest_first(root)
 
 
 def resumed(root: Path, identity: TrainingIdentity) -> tuple[int, list[str]]:
@@ -85,7 +85,7 @@ def test_other_code_and_a_checkpoint_of_version_0_1_are_noted(tmp_path: Path) ->
     ]
     interrupted(tmp_path / "old", None)
     assert "identity" not in json.loads(
-        (checkpoints.newest(tmp_path / "old") / "state.json").read_text()
+        (checkpoints.newest_first(tmp_path / "old")[0] / "state.json").read_text()
     )
     assert resumed(tmp_path / "old", IDENTITY)[1] == ["checkpoint-changed", "resumed"]
 

@@ -312,7 +312,7 @@ def test_a_checkpoint_is_whole_or_absent(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         checkpoints.save(tmp_path / "step-1", {"model": {"w": torch.ones(3)}}, {"step": 1})
-    assert checkpoints.newest(tmp_path) is None
+    assert checkpoints.newest_first(tmp_path) == []
 
 
 def test_files_are_safetensors_with_true_hashes(tmp_path):
