@@ -27,7 +27,6 @@ class CaptioningTask(EngineTask[Params, CaptioningData, PreparedCaptioner]):
 
     params_class = Params
     architecture = ARCHITECTURE_PARAMS
-    last_phase = "generate"
     tower: VisionTower
     evaluator: Evaluator
 
@@ -95,11 +94,12 @@ class CaptioningTask(EngineTask[Params, CaptioningData, PreparedCaptioner]):
                 lora.merge_adapters(self.ready.model.llm)
         if context.spec.task == "infer":
             evaluator.caption_split(data.splits[0], data.listed)
-            return
-        if context.spec.task == "train" and params.evaluate_train:
-            evaluator.evaluate_split(data.train.select_evenly(params.evaluate_train), "train")
-        for split in data.splits:
-            evaluator.evaluate_split(split.select_evenly(params.evaluate_limit), split.name)
+        else:
+            if context.spec.task == "train" and params.evaluate_train:
+                evaluator.evaluate_split(data.train.select_evenly(params.evaluate_train), "train")
+            for split in data.splits:
+                evaluator.evaluate_split(split.select_evenly(params.evaluate_limit), split.name)
+        device.report_memory(context.emit, "generate", context.device)
 
 
 def resolve_model(context: Context) -> Context:

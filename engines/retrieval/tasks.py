@@ -42,7 +42,6 @@ class RetrievalTask(EngineTask[Params, RetrievalData, PreparedEncoder]):
 
     params_class = Params
     architecture = ARCHITECTURE_PARAMS
-    last_phase = "search"
     ema: WeightAverage | None = None
     """EMA of the trained weights, which is exported and evaluated in their place."""
 
@@ -135,6 +134,7 @@ class RetrievalTask(EngineTask[Params, RetrievalData, PreparedEncoder]):
             costs = [evaluator.run(split, context.run_dir) for split in splits]
         if context.spec.task == "evaluate":
             emit.send(make_epoch_timing(costs))
+        device.report_memory(emit, "search", context.device)
 
 
 def refuse_unsupported(params: Params, target: torch.device) -> None:

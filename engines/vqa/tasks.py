@@ -8,6 +8,7 @@ from typing import Any
 
 from engines.torchkit.checkpointing import checkpoints
 from engines.torchkit.checkpointing.trained_tensors import trainable_tensors
+from engines.torchkit.runtime import device
 from engines.torchkit.training import export
 from engines.torchkit.training.engine_task import EngineTask
 from engines.torchkit.training.timed_training import TrainingStage
@@ -27,7 +28,6 @@ class VqaTask(EngineTask[Params, VqaData, PreparedAnswerer]):
 
     params_class = Params
     architecture = ARCHITECTURE_PARAMS
-    last_phase = "generate"
 
     def read_data(self) -> VqaData:
         """Questions to train on, to validate and to answer."""
@@ -84,6 +84,7 @@ class VqaTask(EngineTask[Params, VqaData, PreparedAnswerer]):
                 write_submission(
                     context.emit, path, answers, params.sample_submission, data.submission_subset
                 )
+        device.report_memory(context.emit, "generate", context.device)
 
 
 def weights_digest(model: Any) -> str:

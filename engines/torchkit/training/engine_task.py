@@ -65,8 +65,6 @@ class EngineTask(ABC, Generic[Params, Data, Prepared]):
     params_class: ClassVar[type[Any]]
     architecture: ClassVar[Sequence[str]]
     """Settings that a trained model fixes."""
-    last_phase: ClassVar[protocol.PhaseName]
-    """Phase of the evaluation whose memory peak is reported at the end."""
     data: Data
     """Set when the phase `build` has ended."""
     ready: Prepared
@@ -115,7 +113,7 @@ class EngineTask(ABC, Generic[Params, Data, Prepared]):
 
     @abstractmethod
     def evaluate(self) -> None:
-        """Evaluate the model on its splits."""
+        """Evaluate the model on its splits, and report the memory peak."""
 
     def run(self) -> None:
         """Train and evaluate, or only evaluate."""
@@ -134,7 +132,6 @@ class EngineTask(ABC, Generic[Params, Data, Prepared]):
         self.evaluate()
         if context.spec.task != "train":  # a training has left the group
             context.process_group.destroy()
-        device.report_memory(context.emit, self.last_phase, target)
 
     def load_trained_weights(self) -> None:
         """Load the weights that another run trained, if the spec names one.
