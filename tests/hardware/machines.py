@@ -94,12 +94,6 @@ class Machine:
     note: str = ""
 
     @property
-    def device_files(self) -> tuple[str, ...]:
-        """/dev/nvidia* of the machine."""
-        numbered = [f"/dev/nvidia{index}" for index in range(len(self.gpus))]
-        return (*numbered, "/dev/nvidiactl", "/dev/nvidia-uvm") if self.gpus else ()
-
-    @property
     def driver_cuda(self) -> int:
         """CUDA major version of the loaded libcuda (CUDA toolkit release notes)."""
         if "compat" in self.environment.get("LD_LIBRARY_PATH", ""):
