@@ -1,6 +1,9 @@
 """What holds for all tests: which warnings of a GPU are no errors; Ctrl-C is not ignored; device
 locks are the tests' own, so that no suite of this machine is waited for.
 
+Torch computes on one thread in the tests' own processes: two threads that spin while they wait take
+five times the CPU time beside a busy process. Engines that a test starts have their own setting.
+
 Garbage collection is paused while test modules import torch and its like, and what they made is
 never searched: tests make much garbage of their own, and each full search went through all of it.
 """
@@ -10,6 +13,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import tempfile
 
 import pytest
@@ -49,6 +53,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
+
+
+def pytest_runtest_setup() -> None:
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 def pytest_unconfigure() -> None:

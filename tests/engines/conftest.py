@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image, ImageDraw
 
 from tests.engines import engine_runs
@@ -116,15 +115,6 @@ def model_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelFol
     """Folders of large models, removed after the module's last test."""
     with ModelFolders(tmp_path_factory.getbasetemp()) as folders:
         yield folders
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Sums of tiny models are slower on two threads, tenfold beside a busy process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 tiny = engine_runs.subset_fixture(write_tiny_subset, "session")

@@ -45,8 +45,6 @@ SHAPES = (
                                    "vision_batch": 32}, trains=False),
 )  # fmt: skip
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def subset(
     folder: Path, suffix: str, captions: list[list[str]], language: str = "en"

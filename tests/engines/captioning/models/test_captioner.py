@@ -38,9 +38,6 @@ SIZES = {"vocabulary": 300, "width": 64, "inner": 128, "layers": 2, "heads": 2,
 CAPTIONS = ["a red disc", "the green square", "고양이 얼굴", "a cross"]
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("bases")

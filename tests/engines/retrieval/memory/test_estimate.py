@@ -52,8 +52,6 @@ PUBLISHED = {
 }
 """Parameters of the published files."""
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def asked(
     model: str, *, trains: bool = True, subsets: tuple[str, ...] = (), **settings

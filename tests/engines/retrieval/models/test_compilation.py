@@ -27,7 +27,7 @@ from engines.torchkit.runtime import matmul_precision
 from engines.torchkit.training import loop
 from engines.torchkit.training.step_timing import StepTimer, TimingSummary, stopwatch
 
-pytestmark = pytest.mark.usefixtures("one_thread", "fresh_compiler", "shallow")
+pytestmark = pytest.mark.usefixtures("fresh_compiler", "shallow")
 
 CPU = torch.device("cpu")
 

@@ -34,8 +34,6 @@ from tests.engines.families import (
     timm_vit_folder,
 )
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module", params=FOLDERS)
 def family(request, tmp_path_factory):

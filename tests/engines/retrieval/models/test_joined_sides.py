@@ -23,8 +23,6 @@ from engines.retrieval.models.encoder import DualEncoder
 from engines.retrieval.models.frozen_towers import HeadEncoder
 from tests.engines import families
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 RECURRENT = {"layer_fusion": "recurrent", "layers": (3, 7, 11), "fusion_width": 64,
              "fusion_queries": 4, "late_width": 24}  # fmt: skip
 SETTINGS = {

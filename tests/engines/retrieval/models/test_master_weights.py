@@ -24,8 +24,6 @@ from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training.optimizers import adamw
 from tests.engines import families
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 MASTERS = Params(precision="bf16", mixed_precision="master_weights")
 RECURRENT = {"layer_fusion": "recurrent", "layers": (3, 7, 11), "fusion_width": 64,
              "fusion_queries": 4, "late_width": 24}  # fmt: skip

@@ -45,7 +45,6 @@ def allocated(gradient_accumulation_steps: int) -> int:
     return between + allocations.peak(step)
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("gradient_accumulation_steps", [1, 2])
 def test_estimate_equals_what_a_step_allocates_where_gradients_are_a_quarter(
     gradient_accumulation_steps,

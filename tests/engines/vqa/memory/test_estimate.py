@@ -30,9 +30,6 @@ SHAPES = (
 )
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 def test_forecast_is_what_a_real_step_allocates_within_a_tenth(shape, tmp_path):
     from engines.vqa.memory import estimate

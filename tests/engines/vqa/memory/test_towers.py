@@ -24,7 +24,6 @@ from tests.engines import allocations, vlm_kinds, vqa_step
 pytest.importorskip("bitsandbytes")
 pytest.importorskip("peft")
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 num2words = vlm_kinds.num2words
 KINDS = ("qwen3_vl", "qwen3_5", "smolvlm", "internvl", "llava_onevision")
 WIDER = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 8}
