@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
@@ -249,12 +250,14 @@ class Tail:
 
     def read_all(self) -> list[Entry]:
         """All entries that the file has now."""
-        entries: list[Entry] = []
+        return list(self.iterate())
+
+    def iterate(self) -> Iterator[Entry]:
+        """The same one by one: a long journal is never in memory as a whole."""
         before = -1
         while self._offset != before:
             before = self._offset
-            entries += self.poll()
-        return entries
+            yield from self.poll()
 
 
 def _next_sequence(path: Path) -> int:

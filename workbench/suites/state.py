@@ -21,6 +21,13 @@ MAX_POINTS: Final = 512
 MAX_NOTICES: Final = 50
 """Number of notices kept with their text; older ones only in `notice_counts`."""
 
+CLOCK: Final = "clock"
+SEEN_SAMPLES: Final = "seen_samples"
+AXIS_CURVES: Final = (CLOCK, SEEN_SAMPLES)
+"""Curves over steps that give the other x axes of a chart."""
+STEP_PARTS: Final = ("data_wait", "transfer", "forward", "backward", "optimizer")
+"""Fields of a `Step` that its seconds consist of; `data_wait` is of the host, and may overlap."""
+
 RunStatus = Literal["queued", "starting", "running", "ended"]
 
 CLEAN_CAUSES: Final = frozenset({"completed", "pruned", "skipped", "stopped"})
@@ -98,8 +105,11 @@ class RunState:
     timed_samples: int = 0
     timed_from: float = 0.0
     """When the first timed step began, on the clock of `t`."""
+    timed_parts: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of the timed steps by their parts, those of `STEP_PARTS` that the engine measures."""
     curves: Mapping[str, Curve] = field(default_factory=dict)
-    """`loss`, `lr`, `step_seconds`, `r@1`, … over steps; `rss_tree`, `vram`, `cpu`, … over t."""
+    """`loss`, `lr`, `step_seconds`, `r@1`, … over steps; `rss_tree`, `vram`, `cpu`, … over t.
+    `CLOCK` and `SEEN_SAMPLES` are t and the training samples at each step."""
     sample: protocol.Sample | None = None
     peaks: Mapping[str, float] = field(default_factory=dict)
     energy: EnergyCounter = field(default_factory=EnergyCounter)
@@ -266,7 +276,8 @@ def is_full_window(plan: protocol.Plan | None, msg: protocol.Step) -> bool:
 
 def _step_changes(state: RunState, msg: protocol.Step) -> dict[str, Any]:
     curves, whole = {**state.curves}, is_full_window(state.plan, msg)
-    values = {"lr": msg.lr}
+    samples = state.samples + msg.samples
+    values = {"lr": msg.lr, CLOCK: msg.t, SEEN_SAMPLES: float(samples)}
     if whole or state.last_full is None:  # a short batch would be a cliff at the end of each epoch
         values |= {"loss": msg.loss, **msg.metrics}
     if msg.count:
@@ -276,11 +287,16 @@ def _step_changes(state: RunState, msg: protocol.Step) -> dict[str, Any]:
     for name, value in values.items():
         curves[name] = curves.get(name, Curve()).add(msg.step, value)
     timed = not msg.warmup
+    parts = {**state.timed_parts}
+    for name in STEP_PARTS if timed else ():
+        if (seconds := getattr(msg, name)) is not None:
+            parts[name] = parts.get(name, 0.0) + seconds
     first = timed and not state.timed_steps
     return {
         "timed_from": msg.t - msg.seconds if first else state.timed_from,
         "step": max(state.step, msg.step),
-        "samples": state.samples + msg.samples,
+        "samples": samples,
+        "timed_parts": parts,
         "skipped_steps": state.skipped_steps + msg.skipped_steps,
         "last": msg,
         "last_full": msg if whole else state.last_full,

@@ -65,7 +65,7 @@ class SmallPaneRead(Message):
 
 
 def _make_live_screen() -> Screen[None]:
-    from workbench.tui.screens.live import LiveScreen
+    from workbench.tui.screens.live.screen import LiveScreen
 
     return LiveScreen()
 
@@ -236,7 +236,7 @@ class WorkbenchApp(AppCommands):
         self._notify_live()
 
     def _notify_live(self) -> None:
-        from workbench.tui.screens.live import LiveScreen
+        from workbench.tui.screens.live.screen import LiveScreen
 
         if isinstance(self.screen, LiveScreen):
             self.screen.suites_changed()

@@ -13,7 +13,7 @@ from results.listing import run_filter, summary
 from workbench.planning import expand, folds, plan
 from workbench.suites import record, state
 from workbench.suites import run_summary as lines_of
-from workbench.tui.view_models import live_rows
+from workbench.tui.view_models.live import rows as live_rows
 from workbench.tui.view_models.results import rows
 
 BASE = {"engine": "folded", "subsets": "s", "models": "m", "settings": {"folds": 3}}

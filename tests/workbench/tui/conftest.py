@@ -10,7 +10,7 @@ import pytest
 from textual.pilot import Pilot
 
 from workbench.tui.app import WorkbenchApp
-from workbench.tui.screens.live import LiveScreen
+from workbench.tui.screens.live.screen import LiveScreen
 from workbench.tui.screens.plan.screen import PlanScreen
 
 SIZES = ((80, 24), (120, 36))

@@ -7,7 +7,7 @@ drawn as circles, the font is whatever is monospace there, and every run of text
 from __future__ import annotations
 
 import re
-from html import unescape
+from html import escape, unescape
 
 _TEXT = re.compile(
     r'<text class="(?P<style>[^"]+)" x="(?P<x>[\d.]+)" y="(?P<y>[\d.]+)" '
@@ -43,4 +43,10 @@ def _drawn(match: re.Match[str]) -> str:
                 cx = x + number * CELL + CELL * (0.28 + 0.48 * column)
                 cy = y + LINE * (row + 0.65) / 4
                 dots.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="1.9"/>')
+        if not code and not character.isspace():
+            dots.append(_write_character(match, character, x + number * CELL))
     return f'<g class="{match["style"]}">{"".join(dots)}</g>'
+
+
+def _write_character(match: re.Match[str], character: str, x: float) -> str:
+    return f'<text x="{x:.1f}" y="{match["y"]}"{match["clip"]}>{escape(character)}</text>'

@@ -14,7 +14,7 @@ from tests.workbench.tui.picture import portable
 from workbench import paths
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.data import DataScreen
-from workbench.tui.screens.live import LiveScreen
+from workbench.tui.screens.live.screen import LiveScreen
 from workbench.tui.screens.plan.screen import PlanScreen
 from workbench.tui.screens.results.screen import ResultsScreen
 from workbench.tui.widgets.form import SettingsForm

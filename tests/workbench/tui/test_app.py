@@ -10,7 +10,7 @@ from tests.workbench.tui.conftest import ready, screen_text, until
 from workbench.tui.app import WorkbenchApp, find_refusal
 from workbench.tui.screens.data import DataScreen
 from workbench.tui.screens.dialogs import HelpDialog
-from workbench.tui.screens.live import LiveScreen
+from workbench.tui.screens.live.screen import LiveScreen
 from workbench.tui.screens.plan.screen import PlanScreen
 from workbench.tui.screens.results.screen import ResultsScreen
 from workbench.tui.widgets.grid import Grid

@@ -11,7 +11,7 @@ from tests.workbench.tui.conftest import screen_text, until
 from workbench.suites import suite, warden_file
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
-from workbench.tui.screens.live import LiveScreen
+from workbench.tui.screens.live.screen import LiveScreen
 from workbench.tui.screens.plan.screen import PlanScreen
 from workbench.tui.widgets.form import SettingsForm
 from workbench.tui.widgets.grid import Grid

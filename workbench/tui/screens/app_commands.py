@@ -58,7 +58,7 @@ class AppCommands(App[None]):
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Our own variables, for themes that lack them."""
-        return {"row-cursor": themes.ROW_CURSOR}
+        return {name: themes.THEMES[0].variables[name] for name in themes.VARIABLES}
 
     def remember(self, name: str, value: object) -> None:
         """Keep something for the next time the screen opens."""

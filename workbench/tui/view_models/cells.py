@@ -47,6 +47,16 @@ def format_step(x: float) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherCurve:
+    """The same curve of another run, drawn beside."""
+
+    letter: str
+    """A to D: its colour, and the sign at its end."""
+    points: Points
+    last: float
+
+
+@dataclass(frozen=True, slots=True)
 class Series:
     """Content of a chart; frozen, so that charts can compare it."""
 
@@ -67,6 +77,18 @@ class Series:
     reference: Points = ()
     """The same curve of another run."""
     cursor: float | None = None
-    """Share of the x range, 0 to 1, whose values the title shows; None: the last one."""
+    """x whose values the title shows; None: the last one."""
     reason: str = "no data yet"
     """Text shown if there are no points."""
+    x_name: str = ""
+    """`over time`, where x is not what it is by default."""
+    letter: str = ""
+    """Of the curve itself, where others are beside it."""
+    others: tuple[OtherCurve, ...] = ()
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """First and last x of all curves."""
+        curves = (self.points, self.reference, *(other.points for other in self.others))
+        ends = [points[at][0] for points in curves if points for at in (0, -1)]
+        return (min(ends), max(ends)) if ends else (0.0, 0.0)

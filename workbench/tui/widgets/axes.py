@@ -94,3 +94,8 @@ def logarithms(points: Points) -> Points:
 def value_at(points: Points, x: float) -> tuple[float, float] | None:
     """The point next to x; None: there are none."""
     return min(points, key=lambda point: abs(point[0] - x), default=None)
+
+
+def mean_gap(points: Points) -> float:
+    """Mean distance of neighbouring points in x: how far a curve is valid beyond its last one."""
+    return (points[-1][0] - points[0][0]) / (len(points) - 1) if len(points) > 1 else 0.0

@@ -24,6 +24,10 @@ class LogPane(Vertical):
         """Set the lines, which must be sanitized."""
         self.query_one(LogTail).show(lines, empty)
 
+    def show_moment(self, clock: str) -> None:
+        """Say that the lines are the events up to a moment; empty: the log is shown."""
+        self.query_one(Heading).title = f"Events up to {clock}, Esc: now" if clock else "Log"
+
     def show_attempt(self, number: int, attempts: int) -> None:
         """Say whose output it is."""
         remark = f"attempt {number} of {attempts}, a: another" if attempts > 1 else ""

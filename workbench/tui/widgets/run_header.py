@@ -9,7 +9,8 @@ from rich.segment import Segment
 from textual.strip import Strip
 from textual.widget import Widget
 
-from workbench.tui.view_models import live_charts, live_rows
+from workbench.tui.view_models.live import lines as live_lines
+from workbench.tui.view_models.live import rows as live_rows
 from workbench.tui.widgets import braille
 
 if TYPE_CHECKING:
@@ -48,7 +49,10 @@ class RunHeader(Widget):
         self._view, self._order = view, order
         lines = () if view is None else header_lines(view, order, self.size.width)
         if view is not None and self.app.size.height >= GAUGE_HEIGHT:
-            texts = (live_charts.gauge_line(view.state), live_charts.phase_line(view.state))
+            texts = [
+                draw(view.state)
+                for draw in (live_lines.anatomy_line, live_lines.gauge_line, live_lines.phase_line)
+            ]
             lines += tuple(((f" {text}", "head--dim"),) for text in texts if text)
         if lines != self._shown:
             self._shown = lines

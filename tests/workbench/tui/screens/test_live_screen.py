@@ -12,7 +12,7 @@ from tests.workbench.tui.conftest import live_of, screen_text, sizes, until
 from workbench.suites import control, suite, trials, warden_file
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
-from workbench.tui.screens.live import LiveScreen
+from workbench.tui.screens.live.screen import LiveScreen
 from workbench.tui.screens.results.screen import ResultsScreen
 from workbench.tui.system import cli_commands
 from workbench.tui.widgets.chart import Chart
@@ -314,10 +314,59 @@ async def test_charts_are_zoomed_another_run_drawn_behind_and_the_log_searched(
         grid = app.screen.query_one(Grid)
         grid.cursor = list(grid.keys).index("lr")
         await pilot.press("enter")
-        await until(pilot, lambda: panel.options.main == "lr")
+        await until(pilot, lambda: panel.options.curves == {"loss": "lr"})
         await until(pilot, lambda: app.screen is live)
         await pilot.press("slash", *"9$", "enter")
         await until(pilot, lambda: "/9$: 20 lines" in screen_text(pilot))
         await pilot.press("L")
         await until(pilot, lambda: live.snapshot and len(live.snapshot.log) == 400)
         await until(pilot, lambda: "step time" not in screen_text(pilot))
+
+
+async def test_marked_runs_share_the_charts_and_a_cursor_moves_all_panels(
+    app: WorkbenchApp, log_root: Path
+) -> None:
+    sample_suites.busy_root(log_root)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: "step time" in screen_text(pilot))
+        live = live_of(app)
+        grid = live.query_one("#queue", Grid)
+        await until(pilot, lambda: grid.cursor == 2)
+        await pilot.press("space", "up", "space")
+        await until(pilot, lambda: "A 1.4" in screen_text(pilot))
+        assert live.letters[grid.key or ""] == "B"
+        assert "B 1.8" in screen_text(pilot)
+        await pilot.press("space", "down", "x")
+        await until(pilot, lambda: "loss over time" in screen_text(pilot))
+        assert live.marked == [grid.key]
+        await pilot.press(*["left"] * 20)
+        await until(pilot, lambda: "Events up to" in screen_text(pilot))
+        moment = live.query_one(ChartPanel).moment
+        assert moment is not None
+        steps = screen_text(pilot).partition(" / 2,616 steps")[0].split()[-1]
+        assert 0 < int(steps.replace(",", "")) < 1_684
+        await pilot.press("shift+left", "shift+right", "shift+right")
+        later = live.query_one(ChartPanel).moment
+        assert later is not None
+        assert moment < later < moment + 1.0
+        await pilot.press("escape")
+        await until(pilot, lambda: "1,680 / 2,616 steps" in screen_text(pilot))
+        assert "Events up to" not in screen_text(pilot)
+        await pilot.press("x", "x")
+        assert app.memory["live"]["x"] == "step"
+
+
+async def test_a_finished_run_is_scrubbed_to_before_its_metrics(
+    app: WorkbenchApp, log_root: Path
+) -> None:
+    sample_suites.busy_root(log_root)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: live_of(app).snapshot is not None)
+        await pilot.press("home")
+        await until(pilot, lambda: "recall@1" in screen_text(pilot))
+        await pilot.press("left")
+        await until(pilot, lambda: "Events up to" in screen_text(pilot))
+        assert "No metrics yet." in screen_text(pilot)
+        assert "recall@1" not in screen_text(pilot)

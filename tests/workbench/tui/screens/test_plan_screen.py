@@ -14,7 +14,7 @@ from tests.workbench.tui import sample_suites
 from tests.workbench.tui.conftest import live_of, ready, screen_text, sizes, until
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
-from workbench.tui.screens.live import LiveScreen
+from workbench.tui.screens.live.screen import LiveScreen
 from workbench.tui.screens.plan.screen import PlanScreen
 from workbench.tui.system import cli_commands
 from workbench.tui.widgets.form import SettingsForm

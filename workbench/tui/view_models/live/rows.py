@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from results.text import formats
@@ -11,7 +12,8 @@ from workbench.output_language import translate
 from workbench.planning import folds
 from workbench.suites import oom_retry, run_summary, suite_reader
 from workbench.suites import quantities as q
-from workbench.tui.view_models.cells import CellLike, GridCell, GridColumn, GridRow
+from workbench.tui.view_models.cells import CellLike, GridCell, GridColumn, GridRow, Points
+from workbench.tui.view_models.live.charts import SPARK_CELLS, spark_points
 
 if TYPE_CHECKING:
     from engines.protocol import RunSpec
@@ -26,11 +28,14 @@ QUEUE: Final = (
     GridColumn("state", "state", 15, grow=8, rank=0),
     GridColumn("step", "step", 7, right=True, rank=5),
     GridColumn("loss", "loss", 8, right=True, rank=1),
+    GridColumn("trend", "trend", 8, rank=3),
     GridColumn("r1", "r@1", 6, right=True, rank=4),
     GridColumn("time", "step time", 9, right=True, rank=3),
+    GridColumn("pace", "trend", 8, rank=10),
     GridColumn("rate", "samples/s", 9, right=True, rank=6),
     GridColumn("rss", "RSS", 8, right=True, rank=7),
     GridColumn("vram", "VRAM", 8, right=True, rank=8),
+    GridColumn("load", "trend", 8, rank=11),
     GridColumn("left", "time", 7, right=True, rank=2),
 )
 METRICS: Final = (
@@ -68,38 +73,82 @@ SUITE_WORDS: Final = {
 }
 
 
-def queue_rows(state: SuiteState) -> tuple[list[GridRow], list[str]]:
-    """One row and one key (run id) for each run."""
+def queue_rows(
+    state: SuiteState, letters: Mapping[str, str] | None = None
+) -> tuple[list[GridRow], list[str]]:
+    """One row and one key (run id) for each run. `letters`: of the marked runs, by their ids."""
     specs = [view.spec for view in state.runs]
     labels = run_summary.distinguishing_labels(specs, seeds=False)
     rows = [
-        _run_row(view, label, run_summary.describe_order(state, view))
+        _run_row(
+            view,
+            label,
+            run_summary.describe_order(state, view),
+            (letters or {}).get(view.spec.run_id, ""),
+        )
         for view, label in zip(state.runs, labels, strict=True)
     ]
     return rows, [spec.run_id for spec in specs]
 
 
-def _run_row(view: RunView, label: str, order: str) -> GridRow:
+def _run_row(view: RunView, label: str, order: str, letter: str) -> GridRow:
     run, spec = view.state, view.spec
     key = "queued" if order == "queued again" else run.cause or run.status
     numbers = run_summary.format_numbers(run)
     elapsed = q.clock(run.t) if run.status != "queued" else ""
     tone = "strong" if run.status in ("starting", "running") else ""
     return (
-        GLYPHS.get(key, GridCell("✗", "error")),
+        GridCell(letter, "accent") if letter else GLYPHS.get(key, GridCell("✗", "error")),
         GridCell(clean_line(" ".join(filter(None, (label, _subject(spec)))), 80), tone),
         GridCell(clean_line(spec.model, 80), tone),
         GridCell(str(spec.seed), "dim"),
         GridCell(order, "warn") if order else format_job_status(view),
         numbers.step,
         numbers.loss,
+        GridCell(draw_spark(spark_points(run, "loss")), "accent"),
         numbers.r1,
         numbers.step_time,
+        GridCell(draw_spark(spark_points(run, "step_seconds"), low=0.0), "dim"),
         numbers.samples_per_second,
         numbers.rss,
         numbers.vram,
+        GridCell(draw_spark(*_memory_points(run)), "dim"),
         f"-{numbers.time_left}" if numbers.time_left else elapsed,
     )
+
+
+EIGHTHS: Final = "▁▂▃▄▅▆▇█"
+
+
+def draw_spark(points: Points, low: float | None = None, high: float | None = None) -> str:
+    """A curve as `SPARK_CELLS` bars, from its smallest to its largest value or these limits."""
+    chunk = len(points) / SPARK_CELLS
+    means = []
+    for cell in range(SPARK_CELLS if points else 0):
+        begin = int(cell * chunk)
+        ys = [y for _, y in points[begin : max(begin + 1, int((cell + 1) * chunk))]]
+        means.append(sum(ys) / len(ys))
+    finite = [y for y in means if math.isfinite(y)]
+    if not finite:
+        return ""
+    bottom = min(finite) if low is None else low
+    scale = (max(finite) if high is None else high) - bottom
+
+    def choose_bar(y: float) -> str:
+        if not math.isfinite(y):
+            return " "
+        return EIGHTHS[max(0, min(7, int((y - bottom) / scale * 8)))] if scale > 0 else EIGHTHS[0]
+
+    return "".join(map(choose_bar, means))
+
+
+def _memory_points(run: RunState) -> tuple[Points, float, float | None]:
+    """Points of the VRAM of the run's first GPU up to its size, else of the RSS up to its peak."""
+    for name in sorted(run.curves):
+        if name.startswith("vram_device["):
+            totals = [gpu.total for gpu in run.sample.gpus if gpu.total] if run.sample else []
+            return spark_points(run, name), 0.0, float(totals[0]) if totals else None
+    return spark_points(run, "rss_tree"), 0.0, None
 
 
 def _subject(spec: RunSpec) -> str:

@@ -13,7 +13,9 @@ from workbench import output_language
 from workbench.suites import run_summary
 from workbench.suites.state import RunState, RunView, SuiteState, reduce_entries
 from workbench.tui.system import cli_commands
-from workbench.tui.view_models import live_charts, live_rows
+from workbench.tui.view_models.live import charts as live_charts
+from workbench.tui.view_models.live import lines as live_lines
+from workbench.tui.view_models.live import rows as live_rows
 from workbench.tui.widgets import run_header
 
 
@@ -41,13 +43,13 @@ def test_gauges_have_limits_and_phases_their_seconds() -> None:
         protocol.Entry(seq=number, wall=0.0, src="warden", msg=message)
         for number, message in enumerate(messages)
     )
-    assert live_charts.gauge_line(run) == (
+    assert live_lines.gauge_line(run) == (
         "cpu ▕█████░░░░░▏ 100 % of 2 cores   RSS ▕█████░░░░░▏ 4.00 GiB of 8.00 GiB   "
         "VRAM 0 ▕█████░░░░░▏ 5.00 GiB of 10.0 GiB   use ▕█████░░░░░▏ 50 %   200 W"
     )
-    assert live_charts.phase_line(run) == "load 4 s ▏ train 1:30 …"
-    assert live_charts.event_lines(run) == ("    0:01 load", "    0:05 train", "    0:09 ! cut")
-    assert live_charts.gauge_line(RunState()) == live_charts.phase_line(RunState()) == ""
+    assert live_lines.phase_line(run) == "load 4 s ▏ train 1:30 …"
+    assert live_lines.event_lines(run) == ("    0:01 load", "    0:05 train", "    0:09 ! cut")
+    assert live_lines.gauge_line(RunState()) == live_lines.phase_line(RunState()) == ""
 
 
 def test_options_of_charts_change_and_come_back() -> None:

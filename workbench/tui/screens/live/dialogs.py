@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from results.text.sanitize import clean_line
 from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
 from workbench.tui.system import cli_commands
-from workbench.tui.view_models import control_actions, live_charts, live_rows, suite_feed
+from workbench.tui.view_models import control_actions, suite_feed
+from workbench.tui.view_models.live import charts as live_charts
+from workbench.tui.view_models.live import rows as live_rows
 
 if TYPE_CHECKING:
     from workbench.suites.state import RunView
@@ -71,19 +73,21 @@ async def _resume_suite(app: WorkbenchApp, folder: Path) -> None:
         app.notify(f"{folder.name} goes on.")
 
 
-def ask_curve(app: WorkbenchApp, panel: ChartPanel, view: RunView | None) -> None:
-    """Ask for the curve of the first chart."""
+def ask_curve(
+    app: WorkbenchApp, panel: ChartPanel, view: RunView | None, on_chosen: Callable[[], object]
+) -> None:
+    """Ask for the curve of the chart that is shown alone, else of the first one."""
     rows = live_charts.curve_rows(view.state if view else None)
 
     def on_choice(chosen: str | None) -> None:
         if chosen is not None:
-            panel.set_main(chosen)
+            panel.set_curve(chosen)
+            on_chosen()
 
     cells = [(title, last) for _, title, last in rows]
     keys = [name for name, _, _ in rows]
-    dialog = ChoiceDialog(
-        "Curve", live_rows.CURVES, cells, keys, here=panel.options.main, empty="No curve yet."
-    )
+    here = panel.options.curves.get(panel.chosen, panel.chosen)
+    dialog = ChoiceDialog("Curve", live_rows.CURVES, cells, keys, here=here, empty="No curve yet.")
     app.push_screen(dialog, on_choice)
 
 

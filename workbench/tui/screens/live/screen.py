@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar
 
 from rich.text import Text
 from textual import on, work
@@ -17,24 +17,21 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
-from textual.screen import Screen
 from textual.widgets import Footer, Static
 
 from results.text.sanitize import clean_line
-from workbench.tui.screens import live_dialogs
 from workbench.tui.screens.dialogs import ChoiceDialog, MessageDialog
+from workbench.tui.screens.live import dialogs as live_dialogs
+from workbench.tui.screens.live.run_panels import RunPanels
 from workbench.tui.system import cli_commands
-from workbench.tui.view_models import control_actions, live_charts, live_rows, suite_feed
+from workbench.tui.view_models import control_actions, suite_feed
+from workbench.tui.view_models.live import rows as live_rows
 from workbench.tui.widgets.chart_panel import ChartPanel
 from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.log_pane import LogPane
 from workbench.tui.widgets.log_tail import LogTail
 from workbench.tui.widgets.run_header import RunHeader
 from workbench.tui.widgets.top_bar import Heading, TopBar
-
-if TYPE_CHECKING:
-    from workbench.suites.state import RunView
-    from workbench.tui.app import WorkbenchApp
 
 CLOCK_SECONDS = 3.0
 """Interval of the suite's clock if nothing else changes."""
@@ -56,7 +53,7 @@ class FeedFailed(Message):
         self.folder, self.reason = folder, reason
 
 
-class LiveScreen(Screen[None]):
+class LiveScreen(RunPanels):
     """Shows the queue of a suite and charts, log and metrics of one run."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -71,26 +68,12 @@ class LiveScreen(Screen[None]):
         Binding("p", "steer('pause')", "Pause"),
         Binding("r", "steer('resume')", show=False),
         Binding("v", "view", "Metrics"),
-        Binding("l", "chart('log')", show=False),
-        Binding("e", "chart('smooth')", show=False),
-        Binding("z", "chart('zoom')", show=False),
-        Binding("left", "chart('left')", show=False),
-        Binding("right", "chart('right')", show=False),
-        Binding("escape", "chart('plain')", show=False),
-        Binding("m", "curve", show=False),
-        Binding("plus", "reference", show=False),
-        Binding("slash", "log('find')", show=False),
-        Binding("n", "log('next')", show=False),
-        Binding("N", "log('previous')", show=False),
-        Binding("w", "log('wrap')", show=False),
         Binding("L", "full_log", show=False),
         Binding("a", "attempt", show=False),
     ]
 
     def __init__(self) -> None:
         super().__init__(classes="view-log")
-        self.snapshot: suite_feed.SuiteSnapshot | None = None
-        self.folder: Path | None = None
         self._feed: suite_feed.SuiteFeed | None = None
         self._watched: str | None = None
         """Run id chosen by hand; None: follow the current run."""
@@ -104,11 +87,6 @@ class LiveScreen(Screen[None]):
         self._stop_event = threading.Event()
         self._wake_event = threading.Event()
         """Set: the next snapshot is read at once."""
-
-    @property
-    def bench(self) -> WorkbenchApp:
-        """The app, by its own type."""
-        return cast("WorkbenchApp", self.app)
 
     def compose(self) -> ComposeResult:
         """Suite, queue, run, charts, log and metrics."""
@@ -129,10 +107,11 @@ class LiveScreen(Screen[None]):
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
-        """Open the chosen suite, or the first one."""
+        """Open the chosen suite, or the first one; charts are as they were left."""
+        self.restore_charts()
         self.query_one("#queue", Grid).focus()
         self.suites_changed()
-        self.set_interval(CLOCK_SECONDS, self._show_time)
+        self.set_interval(CLOCK_SECONDS, self.show_time)
 
     def on_screen_resume(self) -> None:
         """Open another suite if another screen has chosen one."""
@@ -173,6 +152,7 @@ class LiveScreen(Screen[None]):
         self._stop_event, self._painted_event = threading.Event(), threading.Event()
         self._wake_event = threading.Event()
         self.folder, self.snapshot, self._watched = folder, None, None
+        self.forget_run()
         self.remove_class("empty", "failed")
         self.query_one("#suite-line", Heading).title = live_rows.short_name(folder.name)
         self.query_one("#queue", Grid).show_notice("Reading the suite …")
@@ -226,7 +206,7 @@ class LiveScreen(Screen[None]):
         if self.snapshot.suite.ended != self._suite_ended:
             self._suite_ended = self.snapshot.suite.ended
             self.refresh_bindings()
-        rows, keys = live_rows.queue_rows(self.snapshot.suite)
+        rows, keys = live_rows.queue_rows(self.snapshot.suite, self.letters)
         grid = self.query_one("#queue", Grid)
         if len(rows) != self._queued:  # setting a height lays out the whole screen again
             self._queued = len(rows)
@@ -237,27 +217,10 @@ class LiveScreen(Screen[None]):
             grid.show_notice("This suite has no runs.")
         if self._watched is None and self.snapshot.watched in keys:
             grid.cursor = keys.index(self.snapshot.watched)
-        self._paint_run()
-        self._show_time()
+        self.paint_run()
+        self.show_time()
 
-    def _paint_run(self) -> None:
-        view = self.view
-        run = view.state if view else None
-        suite = self.snapshot.suite if self.snapshot else None
-        order = live_rows.describe_pending(suite, view) if suite and view else ""
-        self.query_one(RunHeader).show(view, order)
-        self.query_one(ChartPanel).show(view)
-        empty = "The run has not started." if run and run.status == "queued" else "No output."
-        if self.snapshot is not None and view is not None:
-            same = self.snapshot.watched == view.spec.run_id
-            log, empty = (self.snapshot.log, empty) if same else ((), "Reading the log …")
-            log = log or (live_charts.event_lines(view.state) if same else ())
-            self.query_one(LogPane).show(log, empty)
-        rows = live_rows.metric_rows(run)
-        self.query_one("#metrics", Grid).show(rows)
-        self.query_one("#metrics-heading", Heading).remark = str(len(rows)) if rows else ""
-
-    def _show_time(self) -> None:
+    def show_time(self) -> None:
         """Show the clock of the suite, and its trouble if there is any."""
         if self.snapshot is None:
             return
@@ -286,20 +249,12 @@ class LiveScreen(Screen[None]):
     async def _run_ps(self) -> None:
         await cli_commands.run_workbench(cli_commands.ps_arguments(self.bench.log_root))
 
-    @property
-    def view(self) -> RunView | None:
-        """The run under the cursor."""
-        if self.snapshot is None:
-            return None
-        key = self.query_one("#queue", Grid).key
-        return next((r for r in self.snapshot.suite.runs if r.spec.run_id == key), None)
-
     @on(Grid.Moved, "#queue")
     def _moved(self, event: Grid.Moved) -> None:
         if event.by_hand:
             self._watched = event.grid.key
             self._wake_event.set()
-            self._paint_run()
+            self.paint_run()
 
     # -- actions --------------------------------------------------------------------------
 
@@ -318,7 +273,7 @@ class LiveScreen(Screen[None]):
             grid = self.query_one("#queue", Grid)
             if run_id in grid.keys:
                 grid.cursor = list(grid.keys).index(run_id)
-            self._paint_run()
+            self.paint_run()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Enable `v` on narrow screens only, and only `resume` for an ended suite."""
@@ -329,28 +284,6 @@ class LiveScreen(Screen[None]):
     def action_view(self) -> None:
         """Toggle log and metrics on a narrow screen."""
         self.toggle_class("view-log", "view-metrics")
-
-    def action_chart(self, change: str) -> None:
-        """Change the charts: log, smooth, zoom, or move the cursor."""
-        if change != "plain" or not self.query_one(LogPane).leave_search():
-            self.query_one(ChartPanel).change(change)
-
-    def action_curve(self) -> None:
-        """Choose the curve of the first chart."""
-        live_dialogs.ask_curve(self.bench, self.query_one(ChartPanel), self.view)
-
-    def action_reference(self) -> None:
-        """Choose an earlier run whose curves are drawn behind; the same key takes them away."""
-        panel = self.query_one(ChartPanel)
-        if panel.options.reference_title:
-            panel.set_reference(None)
-            self._show_time()
-        elif (view := self.view) is not None and self.folder is not None:
-            live_dialogs.ask_reference(self.bench, panel, self.folder, view, self._show_time)
-
-    def action_log(self, change: str) -> None:
-        """Wrap the log, find words in it, go to a match."""
-        self.query_one(LogPane).change(change)
 
     def action_full_log(self) -> None:
         """Show the log alone, with its last MiB, or everything again."""
