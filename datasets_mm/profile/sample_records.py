@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from datasets_mm.atomic_files import atomic_path
 from datasets_mm.child_messages import emit_message, ignore_progress
@@ -24,6 +24,9 @@ from datasets_mm.profile.target import Target, TargetError, resolve_target
 from datasets_mm.recipes.recipe import RecipeError
 from datasets_mm.sources.fingerprint import SourceError
 from datasets_mm.storage.corpus import map_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PIXELS: Final = 224
 """Side of the copies: more than the cells of a terminal can show, and what CLIP sees."""
@@ -42,13 +45,18 @@ def draw_samples(
     table = map_table(target.path)
     rows = Random(seed).sample(range(table.num_rows), min(count, table.num_rows))
     for row in rows:
-        fields = table.slice(row, 1).to_pylist()[0]
-        paths = dict.fromkeys([fields["image_path"], *fields["passage_image_path"]])
-        copies = {path: _make_thumbnail(target.images, path, cache_root) for path in paths if path}
-        yield {"row": row + 1, "rows": table.num_rows, "fields": fields, "pictures": copies}
+        yield describe_record(target, table, row, cache_root)
 
 
-def _make_thumbnail(root: Path | None, path: str, cache_root: Path) -> dict[str, str]:
+def describe_record(target: Target, table: pa.Table, row: int, cache_root: Path) -> dict[str, Any]:
+    """Fields, row number from 1, and copies of the pictures of a record."""
+    fields = table.slice(row, 1).to_pylist()[0]
+    paths = dict.fromkeys([fields["image_path"], *fields["passage_image_path"]])
+    copies = {path: make_thumbnail(target.images, path, cache_root) for path in paths if path}
+    return {"row": row + 1, "rows": table.num_rows, "fields": fields, "pictures": copies}
+
+
+def make_thumbnail(root: Path | None, path: str, cache_root: Path) -> dict[str, str]:
     """{"file": …} of the small copy, or {"reason": …} why there is none."""
     if root is None:
         return {"reason": "the picture folder is not known"}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from results.comparison.predictions import find_subset
 from results.comparison.scores import read_items
 from results.records.metric_names import headline_metric
 from results.records.schema import MetricRecord, RunRecord
@@ -34,6 +35,8 @@ class CaseComparison(NamedTuple):
 
     split: str
     metric: str
+    subset: str
+    """Whose records the items are."""
     counts: dict[str, int]
     """Items by kind, and `equal`: all others."""
     cases: tuple[ItemCase, ...]
@@ -75,7 +78,8 @@ def compare_cases(
     for kind in KINDS:
         ordered = sorted((c for c in cases if c.kind == kind), key=_by_difference)
         chosen += ordered[:limit]
-    return CaseComparison(metric_a.split, metric_a.name, counts, tuple(chosen))
+    subset = find_subset(a, metric_a.split)
+    return CaseComparison(metric_a.split, metric_a.name, subset, counts, tuple(chosen))
 
 
 def _find_metric(record: RunRecord, key: str) -> MetricRecord | None:

@@ -13,7 +13,7 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
-from workbench.cli import audit, control, data, init, search, start, submit
+from workbench.cli import audit, control, data, init, search, serve, start, submit
 from workbench.cli.options import (
     AsJson,
     CostProbe,
@@ -50,7 +50,17 @@ from workbench.cli.options import (
     load_plan,
 )
 from workbench.cli.plans import plan as plan_command
-from workbench.cli.reports import compare, gate, imports, listing, pack, report, results, track
+from workbench.cli.reports import (
+    compare,
+    gate,
+    imports,
+    listing,
+    pack,
+    predictions,
+    report,
+    results,
+    track,
+)
 from workbench.exit_codes import ExitCode
 
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -77,6 +87,7 @@ results.register(results_app)
 imports.register(results_app)
 track.register(results_app)
 compare.register(results_app)
+predictions.register(results_app)
 search.register(app)
 init.register(app)
 plan_command.register(app)
@@ -85,6 +96,7 @@ report.register(app)
 control.register(app)
 gate.register(app)
 pack.register(app)
+serve.register(app)
 submit.register(app)
 
 

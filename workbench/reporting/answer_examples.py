@@ -11,14 +11,13 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from results.comparison.predictions import confidence, find_subset
 from results.records.schema import RunRecord
 from results.records.suite_view import AnsweredSplit, AnswerExample
 from workbench.reporting.caption_examples import MAX_TEXT, find_image_root, path_inside, read_lines
 
 ERRORS_PER_SPLIT: Final = 5
 """Number of errors shown for a split."""
-OWN_SPLITS: Final = ("validation", "out-of-fold")
-"""Splits whose pictures are in the run's own subset."""
 MAX_BYTES: Final = 1 << 20
 
 
@@ -33,7 +32,7 @@ def collect_answer_examples(
         tables = _read_tables(folder / f"{split}.tables.json") if inner else None
         if tables is None:
             continue
-        root = find_image_root(record.identity.subset if split in OWN_SPLITS else split, cache_root)
+        root = find_image_root(find_subset(record, split), cache_root)
         tables["worst"] = _find_worst(folder / f"{split}.jsonl", root)
         try:
             splits.append(AnsweredSplit.model_validate({**tables, "split": split}))
@@ -63,7 +62,7 @@ def _find_worst(path: Path, root: Path | None) -> tuple[AnswerExample, ...]:
         for line in read_lines(path, "letter")
         if isinstance(line.get("truth"), str) and line["truth"] not in ("", line["letter"])
     ]
-    wrong.sort(key=lambda line: (-_confidence(line), str(line.get("id"))))
+    wrong.sort(key=lambda line: (-confidence(line), str(line.get("id"))))
     first: dict[str, dict[str, Any]] = {}
     for line in wrong:
         first.setdefault(str(line.get("medium", line.get("id"))), line)
@@ -81,13 +80,7 @@ def _build_example(line: dict[str, Any], root: Path | None) -> AnswerExample:
         else (),
         truth=line["truth"][:1],
         answer=line["letter"][:1],
-        confidence=_confidence(line),
+        confidence=confidence(line),
         kind=str(line.get("kind", ""))[:MAX_TEXT],
         picture=path_inside(medium, root),
     )
-
-
-def _confidence(line: dict[str, Any]) -> float:
-    shares = line.get("probabilities")
-    numbers = [s for s in shares if isinstance(s, int | float)] if isinstance(shares, list) else []
-    return float(max(numbers, default=0.0))

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from results.comparison.predictions import find_subset
 from results.records.schema import RunRecord
 from results.records.suite_view import CaptionExample
 
@@ -39,9 +40,7 @@ def collect_caption_examples(
         files = {m.scores_file for m in record.metrics if m.split == split and m.scores_file}
         for name in sorted(files)[:1]:
             lines = list(read_lines(log_root / record.folder / name, "caption"))
-            root = find_image_root(
-                record.identity.subset if split == "train" else split, cache_root
-            )
+            root = find_image_root(find_subset(record, split), cache_root)
             examples += _pick_examples(lines, split, root)
     return tuple(examples)
 

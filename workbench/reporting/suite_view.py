@@ -214,22 +214,31 @@ def format_summary(folder: Path) -> str:
     return report.render_summary(view, str(folder.parent))
 
 
-def show_record(log_root: Path, run_id: str, *, as_json: bool) -> None:
-    """Print one record, and the post-mortem of a run that did not complete.
+def find_record(log_records: Sequence[RunRecord], run_id: str, log_root: Path) -> RunRecord:
+    """The record of a run named by its id, `suite/id` or a part of that.
 
     Of several matches: the newest run with exactly that id, else the newest one.
 
     Raises:
         SuiteError: no run fits.
     """
-    from results.tables import memory_estimate, run_outputs
-
-    log_records = read_records(log_root)
     matches = [r for r in log_records if run_id in f"{r.identity.suite}/{r.identity.run_id}"]
     if not matches:
         raise suite.SuiteError(f"{log_root}: no run '{run_id}'; `workbench results list` has them")
     exact = [r for r in matches if r.identity.run_id == run_id]
-    record = (exact or matches)[-1]
+    return (exact or matches)[-1]
+
+
+def show_record(log_root: Path, run_id: str, *, as_json: bool) -> None:
+    """Print one record, and the post-mortem of a run that did not complete.
+
+    Raises:
+        SuiteError: see `find_record`.
+    """
+    from results.tables import memory_estimate, run_outputs
+
+    log_records = read_records(log_root)
+    record = find_record(log_records, run_id, log_root)
     if as_json:
         print(escape_json(record.model_dump_json()))
         return

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 MIN_SIZE: Final = (80, 24)
 """Columns and rows that the screens need."""
+SERVED: Final = "TEXTUAL_DRIVER"
+"""Set by textual-serve, whose driver then paints a page instead of a terminal."""
 RESIZE_SECONDS: Final = 0.1
 """From a resize to the check of the focus."""
 
@@ -119,7 +121,8 @@ class WorkbenchApp(AppCommands):
     def __init__(self, log_root: Path, cache_root: Path) -> None:
         # Under NO_COLOR the terminal's own two colours are used: Textual then sends none at all.
         own_colors = True if "NO_COLOR" in os.environ else None
-        super().__init__(log_root, cache_root, driver_class=TerminalDriver, ansi_color=own_colors)
+        driver = None if SERVED in os.environ else TerminalDriver
+        super().__init__(log_root, cache_root, driver_class=driver, ansi_color=own_colors)
         self.suites: tuple[SuiteEntry, ...] | None = None
         """None before they are read for the first time."""
         self.chosen_suite: Path | None = None
@@ -169,6 +172,17 @@ class WorkbenchApp(AppCommands):
         await self.switch_mode("data")
         if isinstance(self.screen, DataScreen):
             self.screen.show_subset(name)
+
+    @work(exclusive=True, group="subset")
+    async def show_record(self, subset: str, item: str) -> None:
+        """Show the record of a subset that an item of a score file is, on the Data screen."""
+        from workbench.tui.screens.data import DataScreen
+        from workbench.tui.screens.record_browser import RecordBrowser
+
+        await self.switch_mode("data")
+        if isinstance(self.screen, DataScreen):
+            self.screen.show_subset(subset)
+            await self.push_screen(RecordBrowser(subset, (item,)))
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         """Remember where the focus of a screen is."""
@@ -319,7 +333,8 @@ def find_refusal(term: str, *, is_terminal: bool) -> str:
 def main(log_root: Path) -> int:
     """Run the app; returns the exit code of the process."""
     is_terminal = sys.stdin.isatty() and sys.stderr.isatty()
-    if reason := find_refusal(os.environ.get("TERM", ""), is_terminal=is_terminal):
+    reason = find_refusal(os.environ.get("TERM", ""), is_terminal=is_terminal)
+    if reason and SERVED not in os.environ:
         print(f"workbench: {reason}", file=sys.stderr)  # noqa: T201 - talk goes to stderr
         return 2
     app = WorkbenchApp(log_root, paths.cache_root())

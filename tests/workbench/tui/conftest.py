@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 
 import pytest
+from PIL import Image
 from textual.pilot import Pilot
 
+from datasets_mm.building.build import build
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.live.screen import LiveScreen
 from workbench.tui.screens.plan.screen import PlanScreen
@@ -73,3 +76,32 @@ async def ready(pilot: Pilot[None], app: WorkbenchApp) -> PlanScreen:
     screen = plan_of(app)
     await until(pilot, lambda: screen.preview is not None)
     return screen
+
+
+RECIPE = """
+schema = 1
+name = "{name}"
+title = "Made for a test: {name}"
+[source]
+adapter = "jsonl"
+uri = "{name}.jsonl"
+images = "."
+"""
+
+
+def build_subset(name: str, folder: Path, question: str = "What is\x1b[2J it?") -> None:
+    """A subset of six records q0 to q5; their picture is there, that of the passages is not."""
+    data, recipes = folder / "data", folder / "config" / "recipes"
+    data.mkdir(exist_ok=True)
+    recipes.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (40, 40), "red").save(data / "red.png")
+    lines = [
+        {"data_id": f"q{n}", "dataset_id": "T", "question": question, "instruction": "i:",
+         "image_path": "red.png", "passage_id": [f"p{n}", "p9"], "answer": ["a"],
+         "passage_text": ["Some words.", "Other words."],
+         "passage_image_path": ["gone.png", "NA"]}
+        for n in range(6)
+    ]  # fmt: skip
+    (data / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (recipes / f"{name}.toml").write_text(RECIPE.format(name=name))
+    build(name, folder / "cache", data)

@@ -46,6 +46,7 @@ class RecordScreen(ModalScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "finding", "Note a finding"),
         Binding("s", "state", "State"),
+        Binding("b", "predictions", "Predictions"),
         Binding("escape,enter,q", "leave", "Back"),
     ]
 
@@ -100,6 +101,12 @@ class RecordScreen(ModalScreen[None]):
 
         placeholder = "such as: mode collapse; lower rates did not cure it"
         self.app.push_screen(TextDialog(f"A finding about {self._key[1]}", placeholder), on_text)
+
+    def action_predictions(self) -> None:
+        """Browse single items of the run."""
+        from workbench.tui.screens.results.predictions import PredictionsScreen
+
+        self.app.push_screen(PredictionsScreen("/".join(self._key)))
 
     def action_state(self) -> None:
         """Set the state of the experiment."""

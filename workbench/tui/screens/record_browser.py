@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
@@ -35,9 +36,10 @@ class RecordBrowser(ModalScreen[None]):
         Binding("escape,q,b", "leave", "Back"),
     ]
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, ids: Sequence[str] = ()) -> None:
+        """`ids`: of the records, as score files name them; without, a sample is drawn."""
         super().__init__()
-        self.subset, self._seed = name, 0
+        self.subset, self._seed, self._ids = name, 0, tuple(ids)
         self.records: list[dict[str, Any]] = []
         self.at = 0
 
@@ -57,15 +59,12 @@ class RecordBrowser(ModalScreen[None]):
 
     @work(exclusive=True, group="samples")
     async def _read(self) -> None:
-        cache = cast("WorkbenchApp", self.app).cache_root
-        command = [
-            sys.executable,
-            "-m",
-            "datasets_mm.profile.sample_records",
-            "--cache-root",
-            str(cache),
-        ]
-        command += ["--count", str(SAMPLE_SIZE), "--seed", str(self._seed), "--", self.subset]
+        module = "find_records" if self._ids else "sample_records"
+        command = [sys.executable, "-m", f"datasets_mm.profile.{module}"]
+        command += ["--cache-root", str(cast("WorkbenchApp", self.app).cache_root)]
+        command += [f"--id={name}" for name in self._ids]
+        command += [] if self._ids else ["--count", str(SAMPLE_SIZE), "--seed", str(self._seed)]
+        command += ["--", self.subset]
         self.records, self.at = [], 0
         try:
             async for message in read_messages(command):
@@ -75,7 +74,10 @@ class RecordBrowser(ModalScreen[None]):
                         await self._show()
                     self._show_position()
             if not self.records:
-                self._show_failure("This subset has no record.")
+                self._show_failure(
+                    "This subset has no record with this id." if self._ids
+                    else "This subset has no record."
+                )  # fmt: skip
         except ChildError as error:
             self._show_failure(str(error))
 
@@ -89,8 +91,9 @@ class RecordBrowser(ModalScreen[None]):
     def _show_position(self) -> None:
         record = self.records[self.at]
         self.query_one("#sample-title", Heading).remark = (
-            f"{self.at + 1} of {len(self.records)} drawn (seed {self._seed}) · "
-            f"row {record['row']:,} of {record['rows']:,}"
+            f"{self.at + 1} of {len(self.records)} "
+            + ("" if self._ids else f"drawn (seed {self._seed}) ")
+            + f"· row {record['row']:,} of {record['rows']:,}"
         )
 
     async def _show(self) -> None:
@@ -129,7 +132,7 @@ class RecordBrowser(ModalScreen[None]):
 
     def action_draw(self) -> None:
         """Draw another sample, with the next seed."""
-        self._seed += 1
+        self._seed, self._ids = self._seed if self._ids else self._seed + 1, ()
         self._read()
 
     def action_leave(self) -> None:

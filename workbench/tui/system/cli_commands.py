@@ -79,6 +79,13 @@ def compare_arguments(names: Sequence[str], log_root: Path) -> list[str]:
     return ["results", "compare", *names, "--log-root", _shorter_path(log_root)]
 
 
+def prediction_arguments(run: str, log_root: Path, metric: str, text: str) -> list[str]:
+    """Arguments of `workbench` that list single items of a run, the worst first."""
+    chosen = [f"--metric={metric}"] if metric else []
+    chosen += [f"--find={text}"] if text else []
+    return ["results", "predictions", run, *chosen, "--log-root", _shorter_path(log_root)]
+
+
 def command_line(arguments: Sequence[str]) -> str:
     """The command as a shell line."""
     return shlex.join(["workbench", *arguments])

@@ -169,6 +169,18 @@ class SuiteFeed:
         self._log = clean_log(data, whole=mark[1] <= size, back=back, limit=size // LINE_BYTES)
 
 
+def read_log(run: Path) -> tuple[str, ...]:
+    """The last MiB of the log of a run's last attempt; empty if it cannot be read."""
+    try:
+        with (run / "engine.log").open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - FULL_LOG_BYTES))
+            data = file.read(FULL_LOG_BYTES)
+    except (OSError, ValueError):
+        return ()
+    return clean_log(data, whole=size <= FULL_LOG_BYTES, limit=FULL_LOG_BYTES // LINE_BYTES)
+
+
 def list_references(log_root: Path, folder: Path, view: RunView) -> list[Path]:
     """Run folders with the same subset or model and with a journal, the most alike first: of this
     suite, then of the newest `REFERENCE_SUITES`."""

@@ -273,7 +273,7 @@ def _sides(
     room = max(0, width - sum(cell_len(text) for text, _ in values) - 1)
     if cell_len(left_text) > room > 0:
         left_text = left_text[: room - 1] + "…"
-    left = Segment(left_text[:room].ljust(room) + " ", left_style)
-    return Strip([left, *(Segment(text, style) for text, style in values)]).adjust_cell_length(
+    title = Segment(left_text[:room].ljust(room) + " ", left_style)
+    return Strip([title, *(Segment(text, style) for text, style in values)]).adjust_cell_length(
         width, left_style
     )

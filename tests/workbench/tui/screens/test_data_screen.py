@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +10,7 @@ import pytest
 from PIL import Image
 from textual.widgets import Static
 
-from datasets_mm.building.build import build
-from tests.workbench.tui.conftest import screen_text, until
+from tests.workbench.tui.conftest import build_subset, screen_text, until
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.data import DataScreen
 from workbench.tui.screens.record_browser import RecordBrowser
@@ -20,35 +18,12 @@ from workbench.tui.view_models.cells import CellLike, GridCell
 from workbench.tui.widgets import image
 from workbench.tui.widgets.grid import Grid
 
-RECIPE = """
-schema = 1
-name = "{name}"
-title = "Made for a test: {name}"
-[source]
-adapter = "jsonl"
-uri = "{name}.jsonl"
-images = "."
-"""
-
 
 @pytest.fixture
 def built(tmp_path: Path) -> None:
     """Two subsets of six records, built; their picture is there, that of the passages is not."""
-    data, recipes = tmp_path / "data", tmp_path / "config" / "recipes"
-    data.mkdir()
-    recipes.mkdir(parents=True)
-    Image.new("RGB", (40, 40), "red").save(data / "red.png")
-    for name, question in (("aa_first", "What is\x1b[2J it?"), ("aa_second", "Which one?")):
-        lines = [
-            {"data_id": f"q{n}", "dataset_id": "T", "question": question, "instruction": "i:",
-             "image_path": "red.png", "passage_id": [f"p{n}", "p9"], "answer": ["a"],
-             "passage_text": ["Some words.", "Other words."],
-             "passage_image_path": ["gone.png", "NA"]}
-            for n in range(6)
-        ]  # fmt: skip
-        (data / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
-        (recipes / f"{name}.toml").write_text(RECIPE.format(name=name))
-        build(name, tmp_path / "cache", data)
+    build_subset("aa_first", tmp_path)
+    build_subset("aa_second", tmp_path, "Which one?")
 
 
 def cell_text(cell: CellLike) -> str:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
 
+from results.records import schema
 from tests.workbench.tui import sample_suites
-from tests.workbench.tui.conftest import screen_text, until
+from tests.workbench.tui.conftest import build_subset, screen_text, until
+from workbench.suites import suite
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.dialogs import ChoiceDialog
 from workbench.tui.screens.record import RecordScreen
+from workbench.tui.screens.record_browser import RecordBrowser
+from workbench.tui.screens.results.case import CaseScreen
+from workbench.tui.screens.results.compare import CompareScreen
+from workbench.tui.screens.results.predictions import PredictionsScreen
 from workbench.tui.screens.results.screen import ResultsScreen
 from workbench.tui.system import cli_commands
+from workbench.tui.widgets.chart import Chart
+from workbench.tui.widgets.curve_wall import CurveWall
 from workbench.tui.widgets.grid import Grid
 
 
@@ -52,8 +61,6 @@ async def test_results_sort_filter_and_detail(app: WorkbenchApp, log_root: Path)
 async def test_new_records_appear_by_themselves(
     app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import random
-
     from workbench.tui.screens.results import screen as results
 
     monkeypatch.setattr(results, "REREAD_SECONDS", 0.1)
@@ -145,8 +152,6 @@ async def test_a_newer_schema_is_refused_in_a_sentence(app: WorkbenchApp, log_ro
 async def test_the_cursor_stays_on_the_newest_row_until_it_is_moved(
     app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import random
-
     from workbench.tui.screens.results import screen as results
 
     monkeypatch.setattr(results, "REREAD_SECONDS", 0.1)
@@ -169,7 +174,6 @@ async def test_marked_runs_are_compared_pair_by_pair_and_reported(
     app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tests.workbench.tui.view_models.results.test_comparison import ROW
-    from workbench.tui.screens.results.compare import CaseDialog, CompareScreen
 
     sample_suites.write_records(log_root, 4)
     commands: list[list[str]] = []
@@ -198,12 +202,17 @@ async def test_marked_runs_are_compared_pair_by_pair_and_reported(
         await until(pilot, lambda: "C better" in screen_text(pilot))
         await pilot.press("down", "enter")
         await until(pilot, lambda: commands[-1][-1] == "mrr@10@val")
-        await pilot.press("v")
+        await pilot.press("4")
         await until(pilot, lambda: "differs" in screen_text(pilot))
-        await pilot.press("v", "end", "enter")
-        await until(pilot, lambda: isinstance(app.screen, CaseDialog))
-        assert "a hound" in screen_text(pilot)
-        await pilot.press("escape", "escape")
+        await pilot.press("3", "end", "enter")
+        await until(pilot, lambda: isinstance(app.screen, CaseScreen))
+        await until(pilot, lambda: "a hound" in screen_text(pilot))
+        await pilot.press("p")
+        await until(pilot, lambda: "rank #1" in screen_text(pilot))
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, CompareScreen))
+        assert app.screen.query_one("#cases", Grid).cursor == 0
+        await pilot.press("escape")
         assert isinstance(app.screen, ResultsScreen)
         await pilot.press("w")
         await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
@@ -211,3 +220,126 @@ async def test_marked_runs_are_compared_pair_by_pair_and_reported(
         await until(pilot, lambda: commands[-1][0] == "report")
         assert commands[-1][1:4] == list(keys[:3])
         assert commands[-1][-3:] == ["--lang", "ko", "--form=tex"]
+
+
+def put_answers(log_root: Path, folder: Path, number: int, scores: list[float]) -> None:
+    """Record of a run, with a file of scores of the records q0, q1, … of `aa_first`."""
+    run, spec = suite.read_runs(folder)[number - 1]
+    (run / "predictions").mkdir()
+    lines = [
+        {"id": f"q{n}", "cluster": f"p{n}", "recall@1": score, "mrr@10": 1 - score,
+         "rank": 1 if score else 40 + n, "top": [f"p{n}" if score else "p9", "p1"]}
+        for n, score in enumerate(scores)
+    ]  # fmt: skip
+    (run / "predictions" / "aa_first.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    made = sample_suites.record(folder.name, number, random.Random(number))
+    identity = made.identity.model_copy(
+        update={"run_id": spec.run_id, "subset": "aa_first", "model": spec.model}
+    )
+    metrics = tuple(
+        schema.MetricRecord(
+            name=name, value=0.5, split="aa_first", n=len(scores),
+            scores_file="predictions/aa_first.jsonl",
+        )
+        for name in ("recall@1", "mrr@10")
+    )  # fmt: skip
+    path = f"{folder.name}/runs/{run.name}"
+    sample_suites.append_record(
+        log_root, made.model_copy(update={"identity": identity, "metrics": metrics, "folder": path})
+    )
+
+
+@pytest.fixture
+def compared(log_root: Path, tmp_path: Path) -> Path:
+    """A suite of two runs with curves, logs and scores of a subset that is built."""
+    build_subset("aa_first", tmp_path)
+    folder = sample_suites.make_suite(
+        log_root, [("aa_first", "clip-nano"), ("aa_first", "effnet-minilm")],
+        stamp="20261121-091412",
+    )  # fmt: skip
+    for number, scores in ((1, [1.0, 0.0, 0.0, 1.0]), (2, [1.0, 1.0, 0.0, 0.0])):
+        journal = sample_suites.begin(folder, number)
+        t = sample_suites.train(journal, 60, 60, seed=number)
+        sample_suites.finish(journal, t, "aa_first")
+        sample_suites.log(folder, number, f"output of run {number}\n")
+        put_answers(log_root, folder, number, scores)
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:Image.Image.getdata is deprecated")  # by textual-image 0.12
+async def test_single_items_are_browsed_with_their_records_and_opened_in_data(
+    app: WorkbenchApp, compared: Path
+) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("3")
+        await until(pilot, lambda: "2 runs" in screen_text(pilot))
+        await pilot.press("end", "b")
+        await until(pilot, lambda: isinstance(app.screen, PredictionsScreen))
+        await until(pilot, lambda: "recall@1 on aa_first · worst first" in screen_text(pilot))
+        grid = app.screen.query_one("#predictions", Grid)
+        assert [row[2] for row in grid.rows] == ["q2", "q1", "q0", "q3"]
+        await until(pilot, lambda: "What is\\x1b[2J it?" in screen_text(pilot))
+        await until(pilot, lambda: "Other words." in screen_text(pilot))
+        await pilot.press("n")
+        await until(pilot, lambda: "rank #41" in screen_text(pilot))
+        await pilot.press("p", "m", "down", "enter")
+        await until(pilot, lambda: "mrr@10 on aa_first" in screen_text(pilot))
+        await pilot.press("slash", *"P3", "enter")
+        await until(pilot, lambda: len(grid.rows) == 1)
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, RecordBrowser))
+        await until(pilot, lambda: "row 4 of 6" in screen_text(pilot))
+        await pilot.press("escape", "3", "escape")
+        await until(pilot, lambda: len(grid.rows) == 4)
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, ResultsScreen))
+
+
+@pytest.mark.filterwarnings("ignore:Image.Image.getdata is deprecated")  # by textual-image 0.12
+async def test_curves_and_logs_of_compared_runs_are_beside_each_other(
+    app: WorkbenchApp, compared: Path
+) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.press("3")
+        await until(pilot, lambda: "2 runs" in screen_text(pilot))
+        await pilot.press("space", "down", "space", "C")
+        await until(pilot, lambda: isinstance(app.screen, CompareScreen))
+        await until(
+            pilot, lambda: "B less" in screen_text(pilot) or "not distinct" in screen_text(pilot)
+        )
+        screen = app.screen
+        await pilot.press("2")
+        wall = screen.query_one(CurveWall)
+        await until(pilot, lambda: wall.names)
+        await until(pilot, lambda: "r@1 in the batch" in screen_text(pilot))
+        assert not screen.query_one("#metrics").region.area
+        assert " A " in screen_text(pilot)
+        await pilot.press("x", "l", "e", "left", "left", "shift+left", "shift+right")
+        await until(pilot, lambda: "loss log smoothed 0.6 over time" in screen_text(pilot))
+        await pilot.press("m", "down", "enter")
+        await until(pilot, lambda: wall.names[0] == "r@1")
+        await pilot.press("z")
+        await until(pilot, lambda: sum(chart.region.area > 0 for chart in wall.query(Chart)) == 1)
+        await pilot.press("escape", "5", "w")
+        await until(pilot, lambda: "output of run 1" in screen_text(pilot))
+        assert "output of run 2" in screen_text(pilot)
+        await pilot.press("3", "enter")
+        await until(pilot, lambda: isinstance(app.screen, CaseScreen))
+        await until(pilot, lambda: "What is" in screen_text(pilot))
+        await until(pilot, lambda: "asked" in screen_text(pilot))  # its picture
+        assert "B found" in screen_text(pilot)
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, RecordBrowser))
+
+
+async def test_a_run_without_scores_of_items_says_so(app: WorkbenchApp, log_root: Path) -> None:
+    sample_suites.write_records(log_root, 1)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("3")
+        await until(pilot, lambda: "1 run" in screen_text(pilot))
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, RecordScreen))
+        await pilot.press("b")
+        await until(pilot, lambda: "No metric of this run has a score" in screen_text(pilot))
+        await pilot.press("d", "n", "m", "escape", "escape", "escape")
+        await until(pilot, lambda: isinstance(app.screen, ResultsScreen))

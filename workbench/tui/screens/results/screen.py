@@ -46,6 +46,7 @@ class ResultsScreen(RunActions):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "Filter", key_display="/"),
         Binding("C", "compare", "Compare"),
+        Binding("b", "predictions", "Predictions"),
         Binding("c", "columns", "Columns"),
         Binding("m", "metric", "Metric"),
         Binding("g", "group", "Group"),
@@ -313,6 +314,15 @@ class ResultsScreen(RunActions):
         else:
             self.marked.append(key)
         self._paint()
+
+    def action_predictions(self) -> None:
+        """Browse single items of the run under the cursor."""
+        from workbench.tui.screens.results.predictions import PredictionsScreen
+
+        if (run := self.current) is None:
+            self.notify("There is no run under the cursor.")
+        else:
+            self.app.push_screen(PredictionsScreen("/".join(run.summary.key)))
 
     def action_compare(self) -> None:
         """Compare the marked runs with the first of them."""

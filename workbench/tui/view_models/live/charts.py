@@ -198,7 +198,7 @@ def curve_rows(run: RunState | None) -> list[tuple[str, str, str]]:
     """(curve, title, last value) of all curves of a run."""
     curves = {n: c for n, c in run.curves.items() if n not in X_AXES.values()} if run else {}
     return [
-        (name, _title(name), curve_kind(name).format(curve.last[1]) if curve.last else "")
+        (name, curve_title(name), curve_kind(name).format(curve.last[1]) if curve.last else "")
         for name, curve in sorted(curves.items(), key=lambda item: _is_over_time(item[0]))
     ]
 
@@ -209,7 +209,8 @@ def curve_kind(name: str) -> CurveKind:
     return KINDS.get(plain, CurveKind(clean_line(plain, 40)))
 
 
-def _title(name: str) -> str:
+def curve_title(name: str) -> str:
+    """`VRAM, GPU 0`."""
     index = name.partition("[")[2].rstrip("]")
     return curve_kind(name).label + (f", GPU {index}" if index else "")
 
@@ -260,11 +261,13 @@ def _series(
     empty = run is None or curve is None or curve.last is None
     if empty and not drawn:
         waiting = run is None or run.status != "ended"
-        return Series(_title(name), reason=reason or ("no data yet" if waiting else "not measured"))
+        return Series(
+            curve_title(name), reason=reason or ("no data yet" if waiting else "not measured")
+        )
     behind = options.reference
     in_time = over_time or options.x == "time"
     return Series(
-        _title(name),
+        curve_title(name),
         () if empty or run is None else place_points(run, name, options.x),
         curve.last[1] if curve is not None and curve.last is not None else None,
         kind.format,
@@ -281,13 +284,24 @@ def _series(
     )
 
 
-def compared_series(runs: Sequence[MarkedRun], options: ChartOptions, name: str) -> Series:
-    """One curve of several runs, the first in front."""
-    first = next((run for run in runs if name in run.state.curves), runs[0])
-    others = [run for run in runs if run is not first]
-    return replace(
-        _series(first.state, name, options, others), letter=first.letter, log=options.log
-    )
+def compared_charts(
+    runs: Sequence[MarkedRun], options: ChartOptions, names: Sequence[str]
+) -> list[Series]:
+    """One curve after the other, of all runs; the cursor runs through the first curve."""
+    shown = []
+    for name in names:
+        first = next((run for run in runs if name in run.state.curves), runs[0])
+        others = [run for run in runs if run is not first]
+        series = _series(first.state, name, options, others)
+        shown.append(replace(series, letter=first.letter, log=options.log and name == MAIN))
+    if options.cursor is None or not shown:
+        return shown
+    run = max((each.state for each in runs), key=lambda state: state.step)
+    moment = find_moment(run, shown[0], options, over_time=_is_over_time(names[0]))
+    return [
+        replace(series, cursor=_place_cursor(run, name, options.x, moment))
+        for series, name in zip(shown, names, strict=True)
+    ]
 
 
 def shared_curves(runs: Sequence[RunState]) -> list[str]:

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from results.comparison.predictions import answer_text
 from results.text import formats
 from results.text.sanitize import clean_line
 from workbench.suites import quantities as q
 from workbench.tui.view_models.cells import GridCell, GridColumn, GridRow
+from workbench.tui.view_models.results.cases import CaseSide, format_rank
 
 CASES_PER_KIND: Final = 20
 METRICS: Final = (
@@ -39,10 +41,6 @@ COST_NAMES: Final = {
     "epoch": ("training of 1 epoch", q.wall), "step": ("step, median", q.duration),
     "wall": ("wall-clock", q.wall), "rss": ("max RSS", q.size), "vram": ("VRAM", q.size),
 }  # fmt: skip
-ANSWERS: Final = ("caption", "answer", "letter")
-"""Fields of a case's line that hold what the run answered."""
-FOUND: Final = "top"
-"""Field of what a search ranked first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,27 +126,14 @@ def case_rows(pair: PairComparison) -> list[GridRow]:
     for case in pair.cases["cases"]:
         lines = (case["a_line"], case["b_line"])
         numbers = [
-            _rank(line) if "rank" in line else q.score(case[side])
+            format_rank(line) if "rank" in line else q.score(case[side])
             for side, line in zip("ab", lines, strict=True)
         ]
         rows.append((
             _verdict(case["kind"], pair.letter), clean_line(case["id"]), *numbers,
-            *(GridCell(_answer(line), "dim") for line in lines),
+            *(GridCell(clean_line(answer_text(line)), "dim") for line in lines),
         ))  # fmt: skip
     return rows
-
-
-def _rank(line: Mapping[str, Any]) -> str:
-    rank = line["rank"]
-    return "–" if rank is None else f"#{rank}"
-
-
-def _answer(line: Mapping[str, Any]) -> str:
-    for name in ANSWERS:
-        if isinstance(line.get(name), str):
-            return clean_line(line[name])
-    ranked = line.get(FOUND)
-    return clean_line(ranked[0]) if isinstance(ranked, list) and ranked else ""
 
 
 def case_summary(pair: PairComparison) -> str:
@@ -161,20 +146,13 @@ def case_summary(pair: PairComparison) -> str:
     return clean_line(f"{pair.cases['metric']} on {pair.cases['split']}: {', '.join(parts)}")
 
 
-def case_text(pair: PairComparison, index: int) -> str:
-    """All that both runs wrote about an item."""
-    if pair.cases is None:
-        return ""
-    case = pair.cases["cases"][index]
-    lines = [clean_line(case["id"])]
-    for side, name in (("a", "A"), ("b", pair.letter)):
-        lines += ["", f"{name}  {q.score(case[side])}"]
-        for field, value in case[f"{side}_line"].items():
-            if field == "id" or value in (None, "", []):
-                continue
-            if isinstance(value, list):
-                lines.append(f"  {clean_line(field)}")
-                lines += [f"    {at}  {clean_line(entry)}" for at, entry in enumerate(value, 1)]
-            else:
-                lines.append(f"  {clean_line(field)}  {clean_line(str(value))}")
-    return "\n".join(lines)
+def describe_kind(pair: PairComparison, index: int) -> str:
+    """`B better`, `A better`, `both 0`."""
+    return _verdict((pair.cases or {})["cases"][index]["kind"], pair.letter).text
+
+
+def case_sides(pair: PairComparison, index: int) -> tuple[CaseSide, CaseSide]:
+    """What both runs wrote about an item."""
+    case = (pair.cases or {})["cases"][index]
+    lines = ({**case["a_line"], "id": case["id"]}, {**case["b_line"], "id": case["id"]})
+    return CaseSide("A", case["a"], lines[0]), CaseSide(pair.letter, case["b"], lines[1])

@@ -20,7 +20,7 @@ ROW: dict[str, Any] = {
     ],
     "differences": [{"kind": "settings", "name": "lr", "a": [2.0, None], "b": [1e-3]}],
     "cases": {
-        "metric": "recall@1", "split": "val",
+        "metric": "recall@1", "split": "val", "subset": "val",
         "counts": {"b better": 1200, "a better": 1, "both 0": 0, "equal": 3},
         "cases": [
             {"kind": "b better", "id": "q1", "a": 0.0, "b": 1.0,
@@ -66,9 +66,10 @@ def test_cases_show_ranks_or_scores_and_what_was_answered() -> None:
     assert comparison.case_summary(pair) == (
         "recall@1 on val: B better 1,200, A better 1, both 0 0, equal 3"
     )
-    text = comparison.case_text(pair, 1)
-    assert "caption  a dog" in text
-    assert "1  a hound" in text
+    a, b = comparison.case_sides(pair, 1)
+    assert (a.letter, a.score, a.line["caption"]) == ("A", 0.7, "a dog")
+    assert (b.letter, b.score, b.line["id"]) == ("B", 0.2, "q2")
+    assert comparison.describe_kind(pair, 1) == "A better"
 
 
 def test_without_score_files_there_are_no_cases() -> None:
