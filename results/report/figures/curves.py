@@ -275,7 +275,8 @@ def _draw_phases(
     axis: Any, phases: Sequence[tuple[str, float, float]], end: float, top: float
 ) -> None:
     """Shade every second phase, and name those that are wide enough."""
-    spans = [span for span in join_phases(phases) if span[2] - span[1] >= MIN_PHASE_SHARE * end]
+    wide = [span for span in join_phases(phases) if span[2] - span[1] >= MIN_PHASE_SHARE * end]
+    spans = join_phases(wide)
     axis.grid(visible=False, axis="x")
     for number, (name, start, last) in enumerate(spans):
         stop = min(last, end)

@@ -18,6 +18,11 @@ from results.text import formats
 
 MAX_METRICS: Final = 3
 """Metrics of a split that are drawn, the headline first."""
+PREFERRED: Final = (
+    *metric_names.USUAL_HEADLINES, "recall", "pseudo_recall", "mrr", "diversity",
+    *metric_names.RANKED_BY,
+)  # fmt: skip
+"""How the names of metrics begin that are drawn before others."""
 MAX_SPLITS: Final = 6
 MAX_ROWS: Final = 24
 COLOURS: Final[Mapping[str, str]] = {
@@ -88,7 +93,9 @@ def _verdicts(ranking: Ranking | None, metric: str) -> dict[str, str]:
 
 
 def _select_metrics(groups: Sequence[FigureGroup], split: str) -> list[str]:
-    """The headline, then other shown metrics that have an interval or several seeds."""
+    """The headline, then other shown metrics that have an interval or several seeds, those of
+    quality before the rest.
+    """
     metrics = [m for g in groups for r in g.records for m in r.metrics if m.split == split]
     seeds = any(len(group.runs) > 1 for group in groups)
     names = [
@@ -96,7 +103,7 @@ def _select_metrics(groups: Sequence[FigureGroup], split: str) -> list[str]:
         for m in metrics
         if metric_names.is_shown(m.name) and (m.low is not None or seeds)
     ]  # fmt: skip
-    distinct = list(dict.fromkeys(names))
+    distinct = sorted(dict.fromkeys(names), key=lambda name: not name.startswith(PREFERRED))
     headline = metric_names.choose_headline(split, distinct)
     return [name for name in dict.fromkeys((headline, *distinct)) if name][:MAX_METRICS]
 
