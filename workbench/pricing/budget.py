@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from workbench.planning.run_matrix import PlanCell
 
 NO_PRICE: Final = "its time is not known: no earlier run of its model here"
+MAX_NAMES: Final = 6
 CELL_KEYS: Final = ("engine", "subset", "model", "seed", "variant")
 
 
@@ -167,7 +168,9 @@ def list_lines(fitted: Sequence[FittedRun], budget: Budget) -> Iterator[str]:
         yield "prices of cost probes have no evaluation and no saving in them"
     if others := sorted({time.other_subset for time in times if time.other_subset}):
         yield f"scaled by samples from runs on other subsets: {', '.join(others)}"
-    if sizes := sorted({name for time in times for name in time.other_sizes}):
-        yield f"scaled by samples from runs with other settings: {', '.join(sizes)}"
+    if names := sorted({name for time in times for name in time.other_settings}):
+        more = ", …" if len(names) > MAX_NAMES else ""
+        shown = ", ".join(names[:MAX_NAMES]) + more
+        yield f"scaled by samples from runs with other settings: {shown}"
     if done := sum(bool(entry.run.cost.done) for entry in kept):
         yield f"{done} of them are done already with equal settings: --keep-done leaves them out"

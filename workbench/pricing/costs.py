@@ -42,8 +42,8 @@ class TimeEstimate:
     """Earlier runs that it rests on."""
     other_subset: str = ""
     """It rests on runs on this subset, not on the run's own."""
-    other_sizes: tuple[str, ...] = ()
-    """Settings of `SIZES` in which the runs that it rests on differ."""
+    other_settings: tuple[str, ...] = ()
+    """Settings, besides `LENGTHS`, in which the runs that it rests on differ."""
     is_forecast: bool = False
     """It rests on cost probes: evaluation and saving come on top."""
 
@@ -82,13 +82,20 @@ UNKNOWN_MACHINE: Final = MachineState()
 def select_earlier(
     engine: str, subset: str, model: str, params: dict[str, Any], runs: Sequence[EarlierRun]
 ) -> list[EarlierRun]:
-    """The earlier runs that are most alike: of the same model on this subset with these sizes,
-    else with others, else on the subset that was trained last. Cost probes only where there is no
-    whole run."""
+    """The earlier runs that are most alike.
+
+    Of the same model on this subset with the same settings, else with these sizes, else with
+    others, else on the subset that was trained last. Cost probes only where there is no whole run.
+    """
     same_model = [run for run in runs if (run.engine, run.model) == (engine, model)]
     same_model = [run for run in same_model if not run.is_forecast] or same_model
     same_subset = [run for run in same_model if run.subset == subset]
-    alike = [run for run in same_subset if not list_other_sizes(run, params)]
+    alike = [
+        run
+        for run in same_subset
+        if all(run.params.get(name, value) == value for name, value in params.items())
+    ]
+    alike = alike or [run for run in same_subset if not list_other_sizes(run, params)]
     if alike or same_subset or not same_model:
         return alike or same_subset
     return [run for run in same_model if run.subset == same_model[-1].subset]
@@ -110,10 +117,10 @@ def estimate_time(
         quantile = QUANTILES.get(count - 1) or student_t_quantile(count - 1)
         half = quantile * deviation * math.sqrt(1 + 1 / count)
     other = runs[0].subset if runs[0].subset != subset else ""
-    sizes = tuple(dict.fromkeys(n for run in runs for n in list_other_sizes(run, params)))
+    settings = tuple(dict.fromkeys(n for run in runs for n in _list_other_settings(run, params)))
     if half is None and count == 1 and runs[0].half_width is not None and runs[0].seconds:
         half = runs[0].half_width * mean / runs[0].seconds
-    return TimeEstimate(mean, half, count, other, sizes, runs[0].is_forecast)
+    return TimeEstimate(mean, half, count, other, settings, runs[0].is_forecast)
 
 
 def list_other_sizes(run: EarlierRun, params: Mapping[str, Any]) -> list[str]:
@@ -134,6 +141,15 @@ def _scale_seconds(
     earlier_samples = run.steps * _step_samples(run.params)
     rest = max(0.0, run.seconds - run.training_seconds)
     return rest + run.training_seconds * samples / earlier_samples
+
+
+def _list_other_settings(run: EarlierRun, params: Mapping[str, Any]) -> list[str]:
+    """Settings that both have, with different values, besides those that are scaled."""
+    return [
+        name
+        for name, value in params.items()
+        if name not in LENGTHS and name in run.params and run.params[name] != value
+    ]
 
 
 def _has_same_steps(run: EarlierRun, params: Mapping[str, Any], subset: str) -> bool:

@@ -66,6 +66,12 @@ def test_the_most_alike_runs_are_taken() -> None:
     assert select(other_batch, elsewhere, stranger) == [other_batch]
     assert select(elsewhere, stranger) == [elsewhere]
     assert select(stranger) == []
+    longer = earlier(1.0, 1.0, 1, params={**PARAMS, "epochs": 9})
+    assert select(longer, alike) == [alike], "one of equal settings counts before one of equal size"
+    time = costs.estimate_time(1, {**PARAMS, "epochs": 5, "projector": "b"}, "a", [
+        earlier(1.0, 1.0, 1, params={**PARAMS, "projector": "a"})])  # fmt: skip
+    assert time is not None
+    assert time.other_settings == ("projector",), "the length is scaled, the projector is not"
     time = costs.estimate_time(1, PARAMS, "a", [elsewhere])
     assert time is not None
     assert time.other_subset == "b"

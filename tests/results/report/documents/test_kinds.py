@@ -21,7 +21,13 @@ from results.comparison.document_view import (
     qualify_run_ids,
 )
 from results.records import published_runs
-from results.records.suite_view import AuditRow, RunWords, SuiteView, SuiteWords
+from results.records.suite_view import (
+    REPORT_FORMS,
+    AuditRow,
+    RunWords,
+    SuiteView,
+    SuiteWords,
+)
 from results.report import __main__ as child
 from results.report.documents.run_titles import main_runs, title_of_run, title_of_runs
 from results.report.html import render_html
@@ -284,3 +290,15 @@ def test_seeds_have_the_name_that_they_share(document):
     names = [r.identity.run_id for r in runs]
     assert title_of_runs(view, names, "en") == "`emoji_train` · `clip-nano` (3 seeds)"
     assert title_of_runs(view, names[:1], "en") == "`01-x`", "one of three seeds has no such name"
+
+
+@pytest.mark.parametrize("kind", ["weekly", "challenge"])
+def test_every_form_of_the_same_records_has_the_same_bytes(document, kind, tmp_path):
+    written = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        report.write(of_kind(document, kind), folder, "ko", forms=REPORT_FORMS, figures=False)
+        files = (path for path in folder.rglob("*") if path.is_file())
+        written.append({path.relative_to(folder): path.read_bytes() for path in files})
+    assert written[0] == written[1]
+    endings = {"".join(path.suffixes[-1:]) for path in written[0]}
+    assert endings == {".md", ".html", ".tex", ".zip", ".csv", ".parquet"}
