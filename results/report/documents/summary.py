@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
@@ -118,6 +119,23 @@ def list_best(page: ReportInput) -> Iterator[str]:
         yield line
     if not page.document.rankings:
         yield from islice(_list_scores(page), 2)
+
+
+def _list_public_scores(page: ReportInput) -> Iterator[str]:
+    """The best public score of several, and the next; scores are texts that people noted."""
+    scores = []
+    for run, words in page.view.run_words.items():
+        try:
+            score = float(words.public_score)
+        except ValueError:
+            continue  # none was noted, or words
+        if math.isfinite(score):
+            scores.append((score, escape(words.public_score), title_of_run(page.view, run)))
+    scores.sort(key=lambda entry: -entry[0])
+    if len(scores) > 1:
+        (best, text, name), (second, other_text, other_name) = scores[:2]
+        key = "document.best public" if best > second else "document.tied public"
+        yield translate(key, page.lang).format(name, text, other_name, other_text)
 
 
 def _main_rankings(page: ReportInput) -> list[Ranking]:
@@ -293,7 +311,14 @@ SOURCES: Final[Mapping[Kind, tuple[Lines, ...]]] = {
     "weekly": (_list_costs, list_best, _list_period_changes, _list_failures, _list_faults),
     "study": (list_best, _list_collapsed, _list_version_changes, _list_criteria, _list_faults),
     "audit": (_list_faults, _list_failures, _list_costs),
-    "challenge": (list_best, _list_version_changes, _list_criteria, _list_failures, _list_faults),
+    "challenge": (
+        _list_public_scores,
+        list_best,
+        _list_version_changes,
+        _list_criteria,
+        _list_failures,
+        _list_faults,
+    ),
     "run": (list_best, _list_collapsed, _list_version_changes, _list_criteria, _list_costs),
 }
 """What the lines are about, the most important first."""

@@ -302,3 +302,18 @@ def test_every_form_of_the_same_records_has_the_same_bytes(document, kind, tmp_p
     assert written[0] == written[1]
     endings = {"".join(path.suffixes[-1:]) for path in written[0]}
     assert endings == {".md", ".html", ".tex", ".zip", ".csv", ".parquet"}
+
+
+def test_a_challenge_begins_with_its_best_public_score(document):
+    runs = [r.identity.run_id for r in document.suite.records][:3]
+    scores = dict(zip(runs, ("0.805", "0.924", "pending"), strict=True))
+    words = {run: RunWords(public_score=score) for run, score in scores.items()}
+    suite = document.suite.model_copy(update={"run_words": words})
+    page = report.render(document.model_copy(update={"kind": "challenge", "suite": suite,
+                                                     "period": None}))  # fmt: skip
+    summary = page[page.index("## Summary") :]
+    first, second = (title_of_run(suite, run) for run in (runs[1], runs[0]))
+    assert summary.startswith(
+        f"## Summary\n\n- Best public score: **{first}** 0.924; next: {second} 0.805\n"
+    )
+    assert "Best public score" not in report.render(document)
