@@ -9,6 +9,8 @@ import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from results.report.pictures import read_width, use_image_syntax
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -75,7 +77,7 @@ def render_html(markdown: str, folder: Path, lang: str = "en") -> str:
     parser.add_render_rule("table_open", lambda *_: '<div class="table"><table>\n')
     parser.add_render_rule("fence", lambda _, tokens, at, *__: _render_code(tokens[at].content))
     parser.add_render_rule("table_close", lambda *_: "</table></div>\n")
-    tokens = parser.parse(markdown)
+    tokens = parser.parse(use_image_syntax(markdown))
     _render_folds(tokens)
     sections = _name_headings(tokens)
     _align_cells(tokens)
@@ -83,6 +85,8 @@ def render_html(markdown: str, folder: Path, lang: str = "en") -> str:
         for child in token.children or ():
             if child.type == "image":
                 child.attrSet("src", _embed(folder, str(child.attrGet("src") or "")))
+                if width := read_width(str(child.attrs.pop("title", ""))):
+                    child.attrSet("width", str(width))
     body = parser.renderer.render(tokens, parser.options, {})
     links = "".join(f'<a href="#{name}">{html.escape(title)}</a>' for name, title in sections)
     title = next((token.content for token in tokens if token.type == "inline"), "Report")
@@ -135,8 +139,12 @@ def _align_cells(tokens: list[Token]) -> None:
             style = str(token.attrs.pop("style", ""))
             if "right" in style:
                 token.attrJoin("class", "right")
-            elif len(tokens[at + 1].content) > 40:
+            elif len(tokens[at + 1].content) > 40 and not _is_picture(tokens[at + 1]):
                 token.attrJoin("class", "text")
+
+
+def _is_picture(token: Token) -> bool:
+    return any(child.type == "image" for child in token.children or ())
 
 
 def _embed(folder: Path, link: str) -> str:

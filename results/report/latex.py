@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from results.report.html import FOLD
+from results.report.pictures import read_width, use_image_syntax
 from results.text.table import text_width
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ SETUP: Final = r"""\IfFontExistsTF{DejaVu Sans}{\setmainfont{DejaVu Sans}[Scale=
 \setcounter{secnumdepth}{0}\sloppy
 \begin{document}
 """
+PIXELS_A_LETTER: Final = 7
 SECTIONS: Final = {"h1": "section*", "h2": "section", "h3": "subsection", "h4": "subsubsection"}
 ESCAPES: Final = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "_": r"\_\allowbreak{}", "%": r"\%",
@@ -59,7 +61,9 @@ def render_latex(markdown: str) -> str:
     """
     from markdown_it import MarkdownIt
 
-    tokens = MarkdownIt("commonmark", {"html": False}).enable("table").parse(markdown)
+    tokens = (
+        MarkdownIt("commonmark", {"html": False}).enable("table").parse(use_image_syntax(markdown))
+    )
     hangul = HANGUL if _HANGUL.search(markdown) else ""
     body = "".join(_render_blocks(tokens))
     return f"{PREAMBLE}{hangul}{SETUP}{body}\\end{{document}}\n"
@@ -121,12 +125,32 @@ def _render_span(span: Token) -> str:
         case "strong_close" | "em_close":
             return "}"
         case "image":
-            path = re.sub(r"\.svg$", ".png", str(span.attrGet("src") or ""))
-            name = re.sub(r"[\\{}^~%#&$]", "", path)
-            return f"\\includegraphics[width=\\linewidth]{{{name}}}"
+            return _render_image(span)
         case "softbreak" | "hardbreak":
             return "\n"
     return ""
+
+
+def _measure_cell(cell: Token) -> int:
+    """Letters that the widest cell of a column counts as; of a picture its width in them."""
+    widths = [read_width(str(s.attrGet("title") or "")) for s in cell.children or ()]
+    pictures = [width // PIXELS_A_LETTER for width in widths if width]
+    return min(60, max(pictures, default=text_width(cell.content)))
+
+
+def _render_image(span: Token) -> str:
+    """A figure as wide as the text, a picture at 96 px an inch; WebP, which TeX lacks, by name."""
+    path = re.sub(r"\.svg$", ".png", str(span.attrGet("src") or ""))
+    name = re.sub(r"[\\{}^~%#&$]", "", path)
+    if name.endswith(".webp"):
+        return f"\\texttt{{{escape_latex(name)}}}"
+    width = read_width(str(span.attrGet("title") or ""))
+    if not width:
+        return f"\\includegraphics[width=\\linewidth]{{{name}}}"
+    inches = f"{width / 96:.2f}in"
+    size = f"\\ifdim\\linewidth<{inches} \\linewidth\\else {inches}\\fi"
+    picture = f"\\includegraphics[width={size}]{{{name}}}"
+    return f"\\raisebox{{\\dimexpr 1.4ex-\\height}}{{{picture}}}"  # its top at the row's
 
 
 def _render_table(tokens: Sequence[Token]) -> str:
@@ -143,7 +167,7 @@ def _render_table(tokens: Sequence[Token]) -> str:
             if token.type == "th_open":
                 lengths.append(0)
                 right.append("right" in str(token.attrGet("style") or ""))
-            lengths[column] = max(lengths[column], min(60, text_width(cell.content)))
+            lengths[column] = max(lengths[column], _measure_cell(cell))
     letters = sum(max(length, 6) for length in lengths) + 2 * len(lengths)
     total = max(sum(max(length, 6) for length in lengths), 90)
     shares = (max(length, 6) / total for length in lengths)

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from results.report.html import FOLD
+from results.report.pictures import use_image_syntax
 
-IMAGE: Final = re.compile(r"(!\[[^\]]*\]\()([^)\s]+)(\))")
+IMAGE: Final = re.compile(r"(!\[[^\]]*\]\()([^)\s]+)(?: \"=\d+\")?(\))")
 EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 """Time of every entry: the same report gives the same bytes."""
 
@@ -37,7 +38,7 @@ def render_notion(markdown: str, folder: Path, name: str) -> bytes:
         files[link] = path.read_bytes()
         return f"{match[1]}{link}{match[3]}"
 
-    page = IMAGE.sub(include, markdown)
+    page = IMAGE.sub(include, use_image_syntax(markdown))
     page = FOLD.sub(lambda match: f"## {match['title']}" if match["title"] else "", page)
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:

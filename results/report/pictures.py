@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,6 +20,10 @@ MAX_BYTES: Final = 8 << 20
 WIDTH: Final = 96
 """Width in the report, in pixels, of an image or of one frame."""
 
+_TAG: Final = re.compile(
+    r'(?<!\\)<img src="(pictures/[0-9a-f]{24}\.[a-z]{3,4})" width="(\d{1,4})" alt="">'
+)
+_WIDTH: Final = re.compile(r"=(\d{1,4})")
 MAGIC_BYTES: Final = (
     (b"\x89PNG\r\n\x1a\n", "png"),
     (b"\xff\xd8\xff", "jpg"),
@@ -48,6 +53,20 @@ def picture_cell(
     if link is None:
         return TableCell(medium, "code")
     return TableCell(f'<img src="{link}" width="{WIDTH * columns}" alt="">', "value")
+
+
+def use_image_syntax(markdown: str) -> str:
+    """The report with its pictures as Markdown's images, `![](link "=96")`, for other forms.
+
+    Their parsers take no HTML; in foreign text `<` is escaped, so that none is made of it.
+    """
+    return _TAG.sub(r'![](\1 "=\2")', markdown)
+
+
+def read_width(title: str | None) -> int | None:
+    """Width in pixels from the title of such an image; None: it has none."""
+    match = _WIDTH.fullmatch(title or "")
+    return int(match[1]) if match else None
 
 
 def _picture_type(data: bytes) -> str:

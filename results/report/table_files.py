@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from results.records import data_frame
+from results.report.pictures import use_image_syntax
 
 if TYPE_CHECKING:
     from markdown_it.token import Token
@@ -111,7 +112,9 @@ def read_tables(markdown: str) -> Iterator[ReportTable]:
     """The tables of a Markdown text, each with the heading above it."""
     from markdown_it import MarkdownIt
 
-    tokens = MarkdownIt("commonmark", {"html": False}).enable("table").parse(markdown)
+    tokens = (
+        MarkdownIt("commonmark", {"html": False}).enable("table").parse(use_image_syntax(markdown))
+    )
     title = ""
     for at, token in enumerate(tokens):
         if token.type == "heading_open":
@@ -143,7 +146,11 @@ def _unique(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _plain(token: Token) -> str:
-    texts = (s.content for s in token.children or () if s.type in ("text", "code_inline"))
+    texts = (
+        str(span.attrGet("src") or "") if span.type == "image" else span.content
+        for span in token.children or ()
+        if span.type in ("text", "code_inline", "image")
+    )
     return "".join(texts).strip()
 
 

@@ -7,6 +7,7 @@ import zipfile
 import pytest
 
 from results import report
+from results.report import table_files
 from results.report.html import render_html
 from results.report.latex import escape_latex, render_latex
 from results.report.notion import render_notion
@@ -118,3 +119,33 @@ def test_the_notion_form_lies_beside_the_report(mixed, tmp_path):
     assert written[1].name == "report.ko.notion.zip"
     with zipfile.ZipFile(written[1]) as archive:
         assert "figures/loss.png" in archive.namelist()
+
+
+PICTURE = "pictures/0123456789abcdef01234567.png"
+WITH_PICTURES = rf"""# Report
+
+| image | caption |
+|---|---|
+| <img src="{PICTURE}" width="96" alt=""> | \<img src="{PICTURE}" width="96" alt=""> |
+| <img src="{PICTURE.replace("png", "webp")}" width="384" alt=""> | x |
+"""
+
+
+def test_pictures_of_tables_are_pictures_in_every_form(folder):
+    """Foreign text that looks like one has its `<` escaped, and stays text."""
+    (folder / "pictures").mkdir()
+    (folder / PICTURE).write_bytes(b"picture")
+    page = render_html(WITH_PICTURES, folder)
+    assert page.count("<img ") == 2
+    assert '<img src="data:image/png;base64,cGljdHVyZQ==" alt="" width="96"' in page
+    assert page.count("&lt;img src") == 1
+    body = render_latex(WITH_PICTURES)
+    assert body.count(r"\includegraphics") == 1
+    assert r"\linewidth<1.00in " in body
+    assert "webp" in body, "TeX cannot show it: its name"
+    assert body.count(r"\textless{}img") == 1
+    with zipfile.ZipFile(io.BytesIO(render_notion(WITH_PICTURES, folder, "r.md"))) as archive:
+        assert PICTURE in archive.namelist()
+        assert f"![]({PICTURE})" in archive.read("r.md").decode()
+    (table,) = table_files.read_tables(WITH_PICTURES)
+    assert table.rows[0][0] == PICTURE
