@@ -16,6 +16,20 @@ KINDS: Final[tuple[Kind, ...]] = (
 """In the order in which they are named: what a person chose first, the surroundings last."""
 
 
+CHOSEN: Final[tuple[Kind, ...]] = ("data", "model", "settings")
+OF_CHOICES: Final = ("samples", "parameters", "trained parameters")
+"""Numbers that follow from a choice where one differs: named after the choices."""
+
+OF_SURROUNDINGS: Final = ("cuda", "cudnn", "cuda_allocator")
+"""Versions that follow from the GPU or from torch: named last."""
+
+RULES: Final = ("rule for ", "effective batch ")
+"""Beginnings of the origins of settings that follow from the GPU: named last."""
+
+MAIN_VERSIONS: Final = ("torch", "transformers", "peft", "bitsandbytes", "open_clip_torch")
+"""Libraries that are named before those that come with them."""
+
+
 class FieldDifference(NamedTuple):
     """One field in which groups differ, with the values of each."""
 
@@ -23,6 +37,9 @@ class FieldDifference(NamedTuple):
     name: str
     values: tuple[tuple[Any, ...], ...]
     """Values of each group, each value once; None: the record does not have it."""
+    is_consequence: bool = False
+    """Whether it follows from another difference of its kind or of the hardware, if there is one.
+    """
 
 
 def find_differences(groups: Sequence[RunGroup]) -> list[FieldDifference]:
@@ -35,8 +52,20 @@ def find_differences(groups: Sequence[RunGroup]) -> list[FieldDifference]:
             _distinct(run_facts.get((kind, name)) for run_facts in side) for side in facts
         )
         if any(side != values[0] for side in values):
-            differences.append(FieldDifference(kind, name, values))
-    return sorted(differences, key=lambda difference: KINDS.index(difference.kind))
+            follows = name in (*OF_CHOICES, *OF_SURROUNDINGS) or (
+                kind == "settings" and _is_rule(name, groups)
+            )
+            differences.append(FieldDifference(kind, name, values, follows))
+    return sorted(differences, key=_rank)
+
+
+def _rank(difference: FieldDifference) -> tuple[bool, bool, int, int]:
+    """Place in the order in which differences are named: causes before what follows from them."""
+    kind, name, follows = difference.kind, difference.name, difference.is_consequence
+    is_chosen = kind in CHOSEN and (name in OF_CHOICES or not follows)
+    versions = [*MAIN_VERSIONS, name]
+    at = versions.index(name) if kind == "versions" else 0
+    return not is_chosen, follows, KINDS.index(kind), at
 
 
 def count_choices(differences: Sequence[FieldDifference]) -> int:
@@ -44,9 +73,16 @@ def count_choices(differences: Sequence[FieldDifference]) -> int:
 
     Settings beside another model are one choice with it, as entries of models bring their own.
     """
-    kinds = [difference.kind for difference in differences]
+    causes = [difference for difference in differences if not difference.is_consequence]
+    kinds = [difference.kind for difference in causes or differences]
     settings = 0 if "model" in kinds else kinds.count("settings")
     return settings + ("data" in kinds) + ("model" in kinds)
+
+
+def _is_rule(name: str, groups: Sequence[RunGroup]) -> bool:
+    """Whether a rule set a setting in every run."""
+    records = (record for group in groups for record in group.records)
+    return all(record.origins.get(name, "").startswith(RULES) for record in records)
 
 
 def _distinct(values: Iterator[Any]) -> tuple[Any, ...]:
@@ -77,9 +113,9 @@ def _facts(record: RunRecord) -> Iterator[tuple[tuple[Kind, str], Any]]:
     for name, value in environment.versions.items():
         yield ("versions", name), value
     yield ("versions", "python"), environment.python
-    yield ("versions", "driver"), environment.driver
     yield ("hardware", "device"), environment.device
     yield ("hardware", "GPUs"), ", ".join(gpu.name for gpu in environment.run_gpus)
+    yield ("hardware", "driver"), environment.driver
     yield ("hardware", "CPU"), environment.cpu
     yield ("hardware", "threads"), environment.threads
     yield ("hardware", "RAM, bytes"), environment.ram_bytes
