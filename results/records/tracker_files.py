@@ -1,8 +1,9 @@
 """Runs that another program logged, as records: files of HF Trainer, W&B, and tables of epochs.
 
 Read are `trainer_state.json` of HF Trainer (or a folder with it), a CSV exported from W&B (columns
-`RUN - METRIC`, one record a run), and a CSV with a column `step` or `epoch`; a `final_metrics.json`
-beside it has the final metrics. What a file does not say is a reading without a value. Nothing of
+`RUN - METRIC`, one record a run), event files of TensorBoard (one record a folder, by its own
+reader), and a CSV with a column `step` or `epoch`; a `final_metrics.json` beside it has the final
+metrics. What a file does not say is a reading without a value. Nothing of
 such a record was measured here, and no metric has an interval.
 """
 
@@ -30,6 +31,8 @@ from results.records.schema import (
 
 UNKNOWN: Final = "the imported file does not say"
 STATE_FILE: Final = "trainer_state.json"
+EVENTS: Final = "tfevents"
+"""Part of the names of TensorBoard's event files."""
 FINAL_FILE: Final = "final_metrics.json"
 MAX_BYTES: Final = 512 << 20
 LOSSES: Final = ("loss", "train_loss", "train/loss", "training_loss", "train/train_loss")
@@ -38,6 +41,11 @@ POSITIONS: Final = ("step", "_step", "global_step", "train/global_step", "epoch"
 RATES: Final = re.compile(
     r".*(?:runtime|per_second|learning_rate|grad_norm|total_flos|_timestamp)$"
 )
+NO_METRICS: Final = re.compile(
+    r".*(?:loss|lr|rate|norm|time|second|step|epoch|batch|sample|token|memory|vram|gpu|param).*"
+    r"|stage|seed|fold|note"
+)
+"""Columns of a table of epochs that are no validation metric; others with numbers are."""
 LOWER_IS_BETTER: Final = re.compile(
     r"(?:.*[_/])?(?:loss|perplexity|wer|cer|error|rank)$", re.IGNORECASE
 )
@@ -64,6 +72,8 @@ def read_runs(path: Path, facts: ImportedRun) -> list[RunRecord]:
     """
     if path.is_dir():
         path = _find_in_folder(path)
+    if path.is_dir() or EVENTS in path.name:
+        return list(_from_events(path, facts))
     try:
         if path.stat().st_size > MAX_BYTES:
             raise PublishedError(
@@ -78,19 +88,22 @@ def read_runs(path: Path, facts: ImportedRun) -> list[RunRecord]:
         return list(_from_table(path, text, facts))
     raise PublishedError(
         f"{path}: not a form that can be imported; give {STATE_FILE}, a CSV with a column step or "
-        "epoch, or a TOML file of published results"
+        "epoch, event files of TensorBoard, or a TOML file of published results"
     )
 
 
 def _find_in_folder(folder: Path) -> Path:
-    """The state of the newest checkpoint, or the one CSV."""
+    """The state of the newest checkpoint, the one CSV, or the folder, if it has event files."""
     states = sorted(folder.rglob(STATE_FILE), key=lambda p: (len(p.parts) != len(folder.parts) + 1,
                                                              -p.stat().st_mtime))  # fmt: skip
     tables = sorted(folder.glob("*.csv"))
     if states:
         return states[0]
+    if not tables and next(folder.rglob(f"*{EVENTS}*"), None):
+        return folder
     if len(tables) != 1:
-        reason = f"{len(tables)} CSV files" if tables else f"neither {STATE_FILE} nor a CSV"
+        missing = f"neither {STATE_FILE} nor a CSV nor event files of TensorBoard"
+        reason = f"{len(tables)} CSV files" if tables else missing
         raise PublishedError(f"{folder}: has {reason}; name the file")
     return tables[0]
 
@@ -117,6 +130,37 @@ def _from_trainer_state(path: Path, text: str, facts: ImportedRun) -> RunRecord:
         "train": record.train | ({"batch": batch} if batch else {}),
         "facts": record.facts | named,
     })  # fmt: skip
+
+
+def _from_events(path: Path, facts: ImportedRun) -> Iterator[RunRecord]:
+    """A record of each folder of event files; values of one step are one row."""
+    try:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+        from tensorboard.util.tensor_util import make_ndarray
+    except ImportError:
+        raise PublishedError(f"{path}: needs a package; pip install tensorboard") from None
+    folders = sorted({file.parent for file in path.rglob(f"*{EVENTS}*")}) or [path]
+    for folder in folders:
+        log = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0}).Reload()
+        tags = log.Tags()
+        values = [(e.step, tag, e.value, e.wall_time) for tag in tags["scalars"]
+                  for e in log.Scalars(tag)]  # fmt: skip
+        values += [(e.step, tag, number, e.wall_time) for tag in tags["tensors"]
+                   for e in log.Tensors(tag)
+                   if (number := _scalar(make_ndarray(e.tensor_proto))) is not None]  # fmt: skip
+        rows: dict[int, dict[str, Any]] = {}
+        for step, tag, value, _ in sorted(values, key=lambda row: (row[0], row[3])):
+            rows.setdefault(step, {"step": step})[tag] = value
+        label = folder.name if len(folders) > 1 or not facts.label else facts.label
+        file = folder if folder.is_file() else folder / EVENTS
+        record = _build_record(file, facts._replace(label=label), list(rows.values()),
+                               max(rows, default=0))  # fmt: skip
+        walls = [wall for *_, wall in values]
+        yield record.model_copy(update={"started_wall": min(walls), "ended_wall": max(walls)})
+
+
+def _scalar(array: Any) -> float | None:
+    return float(array) if array.size == 1 and array.dtype.kind in "fiu" else None
 
 
 def _from_table(path: Path, text: str, facts: ImportedRun) -> Iterator[RunRecord]:
@@ -148,10 +192,17 @@ def _table_record(
     path: Path, facts: ImportedRun, log: list[dict[str, str]], position: str
 ) -> RunRecord:
     by_epoch = "epoch" in position.lower()
-    rows = [{("epoch" if by_epoch else "step") if name == position else name: value
-             for name, value in row.items()} for row in log]  # fmt: skip
+    rows = [{("epoch" if by_epoch else "step") if name == position else _column(name, by_epoch):
+             value for name, value in row.items()} for row in log]  # fmt: skip
     steps = max((int(_number(row.get("step")) or 0) for row in rows), default=0)
     return _build_record(path, facts, rows, steps)
+
+
+def _column(name: str, by_epoch: bool) -> str:
+    """The name of a column as logs have it; `diversity` of a table of epochs is `val_diversity`."""
+    plain = re.sub(r"\s+", "_", name.strip().lower())
+    is_metric = by_epoch and not NO_METRICS.fullmatch(plain) and not VALIDATION.fullmatch(plain)
+    return f"val_{plain}" if is_metric else plain
 
 
 def _build_record(
@@ -179,7 +230,7 @@ def _build_record(
         ),
         environment=Environment(),
         timing=timing, memory=memory, metrics=metrics, steps=steps, planned_steps=steps,
-        epochs=float(epochs[-1].epoch) if epochs else None, training_epochs=epochs,
+        epochs=_count_epochs(epochs), training_epochs=epochs,
         train={"loss": losses[-1]} if losses else {},
         exit=Exit(cause="completed", detail=f"{source}{IMPORT_MARK}", step=steps),
         notices=(f"{source}; nothing of this record was measured here",),
@@ -187,16 +238,25 @@ def _build_record(
 
 
 def _epochs(rows: Iterable[Mapping[str, Any]]) -> Iterator[EpochRecord]:
-    """Mean loss and last validation of each whole or begun epoch."""
-    by_epoch: dict[int, list[Mapping[str, Any]]] = {}
+    """Mean loss and last validation of each whole or begun epoch, of each stage."""
+    by_epoch: dict[tuple[int, int], list[Mapping[str, Any]]] = {}
     for row in rows:
-        epoch = _number(row.get("epoch", row.get("train/epoch")))
+        epoch = _number(row.get("epoch", row.get("train/epoch", row.get("eval/epoch"))))
         if epoch is not None and epoch >= 0 and "train_runtime" not in row:
-            by_epoch.setdefault(max(1, math.ceil(epoch)), []).append(row)
-    for epoch, logged in sorted(by_epoch.items()):
+            stage = re.search(r"\d+", str(row.get("stage", "")))
+            key = (int(stage[0]) if stage else 0, max(1, math.ceil(epoch)))
+            by_epoch.setdefault(key, []).append(row)
+    for (stage_number, number), logged in sorted(by_epoch.items()):
         losses = _losses(logged)
-        yield EpochRecord(epoch=epoch, loss=fmean(losses) if losses else None,
+        yield EpochRecord(stage=stage_number, epoch=number,
+                          loss=fmean(losses) if losses else None,
                           validation=_last_validation(logged))  # fmt: skip
+
+
+def _count_epochs(epochs: Iterable[EpochRecord]) -> float | None:
+    """Epochs of all stages; None: none was logged."""
+    last = {epoch.stage: epoch.epoch for epoch in epochs}
+    return float(sum(last.values())) if last else None
 
 
 def _losses(rows: Iterable[Mapping[str, Any]]) -> list[float]:

@@ -1,6 +1,7 @@
 """Runs that another program logged: HF Trainer, W&B, tables of epochs."""
 
 import json
+import sys
 
 import pytest
 
@@ -102,4 +103,60 @@ def test_a_folder_with_nothing_or_too_much(tmp_path):
     for name in ("a.csv", "b.csv"):
         write(tmp_path, name, "step,loss\n1,2\n")
     with pytest.raises(PublishedError, match="2 CSV files; name the file"):
+        read_runs(tmp_path, FACTS)
+
+
+def test_a_table_of_stages_counts_epochs_of_each(tmp_path):
+    """As the study's detailed reports have it: names in words, metrics without a prefix, notes."""
+    write(tmp_path / "E5", "training_log.csv",
+          "Stage,Epoch,Train Loss,Val SigLIP,Diversity,lr,Time (s),Note\n"
+          "Stage 1,1,1.79,,,1e-3,340,\nStage 1,2,1.66,,,1e-3,340,\n"
+          "Stage 2,1,1.64,0.08,0.09,5e-5,350,new best\n"
+          "Stage 2,2,1.57,0.14,0.06,5e-5,350,\n")  # fmt: skip
+    write(tmp_path / "E5", "final_metrics.json", {"siglip": 0.14, "diversity": 0.06})
+    (record,) = read_runs(tmp_path / "E5", FACTS)
+    assert [(e.stage, e.epoch, e.loss) for e in record.training_epochs] == [
+        (1, 1, 1.79), (1, 2, 1.66), (2, 1, 1.64), (2, 2, 1.57)
+    ]  # fmt: skip
+    assert record.training_epochs[2].validation == {"siglip": 0.08, "diversity": 0.09}
+    assert record.epochs == 4.0
+    assert metrics_of(record) == {"siglip": 0.14, "diversity": 0.06}
+
+
+def events(folder, rows, **more):
+    writer = pytest.importorskip("tensorboardX").SummaryWriter(logdir=str(folder))
+    for tag, value, at in rows:
+        writer.add_scalar(tag, value, at, walltime=1000.0 + at)
+    writer.close()
+
+
+def test_event_files_of_tensorboard(tmp_path):
+    pytest.importorskip("tensorboard")
+    events(tmp_path / "runs" / "a", [
+        ("train/loss", 2.0, 2), ("train/epoch", 0.5, 2), ("train/loss", 1.0, 4),
+        ("train/epoch", 1.0, 4), ("eval/bleu", 0.25, 4), ("eval/runtime", 3.0, 4),
+    ])  # fmt: skip
+    events(tmp_path / "runs" / "b", [("train/loss", 3.0, 1)])
+    first, second = read_runs(tmp_path / "runs", FACTS)
+    assert [r.identity.label for r in (first, second)] == ["a", "b"]
+    assert (first.steps, first.train, metrics_of(first)) == (4, {"loss": 1.0}, {"bleu": 0.25})
+    assert [(e.epoch, e.loss) for e in first.training_epochs] == [(1, 1.5)]
+    assert (first.started_wall, first.ended_wall) == (1002.0, 1004.0)
+    (file,) = (tmp_path / "runs" / "b").iterdir()
+    (alone,) = read_runs(file, FACTS)
+    assert (alone.identity.label, alone.steps) == ("E5", 1)
+
+
+def test_event_files_without_their_reader_name_the_package(tmp_path, monkeypatch):
+    write(tmp_path, "events.out.tfevents.1.host", "")
+    reader = "tensorboard.backend.event_processing.event_accumulator"
+    monkeypatch.setitem(sys.modules, reader, None)
+    with pytest.raises(PublishedError, match="pip install tensorboard"):
+        read_runs(tmp_path, FACTS)
+
+
+def test_damaged_event_files_are_refused(tmp_path):
+    pytest.importorskip("tensorboard")
+    write(tmp_path, "events.out.tfevents.1.host", "no events")
+    with pytest.raises(PublishedError, match="nothing to import"):
         read_runs(tmp_path, FACTS)

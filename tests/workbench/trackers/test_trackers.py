@@ -11,7 +11,7 @@ import pytest
 from engines import protocol
 from results.records.schema import MetricRecord, Reading
 from tests.results.conftest import record, untimed
-from workbench.trackers import mlflow, tensorboard, wandb
+from workbench.trackers import mlflow, swanlab, tensorboard, trackio, wandb
 from workbench.trackers.run_log import RunLog, build_log
 
 
@@ -110,3 +110,43 @@ def test_mlflow(log: RunLog, tmp_path: Path) -> None:
         params = dict(connection.execute("select key, value from params").fetchall())
     assert rows == [(2, 2.0), (4, 1.5)]
     assert json.loads(params["layers"]) == [3, 7, 11]
+
+
+def test_trackio(log: RunLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))  # restored afterwards
+    pytest.importorskip("trackio")
+    for _ in range(2):
+        database = trackio.write(log, tmp_path)
+    with sqlite3.connect(database) as connection:
+        rows = connection.execute(
+            "select run_id, run_name, step, timestamp, metrics from metrics order by id"
+        ).fetchall()
+        ((system,),) = connection.execute("select metrics from system_metrics").fetchall()
+        ((config,),) = connection.execute("select config from configs").fetchall()
+    values = [json.loads(row[4]) for row in rows]
+    losses = [(*row[:3], value["train/loss"]) for row, value in zip(rows, values, strict=True)
+              if "train/loss" in value]  # fmt: skip
+    assert losses == [("suite/01-run", "E5 정규화", 2, 2.0), ("suite/01-run", "E5 정규화", 4, 1.5)]
+    assert rows[-1][3] == "1970-01-01T00:16:44+00:00"
+    assert values[-1]["final/eval/recall@1@val"] == 0.5
+    assert json.loads(system)["system/gpu.0.memory"] == 5.0
+    assert json.loads(config)["layers"] == "[3, 7, 11]"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_swanlab(log: RunLog, tmp_path: Path) -> None:
+    pytest.importorskip("swanlab")
+    from swanlab.sdk.internal.core_python.store import DataStoreReader
+
+    folders = [swanlab.write(log, tmp_path) for _ in range(2)]
+    assert folders[0].name.rpartition("-")[2] == folders[1].name.rpartition("-")[2], "the id"
+    (folder,) = (tmp_path / log.file_name).glob("run-*")
+    assert folder == folders[1]
+    (file,) = folder.glob("*.swanlab")
+    reader = DataStoreReader()
+    reader.open(file)
+    records = list(reader)
+    reader.close()
+    assert sum(b"train/loss" in each for each in records) >= 2
+    assert any("E5 정규화".encode() in each for each in records)
+    assert not (folder / "files" / "requirements.txt").exists(), "nothing of the machine"

@@ -34,8 +34,8 @@ def import_records(  # noqa: PLR0913, PLR0917 - one parameter for each option
         typer.Argument(
             metavar="NAME|FILE|FOLDER",
             help="siglip-study, vqa-challenge, weekly-m2kr or a TOML file of published results; "
-            "trainer_state.json of HF Trainer, a CSV of W&B or with a column step or epoch, or a "
-            "folder with one of them.",
+            "trainer_state.json of HF Trainer, a CSV of W&B or with a column step or epoch, event "
+            "files of TensorBoard, or a folder with one of them.",
         ),
     ],
     engine: EngineName = "",

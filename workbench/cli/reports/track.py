@@ -1,4 +1,4 @@
-"""`workbench results track`: ended runs for TensorBoard, W&B or MLflow, as local files."""
+"""`workbench results track`: ended runs for experiment trackers, as local files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import typer
 from workbench.cli.options import FOLDER, LogRoot
 from workbench.exit_codes import ExitCode
 
-TRACKERS: Final = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
+TRACKERS: Final = {
+    "tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio",
+    "swanlab": "swanlab",
+}  # fmt: skip
 """Module of `workbench.trackers` -> the library it writes with."""
 
 
