@@ -4,6 +4,7 @@ Loads pandas; neither torch nor Textual. Every function takes `log_root`, defaul
 command line (`bench_logs` here, or `WORKBENCH_LOG_ROOT`). Columns have nullable types (`string`,
 `Int64`, `Float64`, `boolean`, `datetime64[us, UTC]`), so an unmeasured number is `<NA>`, never 0;
 beside it `NAME.reason` says why. `frame.attrs["units"]` has the unit of each column that has one.
+A notebook shows a frame as the terminal shows tables: values with interval, `n/a (reason)`.
 """
 
 from __future__ import annotations
@@ -42,13 +43,13 @@ def runs(log_root: Root = None) -> DataFrame:
     """
     root = _root(log_root)
     standings = notes.reduce_notes(notes.read_notes(root / "notes.jsonl"))
-    return data_frame.build_frame(read_records(root), standings)
+    return _shown(data_frame.build_frame(read_records(root), standings))
 
 
 def metrics(log_root: Root = None) -> DataFrame:
     """One row for each metric of each run: suite, run_id, label, seed, subset, model, split,
     metric, value, low, high, n, method, higher_is_better."""
-    return data_frame.build_metric_frame(read_records(_root(log_root)))
+    return _shown(data_frame.build_metric_frame(read_records(_root(log_root))))
 
 
 def steps(run: str, log_root: Root = None) -> DataFrame:
@@ -67,7 +68,7 @@ def steps(run: str, log_root: Root = None) -> DataFrame:
         if isinstance(entry.msg, protocol.Step):
             window = entry.msg.model_dump(exclude={"kind", "t", "step_seconds", "metrics"})
             rows.append({"time": entry.msg.t, **window, **entry.msg.metrics})
-    return data_frame.set_types(rows, STEP_UNITS)
+    return _shown(data_frame.set_types(rows, STEP_UNITS))
 
 
 def queries(run: str, split: str | None = None, log_root: Root = None) -> DataFrame:
@@ -80,7 +81,7 @@ def queries(run: str, split: str | None = None, log_root: Root = None) -> DataFr
         SuiteError: no completed run has this id or label, or several have.
     """
     record, root = _find_run(run, log_root), _root(log_root)
-    return data_frame.build_item_frame(record, root, split)
+    return _shown(data_frame.build_item_frame(record, root, split))
 
 
 def compare(a: str, b: str, log_root: Root = None, every_metric: bool = False) -> DataFrame:
@@ -93,7 +94,14 @@ def compare(a: str, b: str, log_root: Root = None, every_metric: bool = False) -
     root = _root(log_root)
     first, second = run_groups.find_groups(root, [a, b])
     changes = groups.compare_groups(first, second, root, every_metric).metrics
-    return data_frame.set_types([change.as_row() for change in changes])
+    return _shown(data_frame.set_types([change.as_row() for change in changes]))
+
+
+def _shown(frame: DataFrame) -> DataFrame:
+    """The frame, which a notebook shows as the terminal does."""
+    shown = data_frame.notebook_class()(frame)
+    shown.attrs.update(frame.attrs)
+    return shown
 
 
 def _root(log_root: Root) -> Path:

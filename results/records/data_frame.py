@@ -13,6 +13,8 @@ Only this module loads pandas.
 from __future__ import annotations
 
 import fnmatch
+import functools
+import html
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +25,7 @@ from results.atomic_files import atomic_path
 from results.records.metric_names import split_name
 from results.records.notes import RunNotes
 from results.records.schema import RunRecord
+from results.text import formats
 from results.text.sanitize import starts_formula
 
 if TYPE_CHECKING:
@@ -40,9 +43,16 @@ _UNITS: Final = {
     "seconds": "s", "step_median": "s", "step_p95": "s", "_first_step": "s", "_peak": "bytes",
     "bytes": "bytes", "samples_per_second": "samples/s",
     "samples_per_second_median": "samples/s", "energy.run": "J", "energy.per_sample": "J",
-    "energy.power": "W",
+    "energy.power": "W", "tokens_per_second": "tokens/s", "model_flops_per_sample": "FLOP",
 }  # fmt: skip
 """Unit by the end of a column's name."""
+
+
+PARTNERS: Final = (".low", ".high", ".n", ".reason")
+"""Endings of columns that a notebook shows in the cell of the column before the dot."""
+MOST_ROWS: Final = 40
+MOST_COLUMNS: Final = 20
+"""Of a frame in a notebook; where there are more, those that are equal in all rows go first."""
 
 
 class UnknownColumnError(LookupError):
@@ -136,6 +146,70 @@ def set_types(
         and pd.api.types.is_numeric_dtype(frame[name])
     }
     return frame
+
+
+@functools.cache
+def notebook_class() -> type[DataFrame]:
+    """The class of frames that a notebook shows as the terminal does; pandas' in all else."""
+    import pandas as pd
+
+    class ResultFrame(pd.DataFrame):
+        @property
+        def _constructor(self) -> Any:
+            return ResultFrame
+
+        def _repr_html_(self) -> str:
+            return render_html(self)
+
+    return ResultFrame
+
+
+def render_html(frame: DataFrame) -> str:
+    """The frame as an HTML table: values with interval, `n/a (reason)`, headings with unit."""
+    import pandas as pd
+
+    names = [name for name in map(str, frame.columns) if not _is_partner(name, frame)]
+    if len(names) > MOST_COLUMNS and len(frame) > 1:
+        names = [name for name in names if name in KEY or frame[name].nunique(dropna=False) > 1]
+    shown, headings = names[:MOST_COLUMNS], _add_units(frame)
+    right = {name: pd.api.types.is_numeric_dtype(frame[name]) for name in shown}
+    rows = [[headings.get(name, name) for name in shown]]
+    rows += [[_notebook_cell(row, name) for name in shown]
+             for row in frame.head(MOST_ROWS).to_dict("records")]  # fmt: skip
+    lines = []
+    for number, row in enumerate(rows):
+        tag = "td" if number else "th"
+        cells = (
+            f'<{tag} style="text-align:{"right" if right[name] else "left"}">{html.escape(text)}'
+            f"</{tag}>"
+            for name, text in zip(shown, row, strict=True)
+        )
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    hidden = sum(not _is_partner(str(name), frame) for name in frame.columns) - len(shown)
+    note = f"{len(frame):,} rows" + (f"; {hidden} more columns" if hidden else "")
+    return f"<table>{''.join(lines)}</table><p>{note}</p>"
+
+
+def _is_partner(name: str, frame: DataFrame) -> bool:
+    return any(name.endswith(e) and name.removesuffix(e) in frame.columns for e in PARTNERS)
+
+
+def _notebook_cell(row: Mapping[Any, Any], name: str) -> str:
+    """A value as a terminal's table has it."""
+    import pandas as pd
+
+    value = row[name]
+    if pd.isna(value):
+        reason = row.get(f"{name}.reason")
+        return "n/a" if reason is None or pd.isna(reason) else f"n/a ({reason})"
+    low, high = (row.get(f"{name}{end}") for end in (".low", ".high"))
+    if isinstance(value, float) and not any(x is None or pd.isna(x) for x in (low, high)):
+        return formats.interval(value, low, high, 4)
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value.is_integer() and value > 999 else formats.number(value)
+    if isinstance(value, pd.Timestamp):
+        return f"{value:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{value:,}" if type(value) is int else str(value)
 
 
 def select_rows(frame: DataFrame, patterns: Mapping[str, str]) -> DataFrame:

@@ -72,6 +72,34 @@ def test_a_label_of_several_seeds_is_no_single_run(log_root):
         wr.steps("high rate", log_root)
 
 
+def test_no_column_is_of_objects_and_times_are_utc(log_root, make_scored):
+    frames = [wr.runs(make_scored), wr.metrics(make_scored), wr.queries("base", None, make_scored)]
+    for frame in frames:
+        kinds = set(frame.dtypes.astype(str))
+        assert kinds <= {"string", "Int64", "Float64", "boolean", "datetime64[us, UTC]"}
+    assert str(frames[0]["started"].dtype) == "datetime64[us, UTC]"
+
+
+def test_a_notebook_shows_what_a_terminal_would(log_root):
+    frame = wr.runs(log_root)
+    frame["timing.step_median"] = 0.25
+    frame["timing.step_median.low"], frame["timing.step_median.high"] = 0.2, 0.3
+    columns = ["run_id", "label", "samples", "timing.step_median", "timing.step_median.low",
+               "timing.step_median.high", "timing.mfu", "timing.mfu.reason"]  # fmt: skip
+    frame["samples"] = 339_137
+    frame.loc[0, "label"] = "<b>"
+    part = frame[columns]
+    html = part._repr_html_()
+    assert html.count("<th ") == 5, "bounds and reasons are in the cells of their numbers"
+    assert "timing.step_median [s]" in html
+    assert "0.2500 [0.2000, 0.3000]" in html
+    assert "n/a (the record is from before it was measured)" in html
+    assert "&lt;b&gt;" in html
+    assert "339,137" in html
+    assert html.endswith("<p>4 rows</p>")
+    assert "more columns" in frame._repr_html_(), "of many only those that differ"
+
+
 def test_importing_it_loads_neither_torch_nor_a_screen():
     check = "import sys, workbench.results; print({'torch', 'textual'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
