@@ -188,7 +188,17 @@ class Timing(Message):
     """Samples of a step over the median step: the two must agree, or the run is flagged."""
     optimizer_share: float | None = None
     """Share of the timed steps that the optimizer took."""
+    tokens_per_second: float | None = None
+    """Of the language model's sequences, without padding."""
+    model_flops_per_sample: float | None = None
+    """FLOPs of a training sample, forward and backward pass; see docs/measuring.md."""
+    mfu: float | None = None
+    """Model FLOPs utilization: the model's FLOPs over the peak of the GPUs in the same time."""
+    hfu: float | None = None
+    """Hardware FLOPs utilization: with what gradient checkpointing computes again."""
     reasons: dict[str, str] = {}
+    methods: dict[str, str] = {}
+    """How a number was measured, by its name, where that is not the same in every run."""
 
     def with_reason(self, reason: str) -> Self:
         """The same, with a reason for every unmeasured number that has none."""

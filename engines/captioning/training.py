@@ -96,7 +96,9 @@ def create_training_job(
     def forward(batch: CaptionBatch) -> loop.LossOutput:
         local_losses = caption(ready.encode_features(batch.media), batch.ids, batch.labels)
         summed, tokens = (process_group.gather(part, len(batch)) for part in local_losses)
-        return loop.LossOutput(mean_loss(summed, tokens), validation.latest, len(batch))
+        # The last token of a caption is only predicted.
+        read = tokens.sum() + len(batch) * (model.prompt_tokens - 1)
+        return loop.LossOutput(mean_loss(summed, tokens), validation.latest, len(batch), read)
 
     job = setup.create_job(model, collator, forward)
     job.trained_before = model.parameter_names(earlier_parts)

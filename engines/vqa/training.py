@@ -52,7 +52,10 @@ def create_training_job(
         local_outputs = answer(batch.inputs(), batch.labels)
         nats, tokens, hits = (process_group.gather(output, len(batch)) for output in local_outputs)
         metrics = {"letter_accuracy": hits.mean(), **validation.latest}
-        return loop.LossOutput(nats.sum() / tokens.sum(), metrics, len(batch))
+        share = len(batch) / len(batch.ids)  # of this rank
+        return loop.LossOutput(
+            nats.sum() / tokens.sum(), metrics, len(batch), batch.mask.sum() * share
+        )
 
     def transfer(batch: VqaBatch) -> VqaBatch:
         return collator.to_device(batch, context.device)

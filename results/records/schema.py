@@ -171,6 +171,14 @@ class TimingRecord(StoredModel):
     samples_per_second_median: Reading
     optimizer_share: Reading = Reading(reason=NOT_MEASURED_THEN)
     """Share of the timed steps that the optimizer took."""
+    tokens_per_second: Reading = Reading(reason=NOT_MEASURED_THEN)
+    """Of the language model's sequences, without padding."""
+    model_flops_per_sample: Reading = Reading(reason=NOT_MEASURED_THEN)
+    """FLOPs of a training sample, forward and backward pass."""
+    mfu: Reading = Reading(reason=NOT_MEASURED_THEN)
+    """Model FLOPs utilization; its method has convention, peak and the revision of their table."""
+    hfu: Reading = Reading(reason=NOT_MEASURED_THEN)
+    """Hardware FLOPs utilization: with what gradient checkpointing computes again."""
     phases: dict[str, float] = {}
     """Seconds per phase."""
 

@@ -40,6 +40,10 @@ def step_table(records: Sequence[RunRecord], lang: str = "en") -> Table:
         "timed steps", "median step", "p95 step", "data wait", "samples/s", "samples/s median",
         "agreement", "first step",
     ]  # fmt: skip
+    with_tokens = any(r.timing.tokens_per_second.value is not None for r in records)
+    titles += ["tokens/s"] if with_tokens else []
+    with_use = any(r.timing.mfu.value is not None for r in records)
+    titles += ["MFU", "HFU"] if with_use else []
     with_energy = any(r.energy.per_sample.value is not None for r in records)
     titles += ["energy a sample", "mean power"] if with_energy else []
     columns = (
@@ -50,6 +54,8 @@ def step_table(records: Sequence[RunRecord], lang: str = "en") -> Table:
         (
             *run_cells.name_cells(r, fields, lang),
             *_step_cells(r, lang),
+            *(_token_cells(r) if with_tokens else ()),
+            *(_utilization_cells(r) if with_use else ()),
             *(_energy_cells(r, lang) if with_energy else ()),
         )
         for r in records
@@ -59,6 +65,10 @@ def step_table(records: Sequence[RunRecord], lang: str = "en") -> Table:
         TableCell(translate("remark.steps", lang), "value"),
         *run_cells.interval_remarks(methods, lang),
     ]
+    if with_use:
+        remarks.append(TableCell(translate("remark.utilization", lang), "value"))
+        peaks = dict.fromkeys(r.timing.mfu.method for r in records if r.timing.mfu.method)
+        remarks += [TableCell(method, "value") for method in peaks]
     if with_energy:
         remarks.append(TableCell(translate("remark.energy", lang), "value"))
     return run_cells.drop_unknown_columns(Table(columns, body, tuple(remarks)), len(name_columns))
@@ -76,6 +86,15 @@ def _step_cells(record: RunRecord, lang: str) -> tuple[TableCell, ...]:
         _agreement_cell(timing.samples_per_second, timing.samples_per_second_median, lang),
         run_cells.reading_cell(timing.time_to_first_step, formats.duration),
     )
+
+
+def _token_cells(record: RunRecord) -> tuple[TableCell, ...]:
+    return (run_cells.reading_cell(record.timing.tokens_per_second, formats.rate),)
+
+
+def _utilization_cells(record: RunRecord) -> tuple[TableCell, ...]:
+    readings = (record.timing.mfu, record.timing.hfu)
+    return tuple(run_cells.reading_cell(reading, formats.percent) for reading in readings)
 
 
 def _energy_cells(record: RunRecord, lang: str) -> tuple[TableCell, ...]:

@@ -75,6 +75,14 @@ def joules(value: float) -> str:
     return f"{number(value, 3)} J"
 
 
+def flops(value: float) -> str:
+    """Operations of floating point: `1.23 TFLOP`, `384 FLOP`."""
+    for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}FLOP"
+    return f"{number(value, 0)} FLOP"
+
+
 def watts(value: float) -> str:
     """`250 W`."""
     return f"{value:.0f} W"

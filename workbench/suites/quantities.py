@@ -73,6 +73,11 @@ def rate(value: float | None) -> str:
     return UNKNOWN if value is None else formats.rate(value)
 
 
+def flops(value: float | None) -> str:
+    """Operations of floating point: `1.23 TFLOP`."""
+    return UNKNOWN if _unknown(value) else formats.flops(value or 0.0)
+
+
 def score(value: float | None) -> str:
     """A metric between 0 and 1, all of one width: `0.0574`."""
     return UNKNOWN if value is None else formats.number(value, 4)

@@ -169,7 +169,7 @@ def _reading(timing: protocol.Timing, name: str, missing: str = "not measured") 
         return Reading(reason=timing.reasons.get(name) or missing)
     low, high = (getattr(timing, f"{name}_{bound}", None) for bound in ("low", "high"))
     if low is None and high is None:
-        return Reading(value=value)
+        return Reading(value=value, method=timing.methods.get(name, ""))
     return Reading(value=value, low=low, high=high, method=timing.interval_method)
 
 

@@ -42,6 +42,8 @@ class Captioner(nn.Module):
         for name, ids in (("_before", template.before), ("_after", template.after)):
             self.register_buffer(name, torch.tensor(ids, dtype=torch.long), persistent=False)
         self._end = template.end
+        self.prompt_tokens = 0
+        """Tokens before the caption, in the last forward pass."""
         self.register_buffer("feature_scale", torch.ones(()))
         self.register_buffer("token_scale", torch.ones(()))
         self.feature_scale: Tensor
@@ -97,6 +99,7 @@ class Captioner(nn.Module):
         Logits are computed for the caption only.
         """
         prompt = self.embed_prompt(features)
+        self.prompt_tokens = prompt.shape[1]
         caption = language.input_embeddings(self.llm)(ids).to(prompt.dtype)
         inputs = torch.cat([prompt, caption[:, :-1]], 1)
         logits = self.llm(inputs_embeds=inputs, logits_to_keep=ids.shape[1], use_cache=False).logits

@@ -28,8 +28,8 @@ from engines.retrieval.models import master_weights
 from engines.retrieval.models.encoder import DualEncoder
 from engines.retrieval.params import Params
 from engines.torchkit.data.data_loader import EpochPermutation
+from engines.torchkit.runtime.device import preserved_state
 from engines.torchkit.training import loop
-from engines.torchkit.training.compilation import preserved_state
 
 TEXT_MULTIPLE: Final = 16
 """77 tokens are 5 lengths: 16, 32, 48, 64 and 77 itself."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 import torch
+from torch import nn
 
 from engines import cuda_support, out_of_memory, protocol
 from engines.emitter import Emitter, EngineError
@@ -259,3 +261,16 @@ def report_memory(emit: Emitter, phase: PhaseName, device: torch.device) -> None
             reason="" if device.type == "cuda" else NO_GPU,
         )
     )
+
+
+@contextmanager
+def preserved_state(model: nn.Module) -> Iterator[None]:
+    """Context that restores buffers and generators afterwards, and drops gradients."""
+    statistics = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    on_gpu = any(parameter.is_cuda for parameter in model.parameters())
+    with torch.random.fork_rng([torch.cuda.current_device()] if on_gpu else []):
+        yield
+    model.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        for buffer, before in statistics:
+            buffer.copy_(before)

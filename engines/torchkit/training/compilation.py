@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import nn
-
 from engines.emitter import Emitter
+from engines.torchkit.runtime.device import preserved_state
 from engines.torchkit.training import loop
-
-
-@contextmanager
-def preserved_state(model: nn.Module) -> Iterator[None]:
-    """Context that restores buffers and generators afterwards, and drops gradients."""
-    statistics = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    on_gpu = any(parameter.is_cuda for parameter in model.parameters())
-    with torch.random.fork_rng([torch.cuda.current_device()] if on_gpu else []):
-        yield
-    model.zero_grad(set_to_none=True)
-    with torch.no_grad():
-        for buffer, before in statistics:
-            buffer.copy_(before)
 
 
 def compile_on_first_batch(job: loop.TrainingJob[Any]) -> Callable[[int, Emitter], None]:

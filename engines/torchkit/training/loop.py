@@ -22,7 +22,9 @@ from engines.torchkit.checkpointing.training_identity import TrainingIdentity
 from engines.torchkit.data.data_loader import Loader
 from engines.torchkit.data.prefetch import Prefetcher
 from engines.torchkit.modeling.master_weights import Replica
+from engines.torchkit.runtime.device import preserved_state
 from engines.torchkit.runtime.distributed import ProcessGroup
+from engines.torchkit.runtime.model_flops import WorkMeter
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training import numeric_checks
 from engines.torchkit.training.optimizers import set_lr
@@ -40,6 +42,8 @@ class LossOutput:
     loss: Tensor
     metrics: Mapping[str, Tensor]
     samples: int
+    tokens: Tensor | None = None
+    """Tokens of the language model's sequences, 0-d, without padding; None: it has none."""
 
 
 @dataclass
@@ -115,9 +119,15 @@ class TrainedSteps(NamedTuple):
 
 
 def train(
-    job: TrainingJob[Batch], timer: StepTimer, summary: TimingSummary, emit: Emitter
+    job: TrainingJob[Batch],
+    timer: StepTimer,
+    summary: TimingSummary,
+    emit: Emitter,
+    work: WorkMeter | None = None,
 ) -> TrainedSteps:
     """Train from the last checkpoint (or the start) to the last step.
+
+    `work`: counts FLOPs and tokens; None: nobody asks.
 
     Raises:
         Stopped: the engine was asked to stop; raised after the current step and a checkpoint.
@@ -126,7 +136,9 @@ def train(
     parameters = [p for p in job.model.parameters() if p.requires_grad]
     timer.warmup_until = start + timer.warmup_steps
     computing = _computing_model(job)
+    work = work or WorkMeter(job.precision.device, 0)
     if job.prepare is not None and start < job.last_step:
+        work.count_compiled(lambda: _compute_batch(job, start))
         job.prepare(start, emit)
     emit.phase("warmup" if timer.warmup_steps else "train")
     batches = job.loader.batches(start, job.last_step)
@@ -141,7 +153,8 @@ def train(
         lr = job.lr_at(step - 1)
         set_lr(job.optimizer, lr)
         micro_batches = job.loader.order.micro_batch_count(step - 1)
-        outputs = _forward_backward(job, forward, micro_batches, feed, timer)
+        outputs = _forward_backward(job, forward, (micro_batches, feed), timer, work)
+        work.end_step()
         norm, overflow = _optimizer_step(job, parameters)
         timer.lap("optimizer")
         timer.end_step(*_mean_outputs(outputs), norm, overflow)
@@ -190,12 +203,16 @@ def _computing_model(job: TrainingJob[Any]) -> nn.Module:
 def _forward_backward(
     job: TrainingJob[Batch],
     forward: Callable[[Batch], LossOutput],
-    parts: int,
-    feed: Prefetcher[Batch],
+    micro_batches: tuple[int, Prefetcher[Batch]],
     timer: StepTimer,
+    work: WorkMeter,
 ) -> list[LossOutput]:
-    """Forward and backward pass of a step's `parts` micro-batches; gradients are of their mean."""
+    """Forward and backward pass of a step's micro-batches; gradients are of their mean.
+
+    `micro_batches`: their number, and where they come from.
+    """
     outputs: list[LossOutput] = []
+    parts, feed = micro_batches
     for number in range(parts):
         feed.wait()
         timer.lap("data_wait")
@@ -204,16 +221,29 @@ def _forward_backward(
         # A replica's gradients are collected after each micro-batch and accumulated in float32.
         last = number == parts - 1 or job.replica is not None
         with job.process_group.gradient_averaging(last):
-            with job.precision.autocast():
+            with work.forward(), job.precision.autocast():
                 output = forward(batch)
             timer.lap("forward")
-            job.precision.scaler.scale(output.loss / parts).backward()  # type: ignore[no-untyped-call]
+            with work.backward():
+                job.precision.scaler.scale(output.loss / parts).backward()  # type: ignore[no-untyped-call]
         if job.replica is not None:
             job.replica.collect_gradients()
         timer.lap("backward")
+        work.add(output.samples, output.tokens)
         feed.copy_ahead()
         outputs.append(output)
     return outputs
+
+
+def _compute_batch(job: TrainingJob[Batch], start: int) -> int:
+    """A forward pass of the first micro-batch, which changes nothing; returns its samples."""
+    batch = job.transfer(next(job.loader.batches(start, start + 1)).result())
+    with (
+        preserved_state(job.model),
+        job.process_group.gradient_averaging(last=False),
+        job.precision.autocast(),
+    ):
+        return job.forward(batch).samples
 
 
 def _end_epoch(job: TrainingJob[Any], step: int, summary: TimingSummary, emit: Emitter) -> bool:

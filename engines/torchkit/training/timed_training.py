@@ -10,6 +10,7 @@ from typing import Any
 from engines import protocol, trained_weights
 from engines.torchkit.runtime import device
 from engines.torchkit.runtime.context import Context
+from engines.torchkit.runtime.model_flops import WorkMeter
 from engines.torchkit.training import cost_forecast, loop
 from engines.torchkit.training.early_stopping import EpochEndValidation
 from engines.torchkit.training.stage_position import StagePosition, TrainingHistory
@@ -137,8 +138,9 @@ def _train(
     # Training starts from the seed, whatever filling the caches has drawn.
     # Ranks draw different dropout masks: theirs are different records.
     device.seed_generators(job.position.seed(run.spec.seed) + (run.process_group.rank << 40))
-    steps = loop.train(job, timer, summary, run.emit)
-    timing = summary.timing()
+    work = WorkMeter(run.device, warmup, run.process_group.size)
+    steps = loop.train(job, timer, summary, run.emit, work)
+    timing = work.complete(summary.timing())
     run.emit.send(timing)
     return timing, steps
 

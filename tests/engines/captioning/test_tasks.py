@@ -300,3 +300,13 @@ def test_mistakes_are_one_sentence(folder, tmp_path, changes, words):
     with pytest.raises(EngineError, match=words) as caught:
         go(spec(folder, **changes), tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_flops_and_tokens_are_counted_and_utilization_says_why_not(learned):
+    sent, _ = learned
+    timing = next(m for m in sent if m.kind == "timing")
+    plan = next(m for m in sent if m.kind == "plan")
+    assert timing.methods["model_flops_per_sample"] == "model FLOPs 1, 1 steps counted"
+    assert timing.model_flops_per_sample > 2 * plan.parameters
+    assert timing.tokens_per_second > 8 * timing.samples_per_second
+    assert timing.reasons["mfu"] == timing.reasons["hfu"] == "a CPU has no peak in the table"

@@ -23,6 +23,10 @@ TIMES: Final[tuple[tuple[str, str, q.Formatter], ...]] = (
     ("optimizer", "optimizer_share", q.share),
     ("samples/s", "samples_per_second", q.rate),
     ("samples/s by median", "samples_per_second_median", q.rate),
+    ("tokens/s", "tokens_per_second", q.rate),
+    ("model FLOPs of a sample", "model_flops_per_sample", q.flops),
+    ("MFU", "mfu", q.share),
+    ("HFU", "hfu", q.share),
 )
 TRAINING: Final = {
     "loss": "loss, last window",

@@ -12,6 +12,7 @@ from torch import nn
 from engines.emitter import Emitter, EngineError, Stopped
 from engines.torchkit.checkpointing import checkpoints
 from engines.torchkit.data.data_loader import EpochPermutation, Loader
+from engines.torchkit.runtime.model_flops import WorkMeter
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training import compilation, loop
 from engines.torchkit.training.optimizers import adamw, decay_groups
@@ -85,6 +86,46 @@ def run(training, emit=None):
         emit.close()
         training.losses, training.sent = losses, emit.sent
     return losses
+
+
+def test_counting_products_changes_no_loss_and_ends_with_the_warm_up():
+    plain = run(job())
+    counted, meter = job(), WorkMeter(CPU, 4)
+    losses, inner = [], counted.forward
+
+    def forward(batch):
+        outcome = inner(batch)
+        losses.append((outcome.loss.item(), meter.is_counting))
+        return outcome
+
+    counted.forward = forward
+    emit = Emitter()
+    loop.train(counted, StepTimer(HostStopwatch(), 4, 7), TimingSummary(7, 4), emit, meter)
+    emit.close()
+    assert [loss for loss, _ in losses] == plain
+    assert [counting for _, counting in losses] == [True] * 2 + [False] * (len(plain) - 2)
+
+
+def test_products_of_compiled_code_are_counted_ahead_and_nothing_changes():
+    plain, meter = run(job()), WorkMeter(CPU, 4)
+    compiled, calls, losses = job(), [], []
+    compiled.prepare = lambda start, emit: calls.append("compiled")
+    inner = compiled.forward
+
+    def forward(batch):
+        calls.append(meter.is_counting)
+        outcome = inner(batch)
+        losses.append(outcome.loss.item())
+        return outcome
+
+    compiled.forward = forward
+    emit, summary = Emitter(), TimingSummary(7, 4)
+    loop.train(compiled, StepTimer(HostStopwatch(), 4, 7), summary, emit, meter)
+    emit.close()
+    assert calls == [True, "compiled", *[False] * len(plain)]
+    assert losses[1:] == plain, "dropout draws the same numbers"
+    flops = meter.complete(summary.timing()).model_flops_per_sample
+    assert flops == 2 * (2 * 5 * 16 + 3 * 16), "the first layer's input needs no gradient"
 
 
 def test_compiling_is_a_phase_of_its_own_and_changes_nothing():
