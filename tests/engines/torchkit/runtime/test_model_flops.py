@@ -35,14 +35,6 @@ def counted(step) -> ProductCounter:
     return counter
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def of_convolution(*args, out_val, **kwargs) -> int:
     """torch's formula, whose gradient of a grouped weight is a multiple of the real one."""
     formula = flop_registry[torch.ops.aten.convolution_backward]
