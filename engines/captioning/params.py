@@ -16,6 +16,8 @@ ARCHITECTURE_PARAMS: Final = (
     "frames", "feature_dtype", "use_dora",
 )  # fmt: skip
 """Settings that are read from the trained model; all others are those of the run."""
+OF_THE_WHOLE: Final = {"stages", "evaluate_last"}
+"""Settings of a training that its stages do not have."""
 
 
 class _CaptionModel(param_sections.Settings):
@@ -137,6 +139,11 @@ class _CaptionEvaluation(param_sections.Settings):
     evaluate_limit: int = Field(
         0, ge=0, description="Media of a subset that are evaluated, spread evenly; 0: all"
     )
+    evaluate_last: bool = Field(
+        False,
+        description="Evaluate the weights of the last epoch too, where load_best replaces them: "
+        "the same metrics, named [last epoch], for the time of a second evaluation",
+    )
     eval_batch_size: int = Field(64, ge=1, description="Captions generated at once")
     evaluate_sample: int = Field(64, ge=2, description="Media that are captioned in a validation")
     max_new_tokens: int = Field(64, ge=1, le=4096, description="Longest generated caption, tokens")
@@ -206,7 +213,7 @@ class Params(
         """The settings of each stage in order; of a training without stages its own."""
         if not self.stages:
             return (self,)
-        settings = self.model_dump(exclude={"stages"})
+        settings = self.model_dump(exclude=OF_THE_WHOLE)
         return tuple(
             type(self).model_validate({**settings, **stage.settings}) for stage in self.stages
         )
@@ -215,7 +222,9 @@ class Params(
     def _every_stage_trains(self) -> Self:
         for number, stage in enumerate(self.stages, 1):
             try:
-                type(self).model_validate({**self.model_dump(exclude={"stages"}), **stage.settings})
+                type(self).model_validate(
+                    {**self.model_dump(exclude=OF_THE_WHOLE), **stage.settings}
+                )
             except ValidationError as error:
                 reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
                 name = f"stage {number} ({stage.name})" if stage.name else f"stage {number}"
@@ -223,5 +232,16 @@ class Params(
         if not self.stages and not self.trained_parts:
             raise ValueError(
                 "nothing is trained: name projector or lora in trainable, and lora with a lora_rank"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _last_weights_are_others(self) -> Self:
+        last = self.stage_params()[-1]
+        loads_best = last.early_stopping if last.load_best == "auto" else last.load_best
+        if self.evaluate_last and not loads_best:
+            raise ValueError(
+                "evaluate_last needs load_best or early_stopping (in the last stage): without them "
+                "the last weights are those that are evaluated"
             )
         return self

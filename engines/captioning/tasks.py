@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
+from engines import trained_weights
 from engines.captioning import training
 from engines.captioning.components import resolve_part
 from engines.captioning.context import Context
 from engines.captioning.data.dataset import CaptioningData, read_data
 from engines.captioning.evaluation.evaluate import Evaluator
 from engines.captioning.evaluation.image_text_score import ImageTextScorer
-from engines.captioning.metrics import clip_score
+from engines.captioning.metrics import bert_score, clip_score
 from engines.captioning.models.vision import VisionTower
 from engines.captioning.params import ARCHITECTURE_PARAMS, Params
 from engines.captioning.prepare import PreparedCaptioner, prepare
 from engines.captioning.training import Job
 from engines.emitter import EngineError
+from engines.torchkit.checkpointing import checkpoints
 from engines.torchkit.modeling import lora
 from engines.torchkit.runtime import device
 from engines.torchkit.training import export, trained_model
-from engines.torchkit.training.early_stopping import eval_mode
+from engines.torchkit.training.early_stopping import LAST_EPOCH, eval_mode
 from engines.torchkit.training.engine_task import EngineTask
 from engines.torchkit.training.timed_training import TrainingStage
+from results.records import metric_names
 
 
 class CaptioningTask(EngineTask[Params, CaptioningData, PreparedCaptioner]):
@@ -31,10 +37,9 @@ class CaptioningTask(EngineTask[Params, CaptioningData, PreparedCaptioner]):
     evaluator: Evaluator
 
     def resolve_model(self, context: Context) -> Context:
-        """As in every engine; checks the judge of captions before hours of training."""
-        params = context.params
-        if "siglip" in params.scorers and params.siglip and context.spec.task != "probe":
-            clip_score.find_folder(params.siglip)
+        """As in every engine; checks the judges of captions before hours of training."""
+        if context.spec.task != "probe":
+            check_judges(context.params, context.spec.task)
         return resolve_model(context)
 
     def read_data(self) -> CaptioningData:
@@ -88,6 +93,8 @@ class CaptioningTask(EngineTask[Params, CaptioningData, PreparedCaptioner]):
         """Evaluate a sample of the training media, then all splits; `infer`: caption all media."""
         context, data, evaluator = self.context, self.data, self.evaluator
         params = context.params
+        if context.spec.task == "train" and params.evaluate_last:
+            self.evaluate_last_weights()
         if params.merge_lora and params.lora_rank:
             context.emit.phase("load", "LoRA merged into the weights")
             with eval_mode(self.ready.model):
@@ -99,7 +106,42 @@ class CaptioningTask(EngineTask[Params, CaptioningData, PreparedCaptioner]):
                 evaluator.evaluate_split(data.train.select_evenly(params.evaluate_train), "train")
             for split in data.splits:
                 evaluator.evaluate_split(split.select_evenly(params.evaluate_limit), split.name)
+        shutil.rmtree(last_epoch_folder(context), ignore_errors=True)
         device.report_memory(context.emit, "generate", context.device)
+
+    def evaluate_last_weights(self) -> None:
+        """Evaluate all splits with the last epoch's weights, where the best ones replaced them.
+
+        These stay on disk to the run's end, so that a resumed run evaluates them again.
+        """
+        context, model = self.context, self.ready.model
+        folder = last_epoch_folder(context)
+        if checkpoints.find_problem(folder):
+            return
+        last = checkpoints.load(folder, context.device)[0]["model"]
+        kept = {name: model.state_dict()[name].clone() for name in last}
+        model.load_state_dict(last, strict=False)
+        for split in self.data.splits:
+            chosen = split.select_evenly(context.params.evaluate_limit)
+            self.evaluator.evaluate_split(chosen, split.name, metric_names.LAST_EPOCH)
+        model.load_state_dict(kept, strict=False)
+
+
+def last_epoch_folder(context: Context) -> Path:
+    """Weights of the last epoch, where the best ones replaced them."""
+    return context.run_dir / trained_weights.CHECKPOINTS / LAST_EPOCH
+
+
+def check_judges(params: Params, task: str) -> None:
+    """Find the models that score captions.
+
+    Raises:
+        EngineError: one is not on this machine, or BERTScore's has no such layer.
+    """
+    if "siglip" in params.scorers and params.siglip:
+        clip_score.find_folder(params.siglip)
+    if "bertscore" in params.scorers and params.bert_score and task != "infer":
+        bert_score.read_encoder(params.bert_score, params.bert_score_layer)
 
 
 def resolve_model(context: Context) -> Context:

@@ -54,7 +54,10 @@ def set_up_stages(
         before = setups[: len(stages)]
         steps, epochs = sum(s.steps for s in before), sum((s.epochs for s in before), 0.0)
         position = StagePosition(number, stage.name, steps, epochs)
-        validation = CaptionValidation(setup.run, data, evaluator, ready.model, number)
+        keep_last = params.evaluate_last and setup is setups[-1]
+        validation = CaptionValidation(
+            setup.run, data, evaluator, ready.model, number, keep_last=keep_last
+        )
         collator = CaptionCollator(ready.items, data.train.rows, captions, setup.run.spec.seed)
         create = partial(create_training_job, setup, ready, collator, validation, earlier_parts)
         stages.append(TrainingStage(setup, create, validation, position, stage.settings))

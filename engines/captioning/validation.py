@@ -29,12 +29,17 @@ class CaptionValidation(early_stopping.EpochEndValidation):
         evaluator: Evaluator,
         model: Captioner,
         stage: int = 0,
+        *,
+        keep_last: bool = False,
     ) -> None:
-        """`stage`: number of the training's stage, from 1; 0: it has none."""
+        """`stage`: number of the training's stage, from 1; 0: it has none. `keep_last`: keep the
+        last weights where the best ones replace them.
+        """
         super().__init__(context, model, context.params.validate_every_epochs, stage)
         self._params = context.params
         self._data = data
         self._evaluator = evaluator
+        self._keep_last = keep_last
 
     def check_monitor(self) -> None:
         """Compute what is monitored of two reference captions."""
@@ -68,3 +73,7 @@ class CaptionValidation(early_stopping.EpochEndValidation):
             for name, value in metrics.items()
         }
         return self._early_stopping.record(epoch, **metrics)
+
+    def restore(self) -> None:
+        """Put the best weights back into the model, where they were kept."""
+        self._early_stopping.restore_best(keep_last=self._keep_last)

@@ -149,11 +149,8 @@ def refuse_unsupported(params: Params, target: torch.device) -> None:
 
 def refuse_training(context: Context) -> None:
     """Raise EngineError where a model that is only evaluated is to be trained."""
-    if context.entry.family in factory.EVALUATE_ONLY and context.spec.task != "evaluate":
-        raise EngineError(
-            f"model '{context.entry.name}': is evaluated, not trained; run it with "
-            "--task evaluate, or train siglip2-b16 or another model"
-        )
+    if context.spec.task != "evaluate":
+        factory.refuse_training(context.entry)
 
 
 def set_up_training(context: Context, data: RetrievalData, ready: PreparedEncoder) -> TrainingSetup:

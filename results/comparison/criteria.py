@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
 from results.comparison.costs import COSTS
+from results.records.metric_names import split_name
 from results.records.schema import MetricRecord, Reading, RunRecord
 
 SIGNS: Final[dict[str, Callable[[float, float], bool]]] = {
@@ -106,5 +107,9 @@ def _find_metric(metrics: list[MetricRecord], split: str, name: str) -> MetricRe
     """The metric of that whole name, else the first whose name begins so."""
     of_split = [metric for metric in metrics if metric.split == split]
     exact = (metric for metric in of_split if metric.name.casefold() == name)
-    beginning = (metric for metric in of_split if metric.name.casefold().startswith(name))
+    beginning = (
+        metric
+        for metric in of_split
+        if metric.name.casefold().startswith(name) and not split_name(metric.name).variant
+    )
     return next(exact, None) or next(beginning, None)

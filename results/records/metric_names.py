@@ -8,6 +8,8 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 
 CHANCE: Final = "chance"
 """Variant: what guessing would reach."""
+LAST_EPOCH: Final = "last epoch"
+"""Variant: by the weights of the last epoch, where the best ones replaced them."""
 SHOWN_CUTOFFS: Final = (1, 5, 10, 100)
 """The K of a metric that a table shows where there are more; the record has all."""
 
@@ -39,6 +41,11 @@ def split_name(name: str) -> MetricName:
     """`recall@1[image only]` -> (`recall@1`, `image only`)."""
     match = _VARIANT.match(name)
     return MetricName(match["base"], match["variant"]) if match else MetricName(name, "")
+
+
+def with_variant(name: str, variant: str) -> str:
+    """`recall@1`, `image only` -> `recall@1[image only]`; without a variant the name itself."""
+    return f"{name}[{variant}]" if variant else name
 
 
 def is_shown(name: str) -> bool:

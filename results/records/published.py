@@ -98,9 +98,14 @@ class Expectation(NamedTuple):
 
 
 @functools.cache
+def _read_file() -> dict[str, Any]:
+    return tomllib.loads((Path(__file__).parent / "published.toml").read_text("utf-8"))
+
+
+@functools.cache
 def expectations() -> tuple[Expectation, ...]:
     """All of `published.toml`."""
-    table = tomllib.loads((Path(__file__).parent / "published.toml").read_text("utf-8"))
+    table = _read_file()
     return tuple(
         Expectation(
             preset=recipe["preset"],
@@ -115,6 +120,15 @@ def expectations() -> tuple[Expectation, ...]:
             public_score=recipe.get("public_score"),
         )
         for recipe in table["recipes"]
+    )
+
+
+def describe_steps_without_recipe() -> tuple[str, ...]:
+    """A sentence for each published score that no settings were published for."""
+    return tuple(
+        f"{step['title']}, public score {step['public_score']:.3f}: no preset, as nothing but the "
+        "score was published"
+        for step in _read_file()["steps_without_recipe"]
     )
 
 

@@ -240,6 +240,7 @@ def render_stages(page: ReportInput) -> Iterator[str]:
         ("title", training_stages.stages(records, lang)),
         ("epochs title", training_stages.epochs(records, lang)),
         ("best title", training_stages.best_and_last(records, lang)),
+        ("scores title", training_stages.best_and_last_scores(records, lang)),
     ):
         if table.rows:
             yield f"## {translate(f'stages.{name}', lang)}"

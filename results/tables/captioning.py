@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from results.records.metric_names import split_name
 from results.records.schema import Identity, MetricRecord, RunRecord
 from results.tables import run_cells
 from results.tables.metrics import metrics_of_split
@@ -124,6 +125,7 @@ def scores(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table:
     runs = [r for r in captioning_runs(records) if any(m.split == split for m in r.metrics)]
     metrics_of_run = {r.identity.run_id: metrics_of_split(r, split) for r in runs}
     names = list(dict.fromkeys(name for metrics in metrics_of_run.values() for name in metrics))
+    names = [name for name in names if not split_name(name).variant]
     columns = (
         TableColumn(translate("metric", lang)),
         TableColumn(translate("n", lang), right=True),
@@ -186,7 +188,13 @@ def _study_columns(records: Sequence[RunRecord]) -> list[StudyColumn]:
     columns = []
     for title, beginnings in STUDY_COLUMNS:
         by_run = [
-            [m.name for m in r.metrics if m.split == split and m.name.startswith(beginnings)]
+            [
+                m.name
+                for m in r.metrics
+                if m.split == split
+                and m.name.startswith(beginnings)
+                and not split_name(m.name).variant
+            ]
             for r in records
             if (split := _last_split(r))
         ]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from results.records.message_translations import localize
+from results.records.metric_names import LAST_EPOCH, split_name
 from results.records.schema import EpochRecord, RunRecord, StageRecord
 from results.tables import run_cells
 from results.text import formats
@@ -113,6 +114,48 @@ def best_and_last(records: Sequence[RunRecord], lang: str = "en") -> Table:
             )
     remarks = (TableCell(translate("stages.best remark", lang), "value"),) if body else ()
     return Table(tuple(columns), tuple(body), remarks)
+
+
+def best_and_last_scores(records: Sequence[RunRecord], lang: str = "en") -> Table:
+    """Scores of the evaluated subsets by the best and by the last epoch's weights, a row a metric.
+
+    Of runs that evaluated both (`evaluate_last`).
+    """
+    measured = [(r, m) for r in records for m in r.metrics]
+    last = {
+        (r.identity.run_id, m.split, split_name(m.name).base): m
+        for r, m in measured
+        if split_name(m.name).variant == LAST_EPOCH
+    }
+    pairs = [
+        (r, m, other) for r, m in measured
+        if (other := last.get((r.identity.run_id, m.split, m.name))) is not None
+    ]  # fmt: skip
+    fields = run_cells.distinguishing_fields([r for r in records if any(r is p[0] for p in pairs)])
+    columns = (
+        *run_cells.name_columns(fields, lang),
+        TableColumn(translate("stages.split", lang)),
+        TableColumn(translate("metric", lang)),
+        TableColumn(translate("n", lang), right=True),
+        TableColumn(
+            f"{translate('stages.best', lang)}, {translate('stages.kept', lang)}", right=True
+        ),
+        TableColumn(translate("stages.last", lang), right=True),
+    )
+    body = tuple(
+        (
+            *run_cells.name_cells(record, fields, lang),
+            TableCell(metric.split, "code"),
+            TableCell(metric.name),
+            TableCell(formats.count(metric.n), "value"),
+            *(
+                TableCell(formats.interval(m.value, m.low, m.high), "value")
+                for m in (metric, other)
+            ),
+        )
+        for record, metric, other in pairs
+    )
+    return Table(columns, body, ())
 
 
 def _monitored_stages(record: RunRecord) -> list[tuple[RunRecord, list[EpochRecord]]]:

@@ -241,6 +241,7 @@ def test_presets_are_listed(tmp_path: Path) -> None:
     assert {line.split()[0] for line in done.stdout.splitlines()} >= {"demo", "weekly-m2kr"}
     assert "not measured here: 6:00:00 (T4), accuracy 0.79–0.82, 3,887 rows" in done.stdout
     assert done.stdout.count("published, not measured here") == 7
+    assert "public score 0.805: no preset, as nothing but the score was published" in done.stdout
 
 
 @pytest.mark.parametrize("words", [["presets"], ["data", "list"], ["models", "--json"], ["--help"]])

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Final
 
 from datasets_mm.profile.subset_facts import BYTES_PER_TOKEN, TextLengths
+from results.records.metric_names import split_name
 from results.records.schema import MetricRecord
 from results.text import formats
 from workbench.audit.finding import (
@@ -190,7 +191,11 @@ def judge_meteor_rules(runs: Sequence[RunFacts]) -> Verdict:
 
 def _meteors(run: RunFacts) -> list[MetricRecord]:
     metrics = run.record.metrics if run.record else ()
-    return [m for m in metrics if m.name.startswith(METEOR) and m.split != "train"]
+    return [
+        m
+        for m in metrics
+        if m.name.startswith(METEOR) and m.split != "train" and not split_name(m.name).variant
+    ]
 
 
 def judge_diversity(run: RunFacts) -> Verdict:

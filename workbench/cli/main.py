@@ -267,6 +267,7 @@ def run(
 @app.command()
 def presets() -> None:
     """List the presets, and what a document expects of them: time and accuracy."""
+    from results.records import published
     from results.text.sanitize import clean_line
     from workbench import paths
     from workbench.memory_estimate import expectations
@@ -277,6 +278,8 @@ def presets() -> None:
         typer.echo(clean_line(f"{name:<24} {preset.about}"))
         if sentence := expectations.describe_expectations(preset, paths.cache_root()):
             typer.echo(f"{'':<24} {clean_line(sentence)}")
+    for sentence in published.describe_steps_without_recipe():
+        typer.echo(f"{'-':<24} {sentence}")
 
 
 @app.command()

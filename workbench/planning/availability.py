@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from datasets_mm.recipes.recipe import RecipeError
 from engines.protocol import Device
+
+PART_SETTINGS: Final = {"vision": "", "llm": "", "siglip": "siglip", "bert_score": "bertscore"}
+"""Settings of captioning that name a model -> the scorer that it is for; a cost probe scores
+nothing."""
 
 
 def needs_model(engine: str) -> bool:
@@ -84,7 +88,7 @@ def find_device_problem(devices: Sequence[Device], nodes: Path = Path("/dev")) -
 
 
 def missing_requirements(
-    engine: str, subset: str, model: str, params: Mapping[str, Any]
+    engine: str, subset: str, model: str, params: Mapping[str, Any], task: str
 ) -> list[str]:
     """Why a run cannot start here, one sentence each; empty list: it can.
 
@@ -104,4 +108,21 @@ def missing_requirements(
     entry = model_catalog.load(model)
     problems.append(model_catalog.find_problem(entry))
     problems += [_form_mismatch(engine, name) for name in subset_names if name != subset]
+    problems += _missing_parts(params, task)
     return [sentence for sentence in problems if sentence]
+
+
+def _missing_parts(params: Mapping[str, Any], task: str) -> Iterator[str]:
+    """A sentence for each model that a setting names and that is not here, or lacks a file."""
+    from engines import model_catalog
+
+    scorers = params.get("scorers") or ()
+    for setting, scorer in PART_SETTINGS.items():
+        name = str(params.get(setting) or "")
+        part = model_catalog.parse_part(name)
+        if part is None or (scorer and (scorer not in scorers or task == "probe")):
+            continue  # another form of name is refused, or accepted, by the engine
+        tokenizer = () if setting == "vision" else ("tokenizer.json",)
+        files = (*model_catalog.PART_FILES, *tokenizer)
+        if sentence := model_catalog.find_part_problem(name, part, files):
+            yield f"{setting} = {name}: {sentence}"

@@ -189,7 +189,7 @@ def _build_spec(
         subset=cell.subset,
         model=model.name,
         base_model=model.base_model,
-        params=_validate_params(cell, model, settings, plan_settings),
+        params=_validate_params(cell, model, (settings, plan_settings), "probe" if probe else task),
         seed=cell.seed,
         repeat=cell.repeat,
         needs=model.needs,
@@ -232,16 +232,19 @@ def _choose_task(
 
 
 def _validate_params(
-    cell: PlanCell, model: RunModel, settings: Mapping[str, Any], plan_settings: Mapping[str, Any]
+    cell: PlanCell,
+    model: RunModel,
+    stated: tuple[Mapping[str, Any], Mapping[str, Any]],
+    task: str,
 ) -> dict[str, Any]:
-    """Every setting of the engine, with defaults; arguments as in `_build_spec`.
+    """Every setting of the engine, with defaults. `stated`: all settings, and those of the plan.
 
     Raises:
         PlanError: a setting is wrong, conflicts with the trained model, or needs what is not here.
     """
     from engines import catalog
 
-    schema = catalog.load(cell.engine).Params
+    schema, (settings, plan_settings) = catalog.load(cell.engine).Params, stated
     try:
         params = schema.model_validate(settings).model_dump(mode="json")
         plan_params = schema.model_validate({**model.settings, **plan_settings})
@@ -251,7 +254,9 @@ def _validate_params(
     problems = trained_models.setting_conflicts(
         model, plan_settings, plan_params.model_dump(mode="json")
     )
-    problems += availability.missing_requirements(cell.engine, cell.subset, cell.model, params)
+    problems += availability.missing_requirements(
+        cell.engine, cell.subset, cell.model, params, task
+    )
     if problems:
         raise PlanError(problems)
     return params

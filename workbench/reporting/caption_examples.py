@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from results.comparison.predictions import find_subset
+from results.records.metric_names import split_name
 from results.records.schema import RunRecord
 from results.records.suite_view import CaptionExample
 
@@ -37,7 +38,11 @@ def collect_caption_examples(
     """Examples of every split with distinct captions; none without a metric to rank them."""
     examples: list[CaptionExample] = []
     for split in dict.fromkeys(m.split for m in record.metrics):
-        files = {m.scores_file for m in record.metrics if m.split == split and m.scores_file}
+        files = {
+            m.scores_file
+            for m in record.metrics
+            if m.split == split and m.scores_file and not split_name(m.name).variant
+        }
         for name in sorted(files)[:1]:
             lines = list(read_lines(log_root / record.folder / name, "caption"))
             root = find_image_root(find_subset(record, split), cache_root)

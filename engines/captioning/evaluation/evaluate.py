@@ -30,6 +30,7 @@ from engines.captioning.prepare import PreparedCaptioner
 from engines.emitter import EngineError, describe_artifact
 from engines.torchkit.data.data_loader import split_rows
 from engines.torchkit.training.early_stopping import eval_mode
+from results.records.metric_names import with_variant
 from results.statistics import Interval, bootstrap_mean
 
 Numbers = npt.NDArray[np.float64]
@@ -157,23 +158,26 @@ class Evaluator:
                 "same of different pictures, and other scores mean little",
             )
 
-    def evaluate_split(self, split: Split, name: str) -> None:
-        """Compute losses, captions and scores; send the metrics and write a file of captions."""
-        emit = self._context.emit
-        emit.phase("eval", name)
+    def evaluate_split(self, split: Split, name: str, variant: str = "") -> None:
+        """Compute losses, captions and scores; send the metrics and write a file of captions.
+
+        `variant`: of the names of the metrics; see `metric_names`.
+        """
+        emit, title = self._context.emit, f"{name}, {variant}" if variant else name
+        emit.phase("eval", title)
         losses = self.compute_losses(split)
-        emit.phase("generate", name)
+        emit.phase("generate", title)
         candidates, cut = self.generate_captions(split)
-        emit.phase("eval", f"scores of {name}")
+        emit.phase("eval", f"scores of {title}")
         language = split.captions.language
         self._warn_of_collapse(
-            diversity.measure_diversity(candidates, language), name, len(candidates)
+            diversity.measure_diversity(candidates, language), title, len(candidates)
         )
         columns: dict[str, Numbers] = {"loss": losses.matched / losses.tokens}
         if not np.isnan(losses.mismatched).any():
             columns["loss_other_picture"] = losses.mismatched / losses.tokens
             columns["picture gap"] = columns["loss_other_picture"] - columns["loss"]
-        file = f"predictions/{name}.jsonl"
+        file = "/".join(filter(None, ("predictions", variant.replace(" ", "-"), f"{name}.jsonl")))
         metrics = [*loss_metrics(losses), self._unigram_loss(split)]
         for scored in (
             *diversity.all_scores(candidates, language),
@@ -183,10 +187,14 @@ class Evaluator:
             metrics.append(_to_metric(scored))
             if len(scored.per_item) == len(split):
                 columns[scored.name] = np.asarray(scored.per_item, np.float64)
-        _write_predictions(self._context.run_dir / file, split, candidates, columns)
+        named = {with_variant(column, variant): values for column, values in columns.items()}
+        _write_predictions(self._context.run_dir / file, split, candidates, named)
         for metric in metrics:
             scores_file = file if metric.name in columns else None
-            update = {"split": name, "n": len(split), "scores_file": scores_file}
+            update = {
+                "name": with_variant(metric.name, variant), "split": name, "n": len(split),
+                "scores_file": scores_file,
+            }  # fmt: skip
             emit.send(metric.model_copy(update=update))
 
     def caption_split(self, split: Split, listed: int) -> None:
@@ -308,7 +316,7 @@ def _write_predictions(
     path: Path, split: Split, candidates: Sequence[str], columns: dict[str, Numbers]
 ) -> None:
     """Write one JSON line per medium: generated caption, references, scores."""
-    path.parent.mkdir(exist_ok=True, mode=0o700)
+    path.parent.mkdir(exist_ok=True, parents=True, mode=0o700)
     captions = split.captions
     with path.open("w", encoding="utf-8") as file:
         for row, candidate in enumerate(candidates):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,7 +21,12 @@ from engines import model_catalog
 from engines.captioning import components
 from engines.captioning.memory import max_lengths, model_from_config
 from engines.captioning.memory.max_lengths import CaptioningMaxLengths
-from engines.captioning.memory.model_from_config import JUDGE, VISION, VISION_ACTIVATIONS
+from engines.captioning.memory.model_from_config import (
+    ENCODER,
+    JUDGE,
+    VISION,
+    VISION_ACTIVATIONS,
+)
 from engines.captioning.models.captioner import Captioner, mean_loss
 from engines.captioning.models.vision import VisionTower
 from engines.captioning.params import Params
@@ -176,23 +181,41 @@ class FrozenModels:
     """Of the judge's parameters; 0: no judge is loaded."""
     judge_peak: PartBytes
     """Of the judge's pass over a batch."""
+    encoder_peak: PartBytes
+    """Of BERTScore's encoder on a batch, which is loaded for each split anew; empty: none."""
     omitted: str
-    """The judge, if its sizes are not known."""
+    """Judge and encoder, if their sizes are not known."""
 
 
 def measure_frozen_models(run: FakeCaptioningRun) -> FrozenModels:
-    """Measure a pass of the tower, and then one of the judge alone."""
+    """Measure a pass of the tower, and then one of the judge and one of the encoder alone."""
+    params, most = run.params, run.most
     vision = track_module(run.ledger, run.tower.init_random(), lambda _: VISION)
     vision_peak = vision_phase(run)
-    scorer, omitted = model_from_config.build_scorer(run.params)
-    if scorer is None:
-        return FrozenModels(vision, vision_peak, 0, {}, omitted)
-    judge = track_module(run.ledger, scorer, lambda _: JUDGE)
-    run.ledger.reset_peak()
-    with run.ledger.part(JUDGE):
-        model_from_config.run_scorer(scorer, run.most.frames)
-    judge_peak = {JUDGE: run.ledger.peak.parts[JUDGE]}
-    return FrozenModels(vision, vision_peak, judge, judge_peak, omitted)
+    scorer, no_scorer = model_from_config.build_scorer(params)
+    judge, judge_peak = measure_scorer(
+        run.ledger, JUDGE, scorer, lambda: model_from_config.run_scorer(scorer, most.frames)
+    )
+    encoder, no_encoder = model_from_config.build_encoder(params)
+    _, encoder_peak = measure_scorer(
+        run.ledger, ENCODER, encoder,
+        lambda: model_from_config.run_encoder(encoder, most.score_pairs, most.score_tokens),
+    )  # fmt: skip
+    omitted = "; ".join(filter(None, (no_scorer, no_encoder)))
+    return FrozenModels(vision, vision_peak, judge, judge_peak, encoder_peak, omitted)
+
+
+def measure_scorer(
+    ledger: AllocationTracker, part: str, model: Any, score: Callable[[], None]
+) -> tuple[int, PartBytes]:
+    """Bytes of a scorer's parameters, and its peak as it scores a batch; 0 and none without it."""
+    if model is None:
+        return 0, {}
+    size = track_module(ledger, model, lambda _: part)
+    ledger.reset_peak()
+    with ledger.part(part):
+        score()
+    return size, {part: ledger.peak.parts[part]}
 
 
 def measure_phases(
@@ -308,14 +331,17 @@ def evaluation_peaks(
         validation = {moment: parts | moments_bytes for moment, parts in validation.items()}
     if params.merge_lora and params.lora_rank:  # at the end only, after the validations
         peaks = merge_phase(run, model) | eval_phase(run, model, size, size)
-    if frozen.judge:  # it stays loaded while captions of the next subset are generated
-        peaks = {moment: parts | {JUDGE: frozen.judge} for moment, parts in peaks.items()}
+    judge = {JUDGE: frozen.judge} if frozen.judge else {}
+    if judge:  # it stays loaded while captions of the next subset are generated
+        peaks = {moment: parts | judge for moment, parts in peaks.items()}
         peak = dict(+run.ledger.parts) | frozen.judge_peak
         peaks["judge"] = peak
         monitor = Monitor.from_params(params)
         monitored = monitor.active and "siglip" in monitor.metrics
         if validation and monitored:
             validation["judge"] = peak | moments_bytes
+    if frozen.encoder_peak:
+        peaks["BERTScore"] = dict(+run.ledger.parts) | judge | frozen.encoder_peak
     return peaks | name_moments("validation", validation)
 
 

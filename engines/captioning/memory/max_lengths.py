@@ -17,6 +17,7 @@ from tokenizers.models import BPE
 from datasets_mm.media_types import is_video
 from datasets_mm.storage.corpus import map_table
 from engines import model_catalog
+from engines.captioning.metrics import bert_score
 from engines.captioning.models import llm
 from engines.captioning.models.llm import PromptTemplate
 from engines.captioning.params import Params
@@ -47,6 +48,10 @@ class CaptioningMaxLengths:
     facts: dict[str, str]
     """How each size was determined."""
     languages: frozenset[str]
+    score_pairs: int
+    """Pairs of texts that BERTScore compares at once."""
+    score_tokens: int
+    """Tokens of the longest of them, by its encoder."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class CaptionContents:
     videos: bool | None
     """Whether media are videos, by the first subset, as a run does not mix them; None: unknown."""
     languages: frozenset[str]
+    references: int
+    """Most captions of one medium; 1 without captions."""
 
 
 def find_max_lengths(query: MemoryQuery, params: Params, part: ModelPart) -> CaptioningMaxLengths:
@@ -79,7 +86,36 @@ def find_max_lengths(query: MemoryQuery, params: Params, part: ModelPart) -> Cap
         "prompt": f"{len(template.before) + len(template.after):,} tokens, {prompt_source}",
         "media": f"videos of {frames} frames" if contents.videos else media,
     }
-    return CaptioningMaxLengths(tokens, frames, template, facts, contents.languages)
+    pairs, score_tokens = bert_score.CAPTIONS_AT_ONCE * contents.references, 0
+    if params.bert_score and "bertscore" in params.scorers:
+        score_tokens, method = count_score_tokens(params, contents.captions)
+        facts["BERTScore"] = f"{pairs:,} pairs of {score_tokens:,} tokens at once, {method}"
+    return CaptioningMaxLengths(
+        tokens, frames, template, facts, contents.languages, pairs, score_tokens
+    )
+
+
+def count_score_tokens(params: Params, captions: Sequence[str]) -> tuple[int, str]:
+    """Tokens of the longest text that BERTScore's encoder reads, and their source.
+
+    Generated captions are taken to have as many of its tokens as of the language model's.
+    """
+    part = model_catalog.parse_part(params.bert_score)
+    folder = model_catalog.weights_folder(part) if part else None
+    generated, sizes = params.max_new_tokens, [_bytes(text) for text in captions[:1]]
+    references, method = math.ceil(max(sizes, default=0) / TOKEN_BYTES), "estimated from bytes"
+    if folder is not None and (folder / "tokenizer.json").is_file():
+        try:
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception:  # the library raises bare Exception; the run will report it
+            tokenizer = None
+        if tokenizer is not None:
+            encodings = tokenizer.encode_batch(list(captions))
+            references = max((len(encoding.ids) for encoding in encodings), default=0)
+            method = "counted with the encoder's tokenizer"
+    if not captions:
+        references, method = bert_score.LONGEST, "the longest, as no built subset was read"
+    return min(bert_score.LONGEST, max(generated, references)), method
 
 
 def read_subsets(folders: Sequence[str]) -> CaptionContents:
@@ -87,6 +123,7 @@ def read_subsets(folders: Sequence[str]) -> CaptionContents:
     captions: dict[str, None] = {}
     languages: set[str] = set()
     videos: bool | None = None
+    most = 1
     for folder in map(Path, folders):
         try:
             rows = map_table(folder / "records.arrow").select(COLUMNS).to_pydict()
@@ -94,12 +131,13 @@ def read_subsets(folders: Sequence[str]) -> CaptionContents:
             continue
         texts = (" ".join(text.split()) for answers in rows["answer"] for text in answers or ())
         captions |= dict.fromkeys(texts)
+        most = max([most, *(len(answers or ()) for answers in rows["answer"])])
         languages |= {text for text in rows["dataset_id"] if text}
         paths = [path for path in rows["image_path"] if path]
         if videos is None and paths:
             videos = is_video(paths[0])
     longest = sorted(captions, key=_bytes, reverse=True)[:TEXTS]
-    return CaptionContents(longest, videos, frozenset(languages))
+    return CaptionContents(longest, videos, frozenset(languages), most)
 
 
 def count_caption_tokens(

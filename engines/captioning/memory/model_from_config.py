@@ -16,7 +16,7 @@ from torch import nn
 
 from engines.captioning import prepare
 from engines.captioning.memory.max_lengths import CaptioningMaxLengths
-from engines.captioning.metrics import clip_score
+from engines.captioning.metrics import bert_score, clip_score
 from engines.captioning.models import llm as language
 from engines.captioning.models import nano_model, projectors
 from engines.captioning.models.captioner import Captioner
@@ -36,6 +36,7 @@ PROJECTOR: Final = "projector"
 VISION: Final = "vision tower"
 VISION_ACTIVATIONS: Final = "vision activations"
 JUDGE: Final = "judge"
+ENCODER: Final = "BERTScore's encoder"
 UNIFORM_TYPES: Final = ("llama", "qwen2", "qwen3")
 """Language models whose layers are all alike, unless their configuration lists `layer_types`."""
 LAYERS: Final = "layers"
@@ -56,13 +57,13 @@ def read_llm_config(name: str, part: ModelPart) -> tuple[Any, str]:
             sizes = part.architecture
             return nano_model.build_config(int(sizes["vocabulary"]), sizes), known_configs.SCRATCH
     try:
-        return _build_llm_config(match[0]), match[1]
+        return _build_config(match[0]), match[1]
     except Exception as error:  # strict configurations raise classes of their own
         reason = (str(error).splitlines() or [""])[0][:200]
         raise EngineError(f"model '{name}': no sound causal language model ({reason})") from None
 
 
-def _build_llm_config(config: dict[str, Any]) -> Any:
+def _build_config(config: dict[str, Any]) -> Any:
     from transformers import AutoConfig
 
     sizes = dict(config)
@@ -213,3 +214,36 @@ def run_scorer(model: Any, frames: int) -> None:
         model.get_text_features(
             input_ids=torch.zeros(clip_score.BATCH, text_length, dtype=torch.long)
         )
+
+
+def build_encoder(params: Params) -> tuple[Any, str]:
+    """BERTScore's encoder up to its layer, with fake weights; None and a remark: it is left out."""
+    if "bertscore" not in params.scorers or not params.bert_score:
+        return None, ""
+    from transformers import AutoModel
+
+    part = parse_part(params.bert_score) or ModelPart(path=params.bert_score)
+    rest = part.hub or part.path
+    try:
+        match = known_configs.find_config(part, KNOWN_CONFIGS)
+        if match is None:
+            raise EngineError("its sizes are not known here")
+        sizes = _build_config(match[0])
+        name = part.hub or Path(part.path).name
+        sizes.num_hidden_layers = bert_score.choose_layer(
+            name, params.bert_score_layer, int(sizes.num_hidden_layers)
+        )
+    except (EngineError, LookupError, ValueError, TypeError, AttributeError) as error:
+        return None, f"BERTScore's encoder {rest} ({error})"
+    model: Any = AutoModel
+    encoder = model.from_config(sizes, dtype=torch.float32, attn_implementation=ATTENTION)
+    return encoder.eval(), ""
+
+
+def run_encoder(model: Any, pairs: int, tokens: int) -> None:
+    """Score `pairs` pairs of texts of `tokens` tokens each by BERTScore."""
+    tokens = min(tokens, int(model.config.max_position_embeddings))
+    ids = torch.ones(pairs, tokens, dtype=torch.long)
+    with torch.no_grad():
+        texts = [bert_score.embed_tokens(model, ids, ids, ids) for _ in range(2)]
+        bert_score.match_tokens(texts[0], texts[1])

@@ -59,11 +59,8 @@ class BertScorer:
         """
         from transformers import AutoModel
 
-        folder = find_folder(name)
-        self.name = name.removeprefix("hub:") if name.startswith("hub:") else folder.name
-        config = pretrained.load_config(folder, ENCODER)
-        self.layer = choose_layer(self.name, layer, int(config.num_hidden_layers))
-        config.num_hidden_layers = self.layer
+        folder, self.name, config = read_encoder(name, layer)
+        self.layer = int(config.num_hidden_layers)
         self._device = torch.device(device)
         model = weights.load(AutoModel, folder, config, unused=("pooler.",))
         self._model = model.to(self._device).eval()
@@ -88,14 +85,8 @@ class BertScorer:
 
     @torch.inference_mode()
     def _score_pairs(self, candidates: Sequence[str], references: Sequence[str]) -> list[float]:
-        candidate, reference = self._embed(candidates), self._embed(references)
-        similarity = candidate.units @ reference.units.transpose(1, 2)
-        both = candidate.present[:, :, None] & reference.present[:, None]
-        similarity = similarity.masked_fill(~both, -1.0)
-        precision = (similarity.amax(2) * candidate.shares).sum(1)
-        recall = (similarity.amax(1) * reference.shares).sum(1)
-        f1 = 2 * precision * recall / (precision + recall)
-        scores: list[float] = f1.nan_to_num(0.0).double().cpu().tolist()
+        f1 = match_tokens(self._embed(candidates), self._embed(references))
+        scores: list[float] = f1.double().cpu().tolist()
         return scores
 
     def _embed(self, texts: Sequence[str]) -> TokenVectors:
@@ -105,10 +96,40 @@ class BertScorer:
             torch.tensor([getattr(e, name) for e in encodings], device=self._device)
             for name in ("ids", "attention_mask", "special_tokens_mask")
         )
-        vectors = self._model(input_ids=ids, attention_mask=present).last_hidden_state
-        counted = (present * (1 - special)).float()
-        shares = counted / counted.sum(1, keepdim=True).clamp_min(1)
-        return TokenVectors(functional.normalize(vectors, dim=-1), present.bool(), shares)
+        return embed_tokens(self._model, ids, present, special)
+
+
+def embed_tokens(model: Any, ids: Tensor, present: Tensor, special: Tensor) -> TokenVectors:
+    """Vectors of texts by an encoder; all of int [n, T]: token ids, which are no padding, and
+    which are special tokens.
+    """
+    vectors = model(input_ids=ids, attention_mask=present).last_hidden_state
+    counted = (present * (1 - special)).float()
+    shares = counted / counted.sum(1, keepdim=True).clamp_min(1)
+    return TokenVectors(functional.normalize(vectors, dim=-1), present.bool(), shares)
+
+
+def match_tokens(candidate: TokenVectors, reference: TokenVectors) -> Tensor:
+    """F1 [n] of the greedy matching of n pairs of texts; 0 where a text has no token."""
+    similarity = candidate.units @ reference.units.transpose(1, 2)
+    both = candidate.present[:, :, None] & reference.present[:, None]
+    similarity = similarity.masked_fill(~both, -1.0)
+    precision = (similarity.amax(2) * candidate.shares).sum(1)
+    recall = (similarity.amax(1) * reference.shares).sum(1)
+    return (2 * precision * recall / (precision + recall)).nan_to_num(0.0)
+
+
+def read_encoder(name: str, layer: int) -> tuple[Path, str, Any]:
+    """Folder, name in tables, and configuration up to the layer that is read.
+
+    Raises:
+        EngineError: as `BertScorer`.
+    """
+    folder = find_folder(name)
+    title = name.removeprefix("hub:") if name.startswith("hub:") else folder.name
+    config = pretrained.load_config(folder, ENCODER)
+    config.num_hidden_layers = choose_layer(title, layer, int(config.num_hidden_layers))
+    return folder, title, config
 
 
 def find_folder(name: str) -> Path:
@@ -122,7 +143,7 @@ def find_folder(name: str) -> Path:
         raise EngineError(f"{SETTING} = {name}: is neither path:/abs/dir nor hub:org/name")
     needed = (*model_catalog.PART_FILES, "tokenizer.json")
     if sentence := model_catalog.find_part_problem(name, part, needed):
-        raise EngineError(sentence)
+        raise EngineError(f"{SETTING} = {name}: {sentence}")
     folder = model_catalog.weights_folder(part)
     if folder is None:
         raise EngineError(f"{SETTING} = {name}: is neither path:/abs/dir nor hub:org/name")

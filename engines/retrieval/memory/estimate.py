@@ -77,6 +77,8 @@ class RunItems:
 
 def estimate_entry(query: MemoryQuery, entry: ModelEntry, params: Params) -> MemoryEstimate:
     """`estimate_memory` for the entry of a model and settings."""
+    if query.trains:
+        factory.refuse_training(entry)
     options, shape, reads = (
         make_options(query, params),
         model_from_config.find_model_shape(entry, params),

@@ -70,15 +70,14 @@ def find_model_shape(entry: ModelEntry, params: Params) -> ModelShape:
         return _from_scratch(entry, params)
     if entry.family == "open-clip":
         return _open_clip(entry, params)
-    if entry.family == "qwen-embedding":
-        raise EngineError(
-            f"model '{entry.name}': its evaluation reads lengths of prompts, which cannot be "
-            "forecast; 2 billion parameters in float32 are 8 GB"
-        )
     config_and_source = known_configs.find_config(entry, SHAPES)
     if config_and_source is None:
         raise _unknown_sizes(entry)
     config, source = config_and_source
+    if entry.family == "qwen-embedding":
+        from engines.retrieval.memory.embedding_model import FakeEmbedder
+
+        return ModelShape(partial(FakeEmbedder, config, params.temperature), source)
     if entry.family == "siglip":
         from engines.retrieval.models import siglip
 

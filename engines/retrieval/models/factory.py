@@ -35,6 +35,15 @@ FUSION_FACTS: Final = {
 }
 
 
+def refuse_training(entry: ModelEntry) -> None:
+    """Raise EngineError where a model of the catalog is only evaluated."""
+    if entry.family in EVALUATE_ONLY:
+        raise EngineError(
+            f"model '{entry.name}': is evaluated, not trained; run it with "
+            "--task evaluate, or train siglip2-b16 or another model"
+        )
+
+
 def from_scratch(entry: ModelEntry, text_tokenizer: TextTokenizer, params: Params) -> DualEncoder:
     """A small CLIP with fresh weights, for the vocabulary of `text_tokenizer`."""
     with collection_paused("transformers.modeling_utils"):

@@ -28,6 +28,9 @@ from engines.torchkit.runtime.context import Context
 from engines.torchkit.training.stage_position import EpochEnd
 
 BEST: Final = "best"
+LAST_EPOCH: Final = "last-epoch"
+"""Folder beside the checkpoints with the weights of the last epoch, where the best replaced them
+and a run evaluates both."""
 HISTORY: Final = "epochs.json"
 
 
@@ -166,13 +169,19 @@ class EarlyStopping:
         """`epoch 2 (accuracy 0.812)`."""
         return f"epoch {row['epoch']} ({self._monitor.metric} {row[self._monitor.metric]:.3f})"
 
-    def restore_best(self) -> bool:
-        """Load the best weights into the model and delete their file; False: none were saved."""
+    def restore_best(self, *, keep_last: bool = False) -> bool:
+        """Load the best weights into the model and delete their file; False: none were saved.
+
+        `keep_last`: write the last weights to `LAST_EPOCH`, where they are others.
+        """
         folder = self._root / BEST
         if not (folder / trained_weights.STATE).is_file():
             self._report_no_best()
             return False
         groups, state = checkpoints.load(folder, next(self._model.parameters()).device)
+        last = trainable_tensors(self._model)
+        if keep_last and not all(torch.equal(last[n], best) for n, best in groups["model"].items()):
+            checkpoints.save(self._root / LAST_EPOCH, {"model": last}, {})
         self._model.load_state_dict(groups["model"], strict=False)
         self._report_best(int(state["epoch"]))
         shutil.rmtree(folder)

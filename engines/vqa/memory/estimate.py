@@ -1,7 +1,7 @@
 """Memory estimate of a VQA run: the real module tree of the model on fake tensors, without weights.
 
 A training step is carried out on fake tensors: vision tower, language model with 4-bit stand-ins
-and real LoRA, loss, backward pass, optimizer. Towers are in `towers` and `tile_towers`. With a
+and real LoRA, loss, backward pass, optimizer. Towers: `patch_towers` and `tile_towers`. With a
 feature cache the tower has one pass, over one picture at a time, and is released afterwards.
 """
 
@@ -20,13 +20,13 @@ from engines.torchkit.memory import depth_extrapolation, fake_training_step, kno
 from engines.torchkit.memory.allocation_tracker import AllocationTracker, track_model
 from engines.torchkit.memory.depth_extrapolation import Measurement
 from engines.torchkit.memory.fake_training_step import INPUTS, LOGITS, LORA, TrainingOptions
+from engines.torchkit.memory.patch_towers import FakeTower, Size
 from engines.torchkit.modeling import pretrained
 from engines.torchkit.modeling.model_config import ATTENTION
 from engines.torchkit.runtime.precision import DTYPES
 from engines.vqa.data import feature_cache
 from engines.vqa.memory import max_lengths, model_from_config
 from engines.vqa.memory.max_lengths import VqaMaxLengths
-from engines.vqa.memory.towers import FakeTower, Size
 from engines.vqa.models.model import ANSWER_TOKENS, causal_mask
 from engines.vqa.params import Params
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 from engines.emitter import EngineError
 from engines.model_catalog import ModelEntry
 from engines.torchkit.memory import known_configs
+from engines.torchkit.memory.patch_towers import DeepPatchTower, FakeTower, PatchTower
 from engines.vqa.memory.tile_towers import InternVlTower, LlavaOneVisionTower, SmolVlmTower
-from engines.vqa.memory.towers import DeepPatchTower, FakeTower, PatchTower
 from engines.vqa.nano import model
 
 KNOWN_CONFIGS: Final = Path(__file__).parent / "known_configs.toml"

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engines.vqa.memory import towers
-from engines.vqa.memory.towers import Size, VisionPass
+from engines.torchkit.memory import patch_towers
+from engines.torchkit.memory.patch_towers import Size, VisionPass
 from engines.vqa.models.hf_processor import FACTOR
 
 
@@ -96,7 +96,7 @@ class TileTower:
         tower, projector = self.modules(model.model)
         for name, module in list(model.model.named_children()):
             if module is tower or module is projector:
-                towers.drop_module(model.model, name)
+                patch_towers.drop_module(model.model, name)
 
 
 class InternVlTower(TileTower):

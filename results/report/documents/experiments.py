@@ -89,6 +89,8 @@ def _render_training(page: ReportInput, record: RunRecord, level: str) -> Iterat
     yield from titled_table(level, "stages.epochs title", epochs, lang)
     best = training_stages.best_and_last([record], lang)
     yield from titled_table(level, "stages.best title", best, lang)
+    scores = training_stages.best_and_last_scores([record], lang)
+    yield from titled_table(level, "stages.scores title", scores, lang)
     yield from captions.render_run_examples(run, view, lang, page.pictures, level)
     yield from _render_problems(page, record, level)
     yield from _render_conclusion(page, record, view.run_words.get(run, RunWords()), level)

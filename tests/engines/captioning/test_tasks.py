@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from engines.emitter import Emitter, EngineError, Stopped
-from tests.engines import engine_runs
+from tests.engines import engine_runs, text_encoder
 from tests.engines import tiny_captioning as tiny
 from tests.engines.engine_runs import weights
 from tests.engines.tiny_captioning import go, losses, metric, spec
@@ -22,9 +22,10 @@ folder = engine_runs.subset_fixture(tiny.write)
 @pytest.fixture(scope="module")
 def learned(folder, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("runs") / "learned"
+    encoder = text_encoder.write(tmp_path_factory.mktemp("bert"), ["a red disc", "the disc is red"])
     settings = {"epochs": 40, "evaluate_train": 18, "validate_every_epochs": 20,
                 "scorers": ["meteor", "overlap", "cider", "bertscore"],
-                "bert_score": "hub:org/absent"}  # fmt: skip
+                "bert_score": f"path:{encoder}"}  # fmt: skip
     return go(spec(folder, settings=settings), run_dir), run_dir
 
 
@@ -55,8 +56,9 @@ def test_the_journal_says_what_was_done(learned):
     for artifact in (m for m in sent if m.kind == "artifact"):
         assert (run_dir / artifact.path).stat().st_size == artifact.size
     assert metric(sent, "CIDEr-D (en words)", "says_heldout").n == 6
-    notice = next(m.text for m in sent if m.kind == "notice" and m.code == "not-scored")
-    assert notice.startswith("bertscore: model 'hub:org/absent': org/absent is not in the local")
+    bert = metric(sent, "BERTScore F1 (bert-base-multilingual-cased, layer 9)", "says_heldout")
+    assert bert.n == 6
+    assert 0 < bert.low <= bert.value <= bert.high <= 1 + 1e-6
 
 
 def test_every_caption_is_kept_with_its_scores(learned):
@@ -165,6 +167,40 @@ def test_early_stopping_keeps_the_best_weights(folder, tmp_path):
     assert best["epoch"] == len(seen) - 2
     again = go(spec(folder, "run:run", task="evaluate", subset="says_heldout"), tmp_path / "again")
     assert metric(again, "loss", "says_heldout").value == pytest.approx(best["loss"])
+
+
+def test_the_last_epoch_is_evaluated_beside_the_best(folder, tmp_path):
+    """Both are the validation's own losses of these epochs; a resumed run evaluates both again."""
+    settings = {"epochs": 40, "lr": 3e-2, "early_stopping": True, "patience": 1,
+                "validate_on": "says_heldout", "evaluate_on": ["says_heldout"],
+                "evaluate_train": 0, "evaluate_last": True, "scorers": ["overlap"]}  # fmt: skip
+    asked = spec(folder, settings=settings)
+    sent = go(asked, tmp_path / "run")
+    *_, best, last = json.loads((tmp_path / "run/checkpoints/epochs.json").read_text())
+    assert last["loss"] > best["loss"]
+    for name, epoch in (("loss", best), ("loss[last epoch]", last)):
+        assert metric(sent, name, "says_heldout").value == pytest.approx(epoch["loss"])
+    names = [m.name for m in sent if m.kind == "metric"]
+    assert {f"{name}[last epoch]" for name in names if "[" not in name} < set(names)
+    cases = tmp_path / "run/predictions/last-epoch/says_heldout.jsonl"
+    lines = [json.loads(line) for line in cases.read_text().splitlines()]
+    mean = sum(line["diversity[last epoch]"] for line in lines) / 6
+    assert mean == pytest.approx(metric(sent, "diversity[last epoch]", "says_heldout").value)
+    assert not (tmp_path / "run/checkpoints/last-epoch").exists()
+
+    class StopsInEvaluation(Emitter):
+        def phase(self, name, detail=""):
+            if name == "generate" and detail == "says_heldout":
+                raise Stopped
+
+    emit = StopsInEvaluation()
+    with pytest.raises(Stopped):
+        go(asked, tmp_path / "stopped", emit)
+    again = go(asked, tmp_path / "stopped")
+    for name in ("loss", "loss[last epoch]"):
+        assert metric(again, name, "says_heldout").value == metric(sent, name, "says_heldout").value
+    with pytest.raises(ValueError, match="evaluate_last needs load_best or early_stopping"):
+        spec(folder, settings={"evaluate_last": True})
 
 
 def test_early_stopping_and_the_best_checkpoint_go_by_the_monitored_score(folder, tmp_path):
@@ -294,8 +330,10 @@ def test_settings_work_together(folder, tmp_path, settings):
         ({"settings": {"llm": "hub:org/absent"}}, "hf download org/absent"),
         ({"settings": {"data_root": "/nonexistent"}}, "/nonexistent"),
         ({"settings": {"siglip": "hub:org/absent", "scorers": ["siglip"]}}, "siglip = hub:org/ab"),
+        ({"settings": {"bert_score": "hub:org/absent", "scorers": ["bertscore"]}},
+         "bert_score = hub:org/absent: .*`hf download org/absent"),
     ],
-)
+)  # fmt: skip
 def test_mistakes_are_one_sentence(folder, tmp_path, changes, words):
     with pytest.raises(EngineError, match=words) as caught:
         go(spec(folder, **changes), tmp_path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from results.records.schema import EpochRecord, Reading, StageRecord
+from results.records.schema import EpochRecord, MetricRecord, Reading, StageRecord
 from results.tables import training_stages
 from results.text.table import render_markdown
 
@@ -83,6 +83,22 @@ def test_an_epoch_is_a_row_with_its_note(make):
     assert rows[6][3] == "–"
     korean = render_markdown(training_stages.epochs([experiment(make)], "ko"))
     assert "개선 없음 3/3, 조기 종료" in korean
+
+
+def test_scores_of_the_best_and_the_last_epoch_stand_side_by_side(make):
+    def score(name, value, split="clips"):
+        return MetricRecord(name=name, value=value, split=split, n=97, low=value - 0.1, high=value)
+
+    both = [score("SigLIP", 0.3383), score("SigLIP[last epoch]", 0.0032), score("CIDEr", 1.0)]
+    run = experiment(make).model_copy(update={"metrics": (*both, score("SigLIP", 0.5, "train"))})
+    table = training_stages.best_and_last_scores([run, make.record("02-other")])
+    assert [row[-5:] for row in cells(table)] == [
+        ["clips", "SigLIP", "97", "0.338 [0.238, 0.338]", "0.003 [-0.097, 0.003]"]
+    ]
+    assert [column.title for column in table.columns[-2:]] == ["best, kept", "last"]
+    korean = training_stages.best_and_last_scores([run], "ko")
+    assert korean.columns[-1].title == "마지막"
+    assert not training_stages.best_and_last_scores([make.record("02-other")]).rows
 
 
 def test_best_and_last_epoch_stand_side_by_side(make):

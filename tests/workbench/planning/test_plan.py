@@ -265,6 +265,25 @@ def test_a_gpu_that_is_not_here_is_refused(
     assert availability.find_device_problem(devices, tmp_path) == said
 
 
+@pytest.mark.parametrize("setting", ["vision", "llm", "siglip", "bert_score"])
+def test_a_model_of_a_setting_that_is_not_here_is_refused_before_anything_is_written(
+    tmp_path: Path, setting: str
+) -> None:
+    table = {
+        "engine": "captioning", "subsets": ["emoji_captions_en_train"],
+        "models": ["nano-captioner"], "settings": {setting: "hub:org/absent"},
+    }  # fmt: skip
+    with pytest.raises(plan.PlanError) as caught:
+        expand.expand(plan.parse(table), tmp_path)
+    (sentence,) = caught.value.problems
+    assert sentence.startswith(f"{setting} = hub:org/absent: ")
+    assert "run `hf download org/absent" in sentence
+    if setting in ("siglip", "bert_score"):
+        unused = table["settings"] | {"scorers": ["meteor"]}
+        assert expand.expand(plan.parse({**table, "settings": unused}), tmp_path)
+        assert expand.expand(plan.parse({**table, "cost_probe": 20}), tmp_path)
+
+
 def test_stage_blocks_of_a_plan_and_of_a_variant_are_settings(tmp_path: Path) -> None:
     file = tmp_path / "staged.toml"
     file.write_text(

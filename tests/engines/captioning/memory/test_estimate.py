@@ -12,11 +12,13 @@ import torch
 
 from engines import memory_estimator, model_catalog
 from engines.captioning.memory import estimate, max_lengths, model_from_config
+from engines.captioning.metrics import bert_score
 from engines.captioning.params import Params
 from engines.emitter import EngineError
 from engines.memory_query import MemoryEstimate, MemoryQuery
 from engines.model_catalog import ModelPart
 from engines.torchkit.memory import depth_extrapolation, fake_training_step, known_configs
+from tests.engines import allocations, text_encoder
 from tests.engines.captioning_step import Shape, looked, measured, written
 
 SHAPES = (
@@ -170,13 +172,14 @@ def test_a_pass_of_the_tower_is_what_a_real_one_allocates(settings, tmp_path):
         ("openai/clip-vit-large-patch14-336", 303_507_456),
         ("google/siglip2-base-patch16-224", 375_187_970),
         ("google/siglip2-so400m-patch14-384", 1_136_008_498),
+        ("google-bert/bert-base-multilingual-cased", 177_853_440),
     ],
 )
 def test_shipped_sizes_have_the_parameters_of_the_published_models(hub, parameters):
     from transformers import AutoModelForCausalLM
 
     part = ModelPart(hub=hub)
-    params = Params(siglip=f"hub:{hub}")
+    params = Params(siglip=f"hub:{hub}", bert_score=f"hub:{hub}", bert_score_layer=12)
     with fake_training_step.fake_mode(fake_training_step.TrainingOptions()):
         if "Qwen" in hub:
             made = AutoModelForCausalLM.from_config(
@@ -186,6 +189,8 @@ def test_shipped_sizes_have_the_parameters_of_the_published_models(hub, paramete
             made = model_from_config.build_tower(
                 "it", part, params, model_from_config.cpu_precision("fp32")
             )[0].init_random()
+        elif "bert" in hub:
+            made = model_from_config.build_encoder(params)[0]
         else:
             made = model_from_config.build_scorer(params)[0]
         assert sum(p.numel() for p in made.parameters()) == parameters
@@ -248,6 +253,38 @@ def test_the_judge_is_counted_where_its_sizes_are_known_and_else_said_to_be_left
         other = asked("nano-captioner", siglip=there)
         assert "judge" not in other.phases["predict"]
         assert "judge" in other.facts["left out"]
+
+
+def test_bertscores_encoder_is_counted_as_a_real_batch_allocates(tmp_path):
+    encoder = text_encoder.write(tmp_path, ["a red car"])
+    named, pairs, tokens = f"path:{encoder}", 3 * bert_score.CAPTIONS_AT_ONCE, 64
+    read = subset(tmp_path / "s", "png", [["a red car"] * 3])
+    need = asked("nano-captioner", read, bert_score=named, max_new_tokens=tokens)
+    expected = f"{pairs} pairs of {tokens} tokens at once, counted with the encoder's tokenizer"
+    assert need.facts["BERTScore"] == expected
+    scorer = bert_score.BertScorer(named)
+    texts = [" ".join(["car"] * (tokens - 2))] * pairs
+    peak = allocations.peak(lambda: scorer._score_pairs(texts, texts))
+    kept = allocations.of(scorer._model.parameters())
+    with fake_training_step.fake_mode(fake_training_step.TrainingOptions()) as ledger:
+        made, _ = model_from_config.build_encoder(Params(bert_score=named))
+        size, parts = estimate.measure_scorer(
+            ledger, "it", made, lambda: model_from_config.run_encoder(made, pairs, tokens)
+        )
+    assert size == kept
+    assert parts["it"] == pytest.approx(kept + peak, rel=0.1)
+
+
+def test_bertscores_encoder_is_counted_by_its_id_and_else_said_to_be_left_out():
+    known = asked("nano-captioner", bert_score="hub:google-bert/bert-base-multilingual-cased")
+    layers = 9 / 12 * 85_054_464 + 177_853_440 - 85_054_464
+    assert known.phases["predict"]["BERTScore's encoder"] >= 4 * layers
+    assert "512 tokens at once, the longest" in known.facts["BERTScore"]
+    other = asked("nano-captioner", bert_score="hub:someone/else")
+    assert "BERTScore's encoder" not in other.phases["predict"]
+    assert "BERTScore's encoder someone/else" in other.facts["left out"]
+    unused = asked("nano-captioner", bert_score="hub:someone/else", scorers=["meteor"])
+    assert "encoder" not in unused.facts["left out"]
 
 
 def test_ranks_share_the_batch_and_keep_their_gradients():

@@ -85,6 +85,30 @@ def test_packed_layer_has_the_bytes_of_bitsandbytes_own(double):
     assert held == quantize.weight_bytes(real)
 
 
+@pytest.mark.parametrize(
+    ("hub", "parameters"),
+    [
+        ("Qwen/Qwen2.5-VL-3B-Instruct", 3_754_622_976),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", 8_292_166_656),
+        ("Qwen/Qwen3-VL-2B-Instruct", 2_127_532_032),
+        ("Qwen/Qwen3-VL-4B-Instruct", 4_437_815_808),
+        ("Qwen/Qwen3-VL-8B-Instruct", 8_767_123_696),
+        ("HuggingFaceTB/SmolVLM2-256M-Video-Instruct", 256_484_928),
+        ("HuggingFaceTB/SmolVLM2-500M-Video-Instruct", 507_482_304),
+        ("OpenGVLab/InternVL3_5-1B-HF", 1_060_897_792),
+    ],
+)
+def test_shipped_sizes_have_the_parameters_of_the_published_files(hub, parameters):
+    from engines.model_catalog import ModelEntry
+    from engines.torchkit.memory.fake_training_step import TrainingOptions
+    from engines.vqa.memory import estimate, model_from_config
+
+    config, _ = model_from_config.read_config(ModelEntry(name="it", family="vlm", hub=hub))
+    with torch.device("meta"):
+        made = estimate.build_model(config, TrainingOptions())
+    assert sum(p.numel() for p in made.parameters()) == parameters
+
+
 def test_a_model_from_scratch_has_the_parameters_that_are_made():
     from engines.model_catalog import ModelEntry
     from engines.torchkit.memory import known_configs
