@@ -120,8 +120,12 @@ def _missing_parts(params: Mapping[str, Any], task: str) -> Iterator[str]:
     for setting, scorer in PART_SETTINGS.items():
         name = str(params.get(setting) or "")
         part = model_catalog.parse_part(name)
-        if part is None or (scorer and (scorer not in scorers or task == "probe")):
-            continue  # another form of name is refused, or accepted, by the engine
+        if not name or (scorer and (scorer not in scorers or task == "probe")):
+            continue
+        if part is None:
+            if setting != "siglip":  # which may be a plain folder
+                yield f"{setting} = {name}: is neither path:/abs/dir nor hub:org/name"
+            continue
         tokenizer = () if setting == "vision" else ("tokenizer.json",)
         files = (*model_catalog.PART_FILES, *tokenizer)
         if sentence := model_catalog.find_part_problem(name, part, files):

@@ -277,6 +277,10 @@ def test_a_model_of_a_setting_that_is_not_here_is_refused_before_anything_is_wri
         expand.expand(plan.parse(table), tmp_path)
     (sentence,) = caught.value.problems
     assert sentence.startswith(f"{setting} = hub:org/absent: ")
+    bare = {**table, "settings": {setting: "absent"}}
+    if setting != "siglip":  # may be a plain folder
+        with pytest.raises(plan.PlanError, match=f"{setting} = absent: is neither path:/abs/dir"):
+            expand.expand(plan.parse(bare), tmp_path)
     assert "run `hf download org/absent" in sentence
     if setting in ("siglip", "bert_score"):
         unused = table["settings"] | {"scorers": ["meteor"]}
