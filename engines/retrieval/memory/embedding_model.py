@@ -14,6 +14,7 @@ from engines.retrieval.models.encoder import l2_normalize
 from engines.retrieval.models.qwen_embedding import PromptTokens, QwenEmbedder
 from engines.retrieval.models.towers import EncoderTower
 from engines.torchkit.memory.patch_towers import DeepPatchTower
+from engines.torchkit.modeling.image_normalization import SIGLIP
 from engines.torchkit.modeling.model_config import ATTENTION
 
 PROMPT: Final = PromptTokens([0] * 14, [0] * 5, look=0, looked=0, image=0, pad=0)
@@ -42,7 +43,7 @@ class FakeEmbedder(QwenEmbedder):
         sizes = Qwen3VLConfig.from_dict(dict(config))
         library: Any = Qwen3VLModel
         model = library._from_config(sizes, attn_implementation=ATTENTION, dtype=torch.float32)
-        super().__init__(model.requires_grad_(False), PROMPT, temperature)
+        super().__init__(model.requires_grad_(False), PROMPT, temperature, SIGLIP)
         self.text_tower = _PartOfModel(model.language_model)
         self.vision_tower = _PartOfModel(model.visual)
         self._tower = DeepPatchTower(config)
