@@ -17,8 +17,6 @@ from tests.engines import allocations, vlm_kinds
 WIDER = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 8}
 SIDE, LENGTH, ITEMS = 64, 48, 16
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def thin_folder(place: Path, patch: pytest.MonkeyPatch) -> Path:
     """A model wide enough that its layers are most of a batch's memory."""
