@@ -20,7 +20,7 @@ from workbench.audit.finding import (
     Verdict,
     decide,
 )
-from workbench.audit.run_facts import ENGINES, RunFacts
+from workbench.audit.run_facts import RunFacts
 
 SOME: Final = 0.05
 """Share of captions from which on their length is a fault."""
@@ -88,14 +88,12 @@ def judge_end_token(run: RunFacts) -> Verdict:
     """End token: without it among the labels a model never learns to stop."""
     if run.engine == "retrieval":
         return Unjudged("no-generation")
-    if run.engine not in ENGINES:
-        return Unjudged("imported")
-    return Impossible()
+    return Impossible() if run.is_own else Unjudged("imported")
 
 
 def judge_padding(run: RunFacts) -> Verdict:
     """Padding: to the longest text of a batch, not to `max_length`."""
-    if run.engine in ENGINES and run.get("padding") is None:
+    if run.is_own and run.get("padding") is None:
         return Impossible()
     if run.get("padding") != "max_length":
         return Unjudged("imported") if run.get("padding") is None else None
@@ -108,7 +106,8 @@ def judge_generation_time(run: RunFacts) -> Verdict:
     """Generation: its share of the time, as measured, or before the run by counting passes."""
     if run.engine != "captioning" or not run.trains:
         return Unjudged("captioning-only")
-    if (record := run.completed) is not None:
+    record = run.completed
+    if record is not None and (record.timing.phases or run.get("eval_batch_size") is None):
         return _judge_phases(record.timing.phases)
     if not run.steps:
         return Unjudged(NO_ROWS)
@@ -140,7 +139,8 @@ def _count_decoding_passes(run: RunFacts) -> int:
     rows, batch = run.evaluation_rows, int(run.get("eval_batch_size") or 1)
     limit = int(run.get("evaluate_limit") or 0) or 1 << 30
     validated = rows.get(str(run.get("validate_on")), 1 << 30)
-    counts = [min(int(run.get("evaluate_sample") or 0), validated)] * sum(run.validation_counts)
+    validations = len(run.validations) or sum(run.validation_counts)
+    counts = [min(int(run.get("evaluate_sample") or 0), validated)] * validations
     counts += [int(run.get("evaluate_train") or 0)]
     counts += [min(rows.get(name, 0), limit) for name in run.evaluate_on]
     return sum(-(-count // batch) for count in counts) * int(run.get("max_new_tokens") or 0)

@@ -18,7 +18,7 @@ from workbench.audit.finding import (
     Verdict,
     decide,
 )
-from workbench.audit.run_facts import ENGINES, RunFacts
+from workbench.audit.run_facts import RunFacts
 
 STATED: Final = re.compile(r"(?<![\w.,-])(\d+(?:\.\d+)?) ?M\b")
 """A size in millions, such as `8M`; names of models (`TinyCLIP-61M`) are not sizes of a part."""
@@ -47,7 +47,7 @@ def judge_bf16(run: RunFacts) -> Verdict:
 def judge_label_alignment(run: RunFacts) -> Verdict:
     """Label alignment: the answer is part of the training text, and the loss is on it alone."""
     if run.engine == "vqa":
-        return Impossible()
+        return Impossible() if run.is_own else Unjudged("imported")
     return Unjudged("vqa-only")
 
 
@@ -149,7 +149,7 @@ def judge_data_wait(run: RunFacts) -> Verdict:
 
 def judge_evaluation_mode(run: RunFacts) -> Verdict:
     """Evaluation mode: equal weights give equal losses; dropout would change them each time."""
-    impossible = Impossible() if run.engine in ENGINES else Unjudged("not-repeated")
+    impossible = Impossible() if run.is_own else Unjudged("not-repeated")
     if run.identity.task != "evaluate" or run.completed is None or run.parent is None:
         return impossible
     losses = [

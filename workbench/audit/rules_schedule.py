@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from results.text import formats
 from workbench.audit.finding import NO_ROWS, NO_TRAINING, Impossible, Unjudged, Verdict, decide
-from workbench.audit.run_facts import ENGINES, RunFacts
+from workbench.audit.run_facts import RunFacts
 from workbench.memory_estimate.plan_estimate import StepCounts
 
 FEW_STEPS: Final = 10
@@ -23,7 +23,7 @@ def judge_rate_end(run: RunFacts) -> Verdict:
     """
     record = run.completed
     if record is None or not run.trains or run.get("schedule") == "constant":
-        return Impossible() if run.engine in ENGINES else Unjudged("no-rates")
+        return Impossible() if run.is_own else Unjudged("no-rates")
     stage = run.stages[-1]
     last = run.rates[-1] if run.rates else record.train.get("lr")
     peak = float(stage.get("lr") or max(run.rates, default=0))
@@ -100,6 +100,8 @@ def judge_patience(run: RunFacts) -> Verdict:
         return Unjudged("no-monitor")
     if not run.trains:
         return Unjudged(NO_TRAINING)
+    if run.get("validate_every_epochs") is None:
+        return Unjudged("imported")
     counts = [
         (int(stage.get("patience") or 1), validations)
         for stage, validations in zip(run.stages, run.validation_counts, strict=True)

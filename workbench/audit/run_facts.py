@@ -10,6 +10,7 @@ from typing import Any, Final
 from datasets_mm.profile.subset_facts import SubsetFacts
 from engines import catalog
 from engines.monitor_condition import Condition, parse_conditions
+from results.records import published_runs
 from results.records.schema import Identity, RunRecord
 from workbench.memory_estimate.plan_estimate import StepCounts
 
@@ -62,6 +63,12 @@ class RunFacts:
     def engine(self) -> str:
         """Its engine."""
         return self.identity.engine
+
+    @property
+    def is_own(self) -> bool:
+        """Whether an engine of this project makes it; False: its record was imported."""
+        imported = self.record is not None and published_runs.is_imported(self.record)
+        return self.engine in ENGINES and not imported
 
     @property
     def trains(self) -> bool:
