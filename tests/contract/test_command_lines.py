@@ -1,73 +1,26 @@
 """Every `workbench …` in README and docs is a command line that the real parser takes.
 
-Nothing is executed. Code blocks are parsed whole; code within a sentence may leave arguments out.
+Nothing is executed here (`tests/documents` does). Code blocks are parsed whole; code within a
+sentence may leave arguments out.
 """
 
 from __future__ import annotations
 
 import ast
-import itertools
 import json
 import re
-import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
+from tests.fixtures.command_lines import PAGES, ROOT, command_lines, workbench_calls
 from workbench.cli.main import app
 from workbench.planning import plan
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = [
-    page
-    for pattern in ("*.md", "docs/**/*.md", "examples/**/*.md")
-    for page in ROOT.glob(pattern)
-    if page.name != "CHANGELOG.md"
-]
 NOTEBOOKS = sorted(ROOT.glob("examples/notebooks/*.ipynb"))
-CALL = re.compile(r"(?:[A-Z_]+=\S* |\$ |nohup |.*[;&|] ?)*(?:\.venv/bin/)?workbench ")
 COMMANDS: Any = typer.main.get_command(app)
-
-
-def command_lines(text: str) -> Iterator[tuple[str, bool]]:
-    """Each command line of a page, and whether it stands in a code block."""
-    fenced = False
-    block = ""
-    for line in text.splitlines():
-        if line.lstrip().startswith("```"):
-            fenced = not fenced
-            continue
-        if fenced or line.startswith("    "):
-            block += line.strip()
-            if block.endswith("\\"):  # goes on in the next line
-                block = block.removesuffix("\\")
-                continue
-            yield block, True
-            block = ""
-        else:
-            for code in re.findall(r"`([^`]+)`", line):
-                yield code.strip(), False
-
-
-def workbench_calls(line: str) -> list[list[str]]:
-    """The words behind each `workbench` of a line of the shell; none: it is no such line."""
-    if not CALL.match(line):
-        return []
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=";|&<>")
-    lexer.whitespace_split, lexer.commenters = True, "#"
-    try:
-        words = list(lexer)
-    except ValueError:  # an apostrophe of a sentence
-        words = line.split()
-    calls: list[list[str]] = []
-    for is_end, group in itertools.groupby(words, lambda word: set(word) <= set(";|&<>")):
-        command = [word for word in group if not re.match(r"[A-Z_]+=|\$$|nohup$", word)]
-        if not is_end and command and command[0].removeprefix(".venv/bin/") == "workbench":
-            calls.append([word.rstrip(",") for word in command[1:]])
-    return calls
 
 
 def check(words: list[str], *, whole: bool) -> str:
