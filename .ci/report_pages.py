@@ -25,6 +25,7 @@ from pydantic import BaseModel
 
 from results import report
 from results.comparison.document_view import DocumentView
+from workbench import paths
 from workbench.reporting import document, period, selection, suite_view
 from workbench.suites import suite
 
@@ -78,6 +79,7 @@ def measure(page: ReportPage) -> None:
         if page.kind:
             view = read_view(folder / "bench_logs", page.kind)
             text = view.model_dump_json(exclude_defaults=True).replace(f"{name}/", "") + "\n"
+            text = text.replace(str(paths.cache_root()), "~/.cache/workbench")
             text = text.replace(f'"hostname":"{socket.gethostname()}"', '"hostname":"host"')
         page.view.write_text(text, "utf-8")
 
