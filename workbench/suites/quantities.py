@@ -73,6 +73,16 @@ def rate(value: float | None) -> str:
     return UNKNOWN if value is None else formats.rate(value)
 
 
+def joules(value: float | None) -> str:
+    """`12.3 J`."""
+    return UNKNOWN if _unknown(value) else formats.joules(value or 0.0)
+
+
+def watts(value: float | None) -> str:
+    """`250 W`."""
+    return UNKNOWN if _unknown(value) else formats.watts(value or 0.0)
+
+
 def flops(value: float | None) -> str:
     """Operations of floating point: `1.23 TFLOP`."""
     return UNKNOWN if _unknown(value) else formats.flops(value or 0.0)

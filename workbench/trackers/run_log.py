@@ -83,6 +83,10 @@ def _final_metrics(record: RunRecord) -> dict[str, float]:
         "cost/max_rss_bytes": record.memory.rss_main_peak,
         "cost/vram_process_bytes": record.memory.vram_process_peak,
         "cost/joules_per_sample": record.energy.per_sample,
+        "cost/tokens_per_second": record.timing.tokens_per_second,
+        "cost/model_flops_per_sample": record.timing.model_flops_per_sample,
+        "cost/mfu": record.timing.mfu,
+        "cost/hfu": record.timing.hfu,
     }
     return values | {name: r.value for name, r in costs.items() if r.value is not None}
 

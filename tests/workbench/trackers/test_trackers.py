@@ -42,7 +42,7 @@ def log(tmp_path: Path) -> RunLog:
     (folder / "events.jsonl").write_bytes(b"".join(map(protocol.encode, entries)))
     run = record(
         "01-run", folder="suite/runs/01-run", identity={"suite": "suite", "label": "E5 정규화"},
-        timing=untimed(step_median=Reading(value=0.25)),
+        timing=untimed(step_median=Reading(value=0.25), mfu=Reading(value=0.3)),
         metrics=(MetricRecord(name="recall@1", value=0.5, split="val", n=9),),
     )  # fmt: skip
     return build_log(tmp_path / "logs", run)
@@ -59,6 +59,8 @@ def test_series_have_the_trackers_names_and_each_step_once(log: RunLog) -> None:
     assert "train/grad_norm" not in others, "NaN is no value"
     assert log.metrics["eval/recall@1@val"] == 0.5
     assert log.metrics["cost/step_median_seconds"] == 0.25
+    assert log.metrics["cost/mfu"] == 0.3
+    assert "cost/hfu" not in log.metrics
 
 
 def test_an_imported_run_has_no_series(tmp_path: Path) -> None:

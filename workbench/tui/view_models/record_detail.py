@@ -43,6 +43,12 @@ PEAKS: Final = (
     ("VRAM in use on the device", "vram_device_peak"),
 )
 
+ENERGY: Final[tuple[tuple[str, str, q.Formatter], ...]] = (
+    ("energy of the run", "run", q.joules),
+    ("energy of a sample", "per_sample", q.joules),
+    ("mean power in training", "power", q.watts),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class DetailLine:
@@ -70,6 +76,7 @@ def build_groups(record: RunRecord) -> tuple[DetailGroup, ...]:
         DetailGroup("Scores", _headlines(record)),
         DetailGroup("Time", _times(record)),
         DetailGroup("Memory", _peaks(record)),
+        DetailGroup("Energy", _energy(record)),
         DetailGroup("Training", _training(record)),
         DetailGroup("Forecast", _forecast(record)),
         *_metric_groups(record),
@@ -204,6 +211,14 @@ def _forecast(record: RunRecord) -> tuple[DetailLine, ...]:
 
 def _peaks(record: RunRecord) -> tuple[DetailLine, ...]:
     return tuple(_reading(name, getattr(record.memory, key), q.size) for name, key in PEAKS)
+
+
+def _energy(record: RunRecord) -> tuple[DetailLine, ...]:
+    """Energy of the run's GPUs; no lines where there is no figure."""
+    readings = [(name, getattr(record.energy, key), write) for name, key, write in ENERGY]
+    if all(reading.value is None for _, reading, _ in readings):
+        return ()
+    return tuple(_reading(name, reading, write) for name, reading, write in readings)
 
 
 def _fit(record: RunRecord) -> tuple[DetailLine, ...]:

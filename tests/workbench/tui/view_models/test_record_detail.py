@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from results.records.schema import Reading, StageRecord
+from results.records.schema import EnergyUse, Reading, StageRecord
 from tests.workbench.tui import sample_suites
 from workbench.tui.view_models import (
     record_detail,
@@ -55,3 +55,15 @@ def test_scores_come_first_and_a_method_is_told_once() -> None:
     assert split.title == "Metrics of a, n 5,046; bootstrap over queries"
     assert [line.name for line in split.lines] == ["recall@1", "mrr@10", "recall@20", names[3]]
     assert not any("bootstrap" in line.remark for line in split.lines)
+
+
+def test_energy_is_shown_where_there_is_a_figure() -> None:
+    built = sample_suites.record("s", 1, random.Random(1))
+    assert "Energy" not in {group.title for group in record_detail.build_groups(built)}
+    energy = EnergyUse(run=Reading(value=1234.5), power=Reading(value=250.0))
+    groups = record_detail.build_groups(built.model_copy(update={"energy": energy}))
+    lines = {line.name: line.value for g in groups if g.title == "Energy" for line in g.lines}
+    assert lines["energy of the run"] == "1234.500 J"
+    assert lines["energy of a sample"].startswith("n/a (")
+    assert lines["mean power in training"] == "250 W"
+    assert set(EnergyUse.model_fields) == {key for _, key, _ in record_detail.ENERGY}
