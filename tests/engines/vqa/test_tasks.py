@@ -48,6 +48,9 @@ def test_a_fold_is_trained_validated_and_says_what_it_did(tiny, tmp_path):
     assert "at 0.9 " in void[0]
     assert "letter_accuracy" in curve[0]
     assert "validation_loss" in curve[-1]
+    (timing,) = of_kind(sent, "timing")
+    assert timing.model_flops_per_sample > 2 * plan.parameters
+    assert timing.tokens_per_second > 10 * timing.samples_per_second, "pictures' tokens too"
 
 
 def test_a_sample_is_drawn_before_rows_are_held_out_and_is_what_was_loaded(tiny, tmp_path):

@@ -97,12 +97,13 @@ def test_a_captioning_step_is_torchs_count(tmp_path, settings):
 def test_a_vqa_step_is_torchs_count_and_checkpointing_is_none_of_the_models(tmp_path):
     """4-bit, LoRA, a vision tower; recomputation is in the computed FLOPs alone."""
     plain = {"long_side": 56, "quantize": "nf4"}
-    shape = vqa_step.Shape("", {**plain, "gradient_checkpointing": False}, text=20)
+    small = {"text": 20, "sizes": {"num_hidden_layers": 2}}
+    shape = vqa_step.Shape("", {**plain, "gradient_checkpointing": False}, **small)
     folder = vqa_step.written(shape, tmp_path)
     step, _ = vqa_step.real(shape, folder, CPU)
     check(step)
-    again, _ = vqa_step.real(vqa_step.Shape("", {**plain, "gradient_checkpointing": True},
-                                            text=20), folder, CPU)  # fmt: skip
+    recomputing = vqa_step.Shape("", {**plain, "gradient_checkpointing": True}, **small)
+    again, _ = vqa_step.real(recomputing, folder, CPU)
     with sdpa_kernel(SDPBackend.MATH):
         counter = counted(again)
     assert total(counter) == by_torch(step)
