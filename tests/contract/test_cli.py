@@ -184,6 +184,19 @@ def test_an_audit_names_faults_as_json_and_exits_with_1(tmp_path: Path) -> None:
     assert "발생 불가" in shown.stdout
 
 
+def test_imported_results_are_audited_though_they_have_no_folder(tmp_path: Path) -> None:
+    assert workbench(tmp_path, "results", "import", "siglip-study").returncode == 0
+    for name, codes in (
+        ("published-siglip-study", {"padding", "mode-collapse", "final-not-best", "one-seed"}),
+        ("E5-v3", {"padding", "reported-split", "final-not-best"}),
+    ):
+        done = workbench(tmp_path, "audit", name, "--json")
+        assert done.returncode == 1, done.stderr
+        assert codes <= {json.loads(line)["code"] for line in done.stdout.splitlines()}
+    report = workbench(tmp_path, "report", "published-siglip-study", "--kind", "audit")
+    assert "[final-not-best]" in report.stdout
+
+
 def test_all_errors_of_a_plan_come_at_once(tmp_path: Path) -> None:
     plan = tmp_path / "plan.toml"
     plan.write_text("subsets = []\nmodel = 'x'\nrepeats = 0\n[settings]\n")

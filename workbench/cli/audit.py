@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from engines.protocol import RunSpec
+    from results.records.schema import Identity
     from results.records.suite_view import AuditRow
     from results.text.table import Table
     from workbench.planning.plan import SuitePlan
@@ -112,12 +113,11 @@ def _expand(plan: SuitePlan, logs: Path) -> list[RunSpec]:
 
 
 def _audit_records(logs: Path, name: str | None) -> Sequence[AuditRow]:
-    """The audit of a suite, or of one run of a suite.
+    """The audit of a suite, or of one run of a suite; imported ones have no folder.
 
     Raises:
         SuiteError: no suite and no run, or several, have the name.
     """
-    from results.records import notes
     from workbench.reporting import suite_audit, suite_view
     from workbench.suites import suite, suite_reader
 
@@ -125,20 +125,26 @@ def _audit_records(logs: Path, name: str | None) -> Sequence[AuditRow]:
     try:
         folder = suite.find_suite(logs, name)
     except suite.SuiteError:
-        identities = [record.identity for record in log_records]
-        matches = [
-            i for i in identities if name in (i.run_id, i.label, f"{i.suite}/{i.run_id}")
-        ]  # fmt: skip
+        matches = [r for r in log_records if name in _names(r.identity)]
         if not matches:
             raise
-        folder, run_id = logs / matches[-1].suite, matches[-1].run_id
+        folder, run_id = logs / matches[-1].identity.suite, matches[-1].identity.run_id
+        if not folder.is_dir():
+            imported = [r for r in matches if r.identity.suite == folder.name]
+            noted = suite_view.read_suite_notes(logs, folder.name)
+            return suite_audit.audit_imported(logs, imported, noted)
     runs = [
         run for run in suite_reader.SuiteReader(folder).poll().runs
         if run_id in ("", run.spec.run_id)
     ]  # fmt: skip
-    standings = notes.reduce_notes(notes.read_notes(logs / "notes.jsonl"))
-    noted = {run: standing for (suite, run), standing in standings.items() if suite == folder.name}
+    noted = suite_view.read_suite_notes(logs, folder.name)
     return suite_audit.audit_suite(folder, runs, log_records, noted)
+
+
+def _names(identity: Identity) -> tuple[str, ...]:
+    """What a run is asked for by: its id, its label, its suite and id, or its suite."""
+    run_id, suite = identity.run_id, identity.suite
+    return run_id, identity.label, f"{suite}/{run_id}", suite
 
 
 def _print_json(rows: Sequence[AuditRow], *, every: bool) -> None:

@@ -47,6 +47,16 @@ def audit_suite(
     return tuple(audit_runs(facts))
 
 
+def audit_imported(
+    log_root: Path, records: Sequence[RunRecord], noted: Mapping[str, RunNotes]
+) -> tuple[AuditRow, ...]:
+    """The audit of imported records, which have no folder. `noted`: by run id."""
+    statements = {run: standing.findings for run, standing in noted.items()}
+    pairs = [(record.identity, record) for record in records]
+    facts = collect.collect_from_records(pairs, log_root, paths.cache_root(), {}, statements)
+    return tuple(audit_runs(facts))
+
+
 def _planned_identity(run: RunView) -> Identity:
     names = ("suite", "run_id", "engine", "task", "subset", "model", "params", "seed", "label")
     return Identity(**{name: getattr(run.spec, name) for name in names})

@@ -124,6 +124,7 @@ def build_imported_view(log_root: Path, name: str, records: Sequence[RunRecord])
             None, {r.identity.run_id: r.identity.label for r in records}, noted
         ),
         recipes=suite_notes.read_recipe_words(r.identity.subset for r in records),
+        audit=suite_audit.audit_imported(log_root, records, noted),
     )
 
 
