@@ -28,7 +28,7 @@ from engines.torchkit.memory import depth_extrapolation, fake_training_step, kno
 from engines.torchkit.memory.allocation_tracker import AllocationTracker
 from engines.torchkit.memory.fake_training_step import LOGITS, TrainingOptions
 from engines.torchkit.modeling import attention, pretrained
-from engines.torchkit.modeling.model_config import ATTENTION
+from engines.torchkit.modeling.model_config import ATTENTION, build_config
 from engines.torchkit.runtime.precision import Precision, PrecisionName
 
 KNOWN_CONFIGS: Final = Path(__file__).parent / "known_configs.toml"
@@ -57,17 +57,10 @@ def read_llm_config(name: str, part: ModelPart) -> tuple[Any, str]:
             sizes = part.architecture
             return nano_model.build_config(int(sizes["vocabulary"]), sizes), known_configs.SCRATCH
     try:
-        return _build_config(match[0]), match[1]
+        return build_config(match[0]), match[1]
     except Exception as error:  # strict configurations raise classes of their own
         reason = (str(error).splitlines() or [""])[0][:200]
         raise EngineError(f"model '{name}': no sound causal language model ({reason})") from None
-
-
-def _build_config(config: dict[str, Any]) -> Any:
-    from transformers import AutoConfig
-
-    sizes = dict(config)
-    return AutoConfig.for_model(sizes.pop("model_type", ""), **sizes)
 
 
 def count_layers(sizes: Any) -> int:
@@ -228,7 +221,7 @@ def build_encoder(params: Params) -> tuple[Any, str]:
         match = known_configs.find_config(part, KNOWN_CONFIGS)
         if match is None:
             raise EngineError("its sizes are not known here")
-        sizes = _build_config(match[0])
+        sizes = build_config(match[0])
         name = part.hub or Path(part.path).name
         sizes.num_hidden_layers = bert_score.choose_layer(
             name, params.bert_score_layer, int(sizes.num_hidden_layers)

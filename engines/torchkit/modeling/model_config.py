@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +38,27 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     cleaned: dict[str, Any] = drop_code_keys(_read_json(folder / "config.json"))
     return cleaned
+
+
+def build_config(config: Mapping[str, Any]) -> Any:
+    """The configuration as transformers' class.
+
+    transformers 5.23 refuses a Llama whose width is no multiple of its number of heads, though
+    `head_dim` states theirs (Kanana 1.5 2.1B: 1792 wide, 24 heads of 128). Heads are set after its
+    check then; the model is built from `head_dim`.
+    """
+    from transformers import AutoConfig
+
+    sizes = dict(config)
+    model_type = str(sizes.pop("model_type", ""))
+    heads, width = sizes.get("num_attention_heads"), sizes.get("hidden_size")
+    if model_type == "llama" and sizes.get("head_dim") and heads and width and width % heads:
+        checked = {**sizes, "num_attention_heads": 1, "num_key_value_heads": 1}
+        described = AutoConfig.for_model(model_type, **checked)
+        described.num_attention_heads = heads
+        described.num_key_value_heads = sizes.get("num_key_value_heads") or heads
+        return described
+    return AutoConfig.for_model(model_type, **sizes)
 
 
 def names_own_code(folder: Path) -> bool:

@@ -20,7 +20,12 @@ from engines import out_of_memory
 from engines.emitter import EngineError
 from engines.process_memory import collection_paused
 from engines.torchkit.modeling import quantize, weights
-from engines.torchkit.modeling.model_config import ATTENTION, names_own_code, read_config
+from engines.torchkit.modeling.model_config import (
+    ATTENTION,
+    build_config,
+    names_own_code,
+    read_config,
+)
 from engines.torchkit.runtime.precision import Precision
 
 
@@ -132,13 +137,13 @@ def load_config(folder: Path, kind: ModelKind) -> Any:
 
     try:
         config = read_config(folder)
-        model_type = config.pop("model_type", "")
+        model_type = config.get("model_type", "")
         if model_type not in transformers.CONFIG_MAPPING and names_own_code(folder):
             raise EngineError(
                 f"{folder}: a '{model_type}' loads by Python code of its own (auto_map), which is "
                 "never run; take a model that is part of transformers"
             )
-        return transformers.AutoConfig.for_model(model_type, **config)
+        return build_config(config)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = (str(error).splitlines() or [""])[0][:200]
         raise EngineError(f"{folder}: no sound {kind.description} ({reason})") from None

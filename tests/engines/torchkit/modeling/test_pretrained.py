@@ -1,5 +1,7 @@
 """A language model loaded in fp16 keeps its residual stream in fp32, and loading holds it once."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,7 @@ from torch import nn
 from engines.captioning.models import nano_model
 from engines.torchkit.memory import fake_training_step
 from engines.torchkit.memory.fake_training_step import TrainingOptions
-from engines.torchkit.modeling import pretrained
+from engines.torchkit.modeling import model_config, pretrained
 from engines.torchkit.runtime.precision import Precision
 from engines.vqa.memory import estimate
 from engines.vqa.nano import model as vqa_base
@@ -110,3 +112,26 @@ def test_the_forecast_counts_the_same_types(name, whole):
     with fake_training_step.fake_mode(tuning):
         model, _ = estimate.build_trainable_model(vqa_base.build_config(VLM, 500), tuning)
         types(model, tuning.dtype, whole)
+
+
+def test_a_llama_whose_width_is_no_multiple_of_its_heads_loads(tmp_path):
+    """Kanana 1.5 2.1B: 24 heads of 128 at a width of 1792; transformers itself refuses it."""
+    from safetensors.torch import save_file
+
+    sizes = {
+        "model_type": "llama", "hidden_size": 56, "num_attention_heads": 6, "head_dim": 8,
+        "num_key_value_heads": 2, "intermediate_size": 64, "num_hidden_layers": 2,
+        "vocab_size": 100,
+    }  # fmt: skip
+    with pytest.raises(Exception, match="not a multiple of the number of attention heads"):
+        transformers.AutoConfig.for_model(**sizes)
+    made = transformers.AutoModelForCausalLM.from_config(model_config.build_config(sizes)).eval()
+    save_file(made.state_dict(), tmp_path / "model.safetensors", {"format": "pt"})
+    (tmp_path / "config.json").write_text(json.dumps(sizes))
+    precision = Precision("fp32", torch.device("cpu"))
+    loaded = pretrained.load(
+        tmp_path, pretrained.CAUSAL, precision, four_bit=False, double=False
+    ).eval()
+    assert loaded.model.layers[0].self_attn.q_proj.out_features == 6 * 8
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(input_ids=IDS).logits, made(input_ids=IDS).logits)
