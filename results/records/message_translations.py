@@ -77,6 +77,7 @@ def _localize_record(record: RunRecord, lang: str) -> RunRecord:
     update: dict[str, Any] = {
         "timing": _localize_readings(record.timing, lang),
         "memory": _localize_readings(record.memory, lang),
+        "energy": _localize_readings(record.energy, lang),
         "metrics": metrics,
         "notices": tuple(localize_notice(text, lang) for text in record.notices),
         "exit": record.exit.model_copy(update={"detail": localize(record.exit.detail, lang)}),

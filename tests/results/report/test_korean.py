@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from pydantic import BaseModel
 
 from engines.messages import Cause
 from results import report
@@ -265,6 +266,10 @@ def test_recipes_that_ship_have_their_korean() -> None:
          "fp32, 행렬 곱은 TF32, float32 master weight 사용"),
         ("tried to allocate 2.00 GiB", "tried to allocate 2.00 GiB"),
         ("256 to 1,024", "256~1,024"),
+        ("model FLOPs 1, 8 steps counted, without fla::chunk; dense bf16 peak 312 TFLOP/s of X, "
+         "table of 2026-11",
+         "model FLOPs 1, step 8개에서 셈, fla::chunk 제외, X의 dense bf16 최대 312 TFLOP/s, "
+         "2026-11 표"),
         ("", ""),
     ],
 )  # fmt: skip
@@ -283,6 +288,26 @@ def test_a_notice_keeps_its_code_and_numbers_that_are_marked_stay_marked(mixed) 
     (shown,) = message_translations.localize_records([record], "ko")
     assert shown.timing.epoch_wall_seconds.method == "forecast from 100 steps"
     assert message_translations.localize_records([record], "en") == (record,)
+
+
+def test_readings_of_every_part_of_a_record_are_in_that_language(mixed) -> None:
+    """A part that holds readings and is not among those that are translated fails here."""
+    record = mixed.records[0]
+    parts = {
+        name for name, part in record
+        if isinstance(part, BaseModel) and any(isinstance(value, Reading) for _, value in part)
+    }  # fmt: skip
+    unknown = Reading(reason="not measured")
+    english = record.model_copy(update={
+        name: getattr(record, name).model_copy(update={
+            key: unknown for key, value in getattr(record, name) if isinstance(value, Reading)})
+        for name in parts
+    })  # fmt: skip
+    (shown,) = message_translations.localize_records([english], "ko")
+    reasons = {(name, key): value.reason for name in parts for key, value in getattr(shown, name)
+               if isinstance(value, Reading)}  # fmt: skip
+    assert {"timing", "memory", "energy"} <= parts
+    assert set(reasons.values()) == {message_translations.localize("not measured", "ko")}
 
 
 def test_a_table_of_the_report_names_no_english_reason(weekly) -> None:
