@@ -62,6 +62,7 @@ benchmarks: $(STAMP)
 	$(BIN)/python benchmarks/train_loop.py --images 1280 --rounds 6
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/tui_start.py
+	$(BIN)/python benchmarks/screen_budget.py
 
 # Any bytes as JSON lines, Parquet, tables, captions and videos: half an hour. Then any command in
 # several odd environments at once: some minutes.

@@ -5,11 +5,14 @@ Each page that is opened starts a screen of its own, as another terminal would.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
+import time
 from collections.abc import Awaitable, Callable
 from http.cookies import SimpleCookie
 from typing import Final
 
+import psutil
 from aiohttp import web
 from textual_serve.server import Server
 
@@ -20,6 +23,7 @@ CONTENT_POLICY: Final = (
     "img-src 'self' data:; font-src 'self' data:; frame-ancestors 'none'"
 )
 """The page names a font of another host, which the browser must not ask for."""
+END_SECONDS: Final = 5.0
 COOKIE_ATTRIBUTES: Final = {"httponly": True, "samesite": "Strict", "path": "/"}
 
 
@@ -50,8 +54,16 @@ async def make_app(command: str, token: str, port: int) -> web.Application:
 
     app = await server._make_app()
     app.on_startup.clear()  # it prints a banner and an address without the token
+    app.on_cleanup.append(_wait_for_screens)
     app.middlewares.append(web.middleware(check_token))
     return app
+
+
+async def _wait_for_screens(_: web.Application) -> None:
+    """Let the screens of open pages end before the loop does."""
+    this, deadline = psutil.Process(), time.monotonic() + END_SECONDS
+    while this.children() and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
 
 
 def _format_cookie(name: str, value: str) -> str:

@@ -17,7 +17,9 @@ PART_SIGNS: Final = {
 }  # fmt: skip
 """Part of a step -> its sign in the bar, and its name."""
 REST: Final = ("·", "rest")
-BAR_CELLS: Final = 28
+BAR_CELLS: Final = 20
+NAMED_SHARE: Final = 0.01
+"""A part below is in the bar, but not named."""
 
 
 def gauge_line(run: RunState) -> str:
@@ -69,12 +71,13 @@ def anatomy_line(run: RunState) -> str:
     total = max(run.timed_seconds, sum(seconds.values()))
     rest = total - sum(seconds.values())
     parts = [(*PART_SIGNS[name], part) for name, part in seconds.items()]
-    parts += [(*REST, rest)] if rest > 0.005 * total else []
+    parts += [(*REST, rest)] if rest > 0 else []
     bar, end = "", 0.0
     for sign, _, part in parts:
         end += part
         bar += sign * (round(end / total * BAR_CELLS) - len(bar))
-    shares = "  ".join(f"{sign} {name} {q.share(part / total)}" for sign, name, part in parts)
+    named = [part for part in parts if part[2] >= NAMED_SHARE * total]
+    shares = "  ".join(f"{sign} {name} {q.share(part / total)}" for sign, name, part in named)
     return f"step {q.duration(run.step_seconds)} ▕{bar}▏ {shares}"
 
 

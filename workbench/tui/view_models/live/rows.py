@@ -108,7 +108,7 @@ def _run_row(view: RunView, label: str, order: str, letter: str) -> GridRow:
         GridCell(draw_spark(spark_points(run, "loss")), "accent"),
         numbers.r1,
         numbers.step_time,
-        GridCell(draw_spark(spark_points(run, "step_seconds"), low=0.0), "dim"),
+        GridCell(draw_spark(spark_points(run, "step_seconds")), "dim"),
         numbers.samples_per_second,
         numbers.rss,
         numbers.vram,

@@ -18,8 +18,8 @@ CASES_PER_KIND: Final = 20
 METRICS: Final = (
     GridColumn("metric", "metric", 12, grow=20, middle_cut=True),
     GridColumn("split", "split", 8, grow=12, rank=3, middle_cut=True),
-    GridColumn("a", "A", 7, right=True, rank=4),
-    GridColumn("b", "B", 7, right=True, rank=1),
+    GridColumn("a", "A", 8, right=True, rank=4),
+    GridColumn("b", "B", 8, right=True, rank=1),
     GridColumn("delta", "B − A", 8, right=True),
     GridColumn("interval", "95 %", 16, rank=2),
     GridColumn("verdict", "verdict", 12),
