@@ -58,8 +58,8 @@ class Screen:
     def drain(self, seconds: float) -> int:
         """Read for some seconds; returns the number of bytes."""
         count, end = 0, time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            if select.select([self.terminal], [], [], left)[0]:
+        while (remaining := end - time.monotonic()) > 0:
+            if select.select([self.terminal], [], [], remaining)[0]:
                 count += len(os.read(self.terminal, 65_536))
         return count
 

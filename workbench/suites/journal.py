@@ -253,11 +253,19 @@ class Tail:
         return list(self.iterate())
 
     def iterate(self) -> Iterator[Entry]:
-        """The same one by one: a long journal is never in memory as a whole."""
-        before = -1
-        while self._offset != before:
+        """The same one by one: a long journal is never in memory as a whole.
+
+        Ends where the file ended at the call, since a writer may be faster.
+        """
+        try:
+            size = self.path.stat().st_size
+        except FileNotFoundError:
+            return
+        while True:
             before = self._offset
             yield from self.poll()
+            if self._offset in (before, size) or self._offset > size:
+                return
 
 
 def _next_sequence(path: Path) -> int:

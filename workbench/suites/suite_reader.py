@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Final
@@ -36,6 +37,8 @@ class SuiteReader:
         self.suite = suite
         self._views: list[state.RunView] = []
         self._tails: list[journal.Tail] = []
+        self.behind = False
+        """Whether the last `poll` ended before it had read all that was there."""
         self.bad_lines = 0
         """Number of journal lines that could not be decoded."""
         self._add_new_runs()
@@ -64,8 +67,9 @@ class SuiteReader:
                 tails.append(self._tails[index])
         self._views, self._tails = views, tails
 
-    def poll(self) -> state.SuiteState:
-        """The present state of the suite."""
+    def poll(self, seconds: float = math.inf) -> state.SuiteState:
+        """The present state of the suite; the reading of journals ends after about `seconds`."""
+        deadline, self.behind = time.monotonic() + seconds, False
         warden = read_warden(self.suite)
         ended = warden is None or not is_alive(warden)  # before the journals are read
         self._add_new_runs()
@@ -74,6 +78,9 @@ class SuiteReader:
                 view = self._views[index]
                 folded = state.reduce_entries(entries, view.state)
                 self._views[index] = state.RunView(view.spec, view.folder, folded)
+                if time.monotonic() > deadline:
+                    self.behind = True
+                    break
         self.bad_lines = sum(tail.bad for tail in self._tails)
         if (submitted := submission.read_submission(self.suite)) is not None:
             run_ids = [view.folder for view in self._views]

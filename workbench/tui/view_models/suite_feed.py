@@ -28,6 +28,10 @@ _STYLES: Final = re.compile(r"\x1b\[[0-9;]*m")
 """SGR sequences (colours), which are removed; other sequences are shown as text."""
 REFERENCE_SUITES: Final = 20
 """Suites that are searched for an earlier run."""
+READ_SECONDS: Final = 0.5
+"""Longest reading of journals before a snapshot: a long one is shown while it is read, and the
+screen can be left."""
+CATCH_UP_SECONDS: Final = 0.05
 SUITES_SECONDS: Final = 5.0
 """Interval of reading the list of suites."""
 
@@ -137,10 +141,15 @@ class SuiteFeed:
 
     def poll(self, watched: str | None) -> SuiteSnapshot:
         """A snapshot of the suite; `watched` None: log of the default run."""
-        state = self._reader.poll()
+        state = self._reader.poll(READ_SECONDS)
         run_id = watched or default_run(state)
         self._read_log(run_id)
         return SuiteSnapshot(self.folder, state, run_id, self._log, self._reader.bad_lines)
+
+    @property
+    def behind(self) -> bool:
+        """Whether there is more to read than one `poll` has read."""
+        return self._reader.behind
 
     def read_more(self, *, full: bool) -> None:
         """Read the last MiB of the log from now on, or less again; from any thread."""
@@ -255,7 +264,7 @@ def poll_feed(
     """Poll until `wait` returns True, and deliver changed snapshots.
 
     `deliver` returns False to get the snapshot again. The interval is `seconds`, longer if a poll
-    takes more than a tenth of it.
+    takes more than a tenth of it, and short while there is more to read.
     """
     delivered: SuiteSnapshot | None = None
     while True:
@@ -263,5 +272,6 @@ def poll_feed(
         snapshot = feed.poll(watched())
         if snapshot != delivered and deliver(snapshot):
             delivered = snapshot
-        if wait(max(seconds, 9 * (time.monotonic() - began))):
+        pause = max(seconds, 9 * (time.monotonic() - began))
+        if wait(CATCH_UP_SECONDS if feed.behind else pause):
             return

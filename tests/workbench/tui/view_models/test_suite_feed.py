@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.workbench.tui import sample_suites
-from workbench.suites import warden_file
+from workbench.suites import suite_reader, warden_file
+from workbench.suites.journal import Tail
 from workbench.tui.view_models import (
     suite_feed,
 )
@@ -111,3 +114,43 @@ def test_follow_delivers_news_only_and_asks_again(log_root: Path) -> None:
     suite_feed.poll_feed(suite_feed.SuiteFeed(folder), lambda: None, deliver, wait)
     statuses = [s.suite.runs[0].state.status for s in taken]
     assert statuses == ["queued", "queued", "running"]  # refused once, then once for each news
+
+
+def test_a_long_journal_is_shown_while_it_is_read_and_the_feed_can_be_left(
+    log_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = sample_suites.make_suite(log_root, [("emoji_train", "clip-nano")])
+    journal = sample_suites.begin(folder, 1)
+    for part in range(3):
+        sample_suites.train(journal, 3_000, 9_000, seed=part)
+    monkeypatch.setattr(suite_feed, "READ_SECONDS", 0.0)
+    monkeypatch.setattr(Tail.poll, "__defaults__", (65_536,))
+    feed, steps = suite_feed.SuiteFeed(folder), list[int]()
+    pauses: list[float] = []
+
+    def deliver(snapshot: suite_feed.SuiteSnapshot) -> bool:
+        steps.append(snapshot.suite.runs[0].state.message_count)
+        return True
+
+    def wait(seconds: float) -> bool:
+        pauses.append(seconds)
+        return len(pauses) == 2
+
+    suite_feed.poll_feed(feed, lambda: None, deliver, wait)
+    assert pauses == [suite_feed.CATCH_UP_SECONDS] * 2
+    assert 0 < steps[0] < steps[1]
+    while feed.behind:
+        last = feed.poll(None)
+    assert last.suite == suite_reader.SuiteReader(folder).poll()
+    assert last.suite.runs[0].state.message_count > steps[1]
+
+
+def test_reading_ends_where_a_growing_journal_ended(log_root: Path) -> None:
+    folder = sample_suites.make_suite(log_root, [("emoji_train", "clip-nano")])
+    journal = sample_suites.begin(folder, 1)
+    entries = []
+    for entry in Tail(journal.path).iterate():
+        entries.append(entry)
+        sample_suites.train(journal, 1, 10)  # more with each entry that is read
+        assert len(entries) < 10
+    assert len(entries) == 2
