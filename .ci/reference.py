@@ -32,11 +32,12 @@ RECORD_PARTS = (
 )  # fmt: skip
 PLAN_PARTS = (
     plan.SuitePlan, run_matrix.RunBlock, run_matrix.Variant, run_matrix.Override,
-    search_space.SearchPlan, search_space.SearchRange,
+    run_matrix.Exclusion, search_space.SearchPlan, search_space.SearchRange,
 )  # fmt: skip
 PLAN_TITLES = {
     "SuitePlan": "The plan", "RunBlock": "`[[run]]`", "Variant": "`[[variant]]`",
-    "Override": "`[[override]]`", "SearchPlan": "`[search]`", "SearchRange": "`[search.ranges]`",
+    "Override": "`[[override]]`", "Exclusion": "`[[exclude]]`",
+    "SearchPlan": "`[search]`", "SearchRange": "`[search.ranges]`",
 }  # fmt: skip
 
 

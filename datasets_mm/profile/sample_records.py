@@ -31,11 +31,19 @@ if TYPE_CHECKING:
 PIXELS: Final = 224
 """Side of the copies: more than the cells of a terminal can show, and what CLIP sees."""
 
+SEARCHED: Final = (
+    "data_id", "question", "instruction", "options", "answer", "image_path", "passage_id",
+    "passage_text",
+)  # fmt: skip
+"""Columns in which words are searched."""
+
 
 def draw_samples(
-    target: Target, count: int, seed: int, cache_root: Path
+    target: Target, count: int, seed: int, cache_root: Path, words: str = ""
 ) -> Iterator[dict[str, Any]]:
     """`count` records drawn by the seed: fields, row number, copies of pictures by their path.
+
+    `words`: only records that have all of them; the first ones then, in their order.
 
     Raises:
         TargetError: the target is no subset.
@@ -43,9 +51,44 @@ def draw_samples(
     if target.kind != "subset":
         raise TargetError(f"{target.name} is no subset; records of subsets can be browsed")
     table = map_table(target.path)
-    rows = Random(seed).sample(range(table.num_rows), min(count, table.num_rows))
+    if words.strip():
+        matches = find_rows(table, words)
+        rows, found = matches[:count], len(matches)
+    else:
+        rows = Random(seed).sample(range(table.num_rows), min(count, table.num_rows))
+        found = table.num_rows
     for row in rows:
-        yield describe_record(target, table, row, cache_root)
+        yield {**describe_record(target, table, row, cache_root), "found": found}
+
+
+def find_rows(table: pa.Table, words: str) -> list[int]:
+    """Row numbers of the records in which all words occur, without regard to case, from 0 on; a
+    word `id:q17` stands for the records with just this `data_id`."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    mask = np.ones(table.num_rows, dtype=bool)
+    for word in words.split():
+        if word.startswith("id:"):
+            equal = pc.equal(table["data_id"], word.removeprefix("id:"))
+            mask &= equal.to_numpy(zero_copy_only=False).astype(bool)
+            continue
+        fits = np.zeros(table.num_rows, dtype=bool)
+        start = 0
+        for batch in table.select([c for c in SEARCHED if c in table.column_names]).to_batches():
+            for column in batch.columns:
+                nested = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+                texts = pc.list_flatten(column) if nested else column
+                hit = pc.match_substring(texts, word, ignore_case=True).fill_null(False)
+                places = pc.list_parent_indices(column) if nested else None
+                rows = hit.to_numpy(zero_copy_only=False).astype(bool).nonzero()[0]
+                if places is not None:
+                    rows = places.to_numpy(zero_copy_only=False)[rows]
+                fits[start + rows] = True
+            start += batch.num_rows
+        mask &= fits
+    return [int(row) for row in mask.nonzero()[0]]
 
 
 def describe_record(target: Target, table: pa.Table, row: int, cache_root: Path) -> dict[str, Any]:
@@ -97,10 +140,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cache-root", type=Path, required=True)
     parser.add_argument("--count", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--find", default="", help="only records with all these words, or id:ID")
+    parser.add_argument("--data-root", type=Path, help="folder of data that do not ship")
     options = parser.parse_args(arguments)
     try:
-        target = resolve_target(options.name, options.cache_root, None, "", ignore_progress)
-        for record in draw_samples(target, options.count, options.seed, options.cache_root):
+        target = resolve_target(
+            options.name, options.cache_root, options.data_root, "", ignore_progress
+        )
+        cache, words = options.cache_root, options.find
+        for record in draw_samples(target, options.count, options.seed, cache, words):
             emit_message(kind="record", **record)
     except (TargetError, RecipeError, SourceError, OSError) as error:
         emit_message(kind="failed", error=str(error))

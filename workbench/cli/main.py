@@ -15,6 +15,7 @@ import typer
 
 from workbench.cli import audit, control, data, init, search, serve, start, submit
 from workbench.cli.options import (
+    After,
     AsJson,
     CostProbe,
     Detach,
@@ -224,6 +225,7 @@ def run(
     refuse_on: RefuseOn = None,
     force: Force = False,
     keep_done: KeepDone = False,
+    after: After = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -231,7 +233,6 @@ def run(
     from results.text.sanitize import escape_json
     from workbench import paths
     from workbench.headless.renderers import OutputMode
-    from workbench.supervisor.warden_options import WardenOptions
 
     flags = {
         "engine": engine, "subsets": subset, "models": model, "seeds": seed, "repeats": repeats,
@@ -243,6 +244,7 @@ def run(
         start.check_detach()
     suite_plan = load_plan(plan_file, preset, flags, setting, cpu=cpu)
     root = paths.log_root(log_root)
+    options = start.make_options(root, share=share, time_limit=time_limit, after=after)
     prepared = start.prepare_runs(suite_plan, setting or (), root, force=force)
     if keep_done:
         prepared = start.leave_out_done(prepared, root)
@@ -257,7 +259,6 @@ def run(
             typer.echo(escape_json(spec.model_dump_json()) if as_json else spec.run_id)
         return
     mode = OutputMode.choose(headless=headless, as_json=as_json)
-    options = WardenOptions(share=share, time_limit=time_limit or math.inf)
     options = options.with_lanes(suite_plan.lane_plan)
     start.start_suite(
         suite_plan, specs, root, mode, detach=detach, options=options, interval=progress_interval

@@ -86,6 +86,15 @@ KeepDone = Annotated[
         "--keep-done", help="Leave out runs that the log root has completed with equal settings."
     ),
 ]
+After = Annotated[
+    str | None,
+    typer.Option(
+        "--after",
+        metavar="SUITE",
+        help="Start the first run when this suite has ended.",
+        autocompletion=completion.complete_suites,
+    ),
+]
 WorkingSuiteName = Annotated[
     str | None,
     typer.Argument(metavar="[SUITE]", help="A name or a part of it; default: the one at work."),

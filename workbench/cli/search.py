@@ -119,7 +119,7 @@ def parse_range(text: str) -> tuple[str, Any]:
         PlanError: the text has none of these forms.
     """
     from workbench.cli import set_options
-    from workbench.planning import plan
+    from workbench.planning import plan, search_space
 
     message = f"--range {text}: is not KEY=LOW..HIGH, with :log or :STEP, nor KEY=[VALUES]"
     if "=" not in text:
@@ -127,16 +127,8 @@ def parse_range(text: str) -> tuple[str, Any]:
     key, value = set_options.parse_setting(text)
     if not isinstance(value, str) or ".." not in value:
         return key, value if isinstance(value, list | dict) else [value]
-    span, _, kind = value.partition(":")
     try:
-        low, high = (int(end) if end.lstrip("+-").isdigit() else float(end)
-                     for end in span.split(".."))  # fmt: skip
-    except ValueError:
-        raise plan.PlanError([message]) from None
-    if kind in ("", "log"):
-        return key, {"low": low, "high": high, "log": bool(kind)}
-    try:
-        return key, {"low": low, "high": high, "step": float(kind)}
+        return key, search_space.parse_span(value)
     except ValueError:
         raise plan.PlanError([message]) from None
 

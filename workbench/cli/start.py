@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -132,6 +133,22 @@ def start_suite(  # noqa: PLR0913 - one parameter for each choice of the command
     if detach:
         raise typer.Exit(follow.run_detached(folder, mode, options))
     raise typer.Exit(follow.run_foreground(folder, mode, options, interval))
+
+
+def make_options(
+    log_root: Path, *, share: bool, time_limit: float | None, after: str | None
+) -> WardenOptions:
+    """Options of the warden of a new suite; `after`: name, or a part of it, of the suite that is
+    to end first.
+
+    Raises:
+        SuiteError: there is no such suite, or several fit.
+    """
+    from workbench.suites import suite
+    from workbench.supervisor.warden_options import WardenOptions
+
+    ahead = str(suite.find_suite(log_root, after)) if after else ""
+    return WardenOptions(share, time_limit=time_limit or math.inf, after=ahead)
 
 
 def check_detach() -> None:

@@ -18,14 +18,14 @@ from pydantic import BaseModel
 from engines import catalog
 from results.text import renamed_words
 from workbench.planning.plan import SuitePlan
-from workbench.planning.run_matrix import Override, RunBlock, Variant
+from workbench.planning.run_matrix import Exclusion, Override, RunBlock, Variant
 from workbench.planning.search_space import SearchPlan, SearchRange
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 FILE_NAME: Final = "plan.schema.json"
 """Name beside a plan, as its `#:schema` line has it."""
 PARTS: Final[tuple[type[BaseModel], ...]] = (
-    SuitePlan, RunBlock, Variant, Override, SearchPlan, SearchRange,
+    SuitePlan, RunBlock, Variant, Override, Exclusion, SearchPlan, SearchRange,
 )  # fmt: skip
 SETTINGS_REFERENCE: Final = {"$ref": "#/$defs/Settings"}
 
@@ -64,7 +64,8 @@ def _complete_plan(schema: dict[str, Any]) -> None:
         table["properties"]["engine"]["anyOf"] = [
             engine_names, {"type": "array", "items": engine_names},
         ]  # fmt: skip
-    schema["$defs"]["Override"]["properties"]["engine"]["anyOf"] = [engine_names]
+    for name in ("Override", "Exclusion"):
+        schema["$defs"][name]["properties"]["engine"]["anyOf"] = [engine_names]
     properties["max_uncertainty"]["anyOf"] = [{"type": "string"}, {"type": "number"}]
     for earlier, name in renamed_words.PLAN_KEYS.items():
         properties[earlier] = {**properties[name], "deprecated": True}

@@ -123,6 +123,21 @@ class SearchPlan(BaseModel):
     """The searched settings: a list of values, or low and high."""
 
 
+def parse_span(text: str) -> dict[str, Any]:
+    """Table of `1..4`, `1e-5..1e-3:log`, `0..1:0.1` (a step): see `SearchRange`.
+
+    Raises:
+        ValueError: the text has none of these forms.
+    """
+    span, _, kind = text.partition(":")
+    low, high = (
+        int(end) if end.lstrip("+-").isdigit() else float(end) for end in span.strip().split("..")
+    )
+    kind = kind.strip()
+    shape = {"log": bool(kind)} if kind in ("", "log") else {"step": float(kind)}
+    return {"low": low, "high": high, **shape}
+
+
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys: equal values have equal texts."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from engines.protocol import RunSpec
-from workbench.processes import gpu_selection
+from workbench.processes import device_locks, gpu_selection
 from workbench.processes.lanes import Lane, LaneStatus, Machine, make_lanes
 from workbench.supervisor import run_gpus
 from workbench.supervisor.attempt import EngineAttempt
@@ -42,6 +42,8 @@ class LanePool:
         self.works = [LaneWork(lane) for lane in lanes]
         self._options = options
         self._gpus = gpus
+        self._predecessor = Path(options.after) if options.after else None
+        """Suite that is still to end; None: there is none, or it has ended."""
 
     @classmethod
     def make(
@@ -96,6 +98,10 @@ class LanePool:
 
     def _find_obstacle(self, lane: Lane, spec: RunSpec) -> str:
         """Why the run must wait on a free lane; empty: it need not."""
+        if self._predecessor is not None:
+            if device_locks.is_held(self._predecessor / "warden.lock"):
+                return f"behind {self._predecessor.name}"
+            self._predecessor = None
         try:
             if not lane.locks.acquire():
                 if not self._options.share:

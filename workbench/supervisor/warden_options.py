@@ -28,6 +28,8 @@ class WardenOptions(NamedTuple):
     """Lanes of the machine that execute runs at the same time (`lanes.parse_lanes`); empty: one."""
     gpus_per_run: int = 0
     """GPUs of a lane; 0: as many as the largest run has processes."""
+    after: str = ""
+    """Folder of a suite whose end it waits for before its first run; empty: none."""
 
     def state_folder(self, suite: Path) -> Path:
         """Where the warden's own files are: with one run in its folder, since each node writes
@@ -65,6 +67,7 @@ class WardenOptions(NamedTuple):
         arguments += ["--time-limit", str(self.time_limit)] if limited else []
         if self.lanes:
             arguments += ["--lanes", self.lanes, "--gpus-per-run", str(self.gpus_per_run)]
+        arguments += ["--after", self.after] if self.after else []
         return arguments + (["--run", self.run] if self.run else [])
 
     @classmethod
@@ -76,6 +79,7 @@ class WardenOptions(NamedTuple):
         parser.add_argument("--run", default="", help="the only run to execute")
         parser.add_argument("--lanes", default="", help="all, a number, or GPUs: 0,1,3")
         parser.add_argument("--gpus-per-run", type=int, default=0, help="0: as its processes")
+        parser.add_argument("--after", default="", help="suite that is to end before the first run")
 
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> WardenOptions:

@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 from textual import events, on, work
 from textual.binding import Binding, BindingType
 from textual.message import Message
+from textual.screen import Screen
 from textual.widget import Widget
 
 from results.text.sanitize import clean
@@ -31,7 +32,6 @@ from workbench.tui.widgets.top_bar import ModeChosen, TopBar
 
 if TYPE_CHECKING:
     from textual.notifications import SeverityLevel
-    from textual.screen import Screen
     from textual.widget import AwaitMount
 
     from workbench.tui.view_models.suite_feed import SuiteEntry
@@ -249,6 +249,19 @@ class WorkbenchApp(AppCommands):
         self.switch_mode("live")
         self._notify_live()
 
+    @work(exclusive=True, group="log-root")
+    async def open_log_root(self, root: Path) -> None:
+        """Show the suites, records and drafts of another log root: all screens anew."""
+        self.log_root, self.suites, self.chosen_suite = root, None, None
+        self.add_mode("empty", Screen)
+        await self.switch_mode("empty")
+        for mode, make in self.MODES.items():
+            await self.remove_mode(mode)
+            self.add_mode(mode, make)
+        await self.switch_mode(self.DEFAULT_MODE)
+        await self.remove_mode("empty")
+        self._wake_event.set()
+
     def _notify_live(self) -> None:
         from workbench.tui.screens.live.screen import LiveScreen
 
@@ -265,7 +278,7 @@ class WorkbenchApp(AppCommands):
         busy = [s for s in self.suites or () if s.busy]
         text = f"● {busy[0].name}" if len(busy) == 1 else f"● {len(busy)} suites at work"
         for bar in self.screen.query(TopBar):
-            bar.show_activity(text if busy else "")
+            bar.show_status(text if busy else "", self.shown_root)
 
     @on(ModeChosen)
     def _mode_chosen(self, event: ModeChosen) -> None:

@@ -54,6 +54,19 @@ def test_settings_are_complete_and_layered(tmp_path: Path) -> None:
     assert all("delay_seconds" in s.params for s in specs)
 
 
+def test_excluded_runs_are_left_out_of_the_product(tmp_path: Path) -> None:
+    exclusions = [{"subset": "a", "model": "n"}, {"seed": 2, "model": "m"}]
+    table = {**PROBE, "seeds": [1, 2], "exclude": exclusions}
+    cells = [(s.seed, s.subset, s.model) for s in expand_runs(table, tmp_path)]
+    assert cells == [(1, "a", "m"), (1, "b", "m"), (1, "b", "n"), (2, "b", "n")]
+    with pytest.raises(plan.PlanError, match="it names no runs"):
+        plan.parse({**PROBE, "exclude": [{}]})
+    path = tmp_path / "plan.toml"
+    path.write_text(plan.dump(plan.parse(table)))
+    assert plan.load(path) == plan.parse(table)
+    assert plan.parse(PROBE).hash() != plan.parse(table).hash()
+
+
 def test_a_plan_survives_its_own_toml(tmp_path: Path) -> None:
     asked = plan.parse({**PROBE, "settings": {"steps": 3}, "override": [{"model": "n"}]})
     path = tmp_path / "plan.toml"
@@ -75,6 +88,8 @@ def test_the_hash_follows_the_meaning() -> None:
         ({"settings": {"step": 1}}, "unknown key 'step'; did you mean 'steps'?"),
         ({"settings": {"steps": 0}}, "'steps' = 0 is wrong"),
         ({"override": [{"model": "zzz"}]}, "[[override]] number 1 fits no run"),
+        ({"exclude": [{"model": "zzz"}]}, "[[exclude]] number 1 fits no run"),
+        ({"exclude": [{"subset": "a"}, {"subset": "b"}]}, "[[exclude]]: no run is left"),
         ({"task": "ensemble"}, "engine 'probe' has no task 'ensemble'"),
     ],
 )

@@ -331,6 +331,25 @@ def test_a_second_suite_waits_behind_the_first(sandbox: Sandbox) -> None:
     assert "contaminated" not in end_of(second).counters
 
 
+def test_a_suite_waits_for_the_end_of_the_one_it_is_queued_behind(sandbox: Sandbox) -> None:
+    """Also where it shares the device, and so could start."""
+    first = sandbox.suite("steps-forever", name="first")
+    sandbox.start(first)
+    sandbox.until_step(first)
+    second = sandbox.suite("ok", name="second")
+    sandbox.start(second, share=True, after=first)
+    reader = suite_reader.SuiteReader(second)
+    until(lambda: reader.poll().warden == "queued", "queued")
+    assert reader.poll().detail == f"behind {first.name}"
+    control.send_command(first, Command(do="stop"))
+    assert sandbox.finish(second).runs[0].state.cause == "completed"
+    ends = [end_of(folder) for folder in (first, second)]
+    third = sandbox.suite("ok", name="third")
+    sandbox.start(third, after=first)  # it has ended: nothing to wait for
+    assert sandbox.finish(third).runs[0].state.cause == "completed"
+    assert [end.cause for end in ends] == ["stopped", "completed"]
+
+
 def test_a_queued_suite_can_be_stopped(sandbox: Sandbox) -> None:
     first = sandbox.suite("steps-forever", name="first")
     blocker = sandbox.start(first)

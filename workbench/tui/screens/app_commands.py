@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from textual import events, work
 from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.widget import Widget
 from textual.widgets import Input
 
 from workbench import paths
@@ -18,6 +19,9 @@ from workbench.tui.system import screen_config, themes
 if TYPE_CHECKING:
     from workbench.tui.app import WorkbenchApp
 
+MAX_TEXTS: Final = 20
+"""Earlier texts of a search that are kept."""
+
 
 class AppCommands(App[None]):
     """Base of the app: its settings, and commands that do not depend on a screen."""
@@ -25,6 +29,9 @@ class AppCommands(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("colon,ctrl+p", "palette", "Commands", key_display=":", show=False),
         Binding("y", "copy", "Copy", show=False),
+        Binding("O", "log_root", "Log root", show=False),
+        Binding("apostrophe", "jump", "Jump to a part", key_display="'", show=False),
+        Binding("ctrl+o", "jump", show=False, priority=True),
     ]
 
     def __init__(self, log_root: Path, cache_root: Path, **options: Any) -> None:
@@ -59,6 +66,47 @@ class AppCommands(App[None]):
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Our own variables, for themes that lack them."""
         return {name: themes.THEMES[0].variables[name] for name in themes.VARIABLES}
+
+    @property
+    def shown_root(self) -> str:
+        """The log root, with `~` for the home folder."""
+        home, root = str(Path.home()), str(self.log_root)
+        return f"~{root.removeprefix(home)}" if root.startswith(f"{home}/") else root
+
+    def action_log_root(self) -> None:
+        """Choose another log root: one that was open before, or a folder."""
+        from workbench.tui.screens import log_roots
+
+        log_roots.ask_log_root(cast("WorkbenchApp", self))
+
+    def action_jump(self) -> None:
+        """Put a letter over each part of the screen; the letter focuses it."""
+        from workbench.tui.screens.jump import JumpOverlay
+
+        if isinstance(self.screen, JumpOverlay):
+            return
+        screen = self.screen
+        shown = [widget for widget in screen.focus_chain if widget.region.area > 0]
+
+        def on_choice(widget: Widget | None) -> None:
+            if widget is not None:
+                screen.set_focus(widget)
+
+        self.push_screen(JumpOverlay(shown), on_choice)
+
+    def earlier_texts(self, name: str) -> tuple[str, ...]:
+        """What was searched for in a list, the newest first."""
+        texts = self.memory.get("finds", {})
+        found = texts.get(name, ()) if isinstance(texts, dict) else ()
+        return tuple(map(str, found))
+
+    def remember_text(self, name: str, text: str) -> None:
+        """Keep what was searched for in a list."""
+        if text.strip():
+            others = [other for other in self.earlier_texts(name) if other != text]
+            finds = self.memory.get("finds")
+            kept = finds if isinstance(finds, dict) else {}
+            self.remember("finds", {**kept, name: [text, *others][:MAX_TEXTS]})
 
     def remember(self, name: str, value: object) -> None:
         """Keep something for the next time the screen opens."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -11,12 +12,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical
 from textual.message import Message
-from textual.screen import Screen
 from textual.widgets import Footer, Static
 from textual.worker import get_current_worker
 
+from workbench.output_language import translate
+from workbench.tui.screens.footer_keys import FooterKeys
 from workbench.tui.system.child_process import ChildError, read_messages
 from workbench.tui.view_models import data_rows
+from workbench.tui.widgets.find_input import FindInput
 from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.top_bar import Heading, TopBar
 
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from workbench.tui.app import WorkbenchApp
     from workbench.tui.view_models.catalog import SubsetEntry
 
+DATA_ROOT = "data_root"
+"""Name under which the folder is remembered."""
 COMPARED_SUBSETS = 2
 """Number of subsets in a comparison."""
 
@@ -37,7 +42,7 @@ class SubsetsRead(Message):
         self.entries, self.problems = entries, problems
 
 
-class DataScreen(Screen[None]):
+class DataScreen(FooterKeys):
     """Lists the subsets and shows the profile of one, or the comparison of two."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -45,6 +50,8 @@ class DataScreen(Screen[None]):
         Binding("b", "browse", "Browse"),
         Binding("r", "again", "Scan again"),
         Binding("i", "data_root", "Data root"),
+        Binding("slash", "find", "Find", key_display="/"),
+        Binding("escape", "clear_find", "Show all", show=False),
     ]
 
     def __init__(self) -> None:
@@ -60,6 +67,8 @@ class DataScreen(Screen[None]):
         """Folder of data that do not ship; None: the local hub cache."""
         self.shown: list[str] = []
         """Names of the subsets whose profiles are shown."""
+        self.words = ""
+        """Words that the listed subsets have in their name or title; empty: all are listed."""
 
     @property
     def bench(self) -> WorkbenchApp:
@@ -74,6 +83,7 @@ class DataScreen(Screen[None]):
                 yield Heading("Subsets", id="data-heading")
                 yield Grid(data_rows.SUBSETS, notice="Reading recipes …", id="data-subsets")
                 yield Static("", id="data-about")
+                yield FindInput(id="data-find")
             with Vertical(id="data-profile"):
                 yield Heading("Profile", id="profile-heading")
                 yield Static("", id="profile-trouble")
@@ -83,7 +93,26 @@ class DataScreen(Screen[None]):
     def on_mount(self) -> None:
         """Read the recipes."""
         self.query_one("#data-subsets", Grid).focus()
+        root = self.bench.memory.get(DATA_ROOT)
+        self.data_root = Path(root) if isinstance(root, str) and root else None
         self._read()
+
+    def footer_titles(self) -> Mapping[str, str]:
+        """Keys of the list, then those of the present state."""
+        entry = self.current if self.is_mounted else None
+        titles = {"choose": "Describe", "mark_row": "Mark", "browse": "Records"}
+        if entry is not None and entry.problem:
+            titles = {"data_root": "Data root", **titles}
+        if len(self.marked) == COMPARED_SUBSETS:
+            titles = {"diff": "Compare the marked", **titles}
+        if entry is not None and entry.name in self.profiles:
+            titles["again"] = "Scan again"
+        if self.words:
+            titles["clear_find"] = "Show all"
+        return {
+            **titles, "find": "Find", "data_root": "Data root", "diff": "Compare", "copy": "Copy",
+            "palette": "Commands", "jump": "Jump", "log_root": "Log root",
+        }  # fmt: skip
 
     def on_screen_resume(self) -> None:
         """Read the subsets again: some may have been built meanwhile."""
@@ -101,7 +130,7 @@ class DataScreen(Screen[None]):
 
     @on(SubsetsRead)
     def _show_subsets(self, event: SubsetsRead) -> None:
-        self.entries = event.entries
+        self.entries = tuple(sorted(event.entries, key=lambda e: (not e.built, bool(e.problem))))
         self._paint_list()
         if self._chosen_name:
             self.show_subset(self._chosen_name)
@@ -121,11 +150,18 @@ class DataScreen(Screen[None]):
 
     def _paint_list(self) -> None:
         grid = self.query_one("#data-subsets", Grid)
-        grid.show(data_rows.subset_rows(self.entries, self.marked), [e.name for e in self.entries])
+        words = self.words.lower().split()
+        listed = [e for e in self.entries if all(w in f"{e.name} {e.title}".lower() for w in words)]
+        if listed:
+            grid.show(data_rows.subset_rows(listed, self.marked), [e.name for e in listed])
+        else:
+            grid.show_notice("No subset has all these words; Esc shows all.")
         built = sum(entry.built for entry in self.entries)
         copies = sum(entry.expected_rows is not None for entry in self.entries)
         of = f", {copies} of them copies" if copies else ""
-        self.query_one("#data-heading", Heading).remark = f"{len(self.entries)}, {built} built{of}"
+        remark = f"/ {self.words}" if self.words else f"{len(self.entries)}, {built} built{of}"
+        self.query_one("#data-heading", Heading).remark = remark
+        self.update_footer()
 
     # -- painting --------------------------------------------------------------------------
 
@@ -133,6 +169,11 @@ class DataScreen(Screen[None]):
     def _moved(self) -> None:
         if not self.busy:
             self._show()
+        self.update_footer()
+
+    def on_descendant_focus(self) -> None:
+        """The footer has the keys of the part with the focus."""
+        self.update_footer()
 
     @property
     def current(self) -> SubsetEntry | None:
@@ -153,7 +194,12 @@ class DataScreen(Screen[None]):
             return
         grid = self.query_one("#profile", Grid)
         self.shown = []
-        grid.show_notice("Enter scans it and shows what is in it. Space marks it for a comparison.")
+        self._show_trouble(translate(entry.problem))
+        grid.show_notice(
+            "Its data are not here; i names their folder."
+            if entry.problem
+            else "Enter scans it; b shows its records; Space marks it for a comparison."
+        )
         self._set_heading(entry.name, "")
 
     def _show_profiles(self, profiles: list[Profile]) -> None:
@@ -232,7 +278,8 @@ class DataScreen(Screen[None]):
 
         def on_text(text: str | None) -> None:
             if text is not None:
-                self.data_root = Path(text).expanduser()
+                self.data_root = Path(text).expanduser().absolute()
+                self.bench.remember(DATA_ROOT, str(self.data_root))
                 self._read()
 
         now = str(self.data_root or "/data/ReT-M2KR")
@@ -243,7 +290,31 @@ class DataScreen(Screen[None]):
         from workbench.tui.screens.record_browser import RecordBrowser
 
         if (entry := self.current) is not None:
-            self.app.push_screen(RecordBrowser(entry.name))
+            self.app.push_screen(RecordBrowser(entry.name, data_root=self.data_root))
+
+    def action_find(self) -> None:
+        """Find words in names and titles of the subsets."""
+        self.add_class("finding")
+        self.query_one(FindInput).open(self.words, self.bench.earlier_texts("subsets"))
+
+    @on(FindInput.Changed, "#data-find")
+    def _find_words(self, event: FindInput.Changed) -> None:
+        if self.has_class("finding"):
+            self.words = event.value
+            self._paint_list()
+            self.query_one("#data-subsets", Grid).cursor = 0
+
+    @on(FindInput.Submitted, "#data-find")
+    def _leave_find(self) -> None:
+        self.bench.remember_text("subsets", self.words)
+        self.remove_class("finding")
+        self.query_one("#data-subsets", Grid).focus()
+
+    def action_clear_find(self) -> None:
+        """Leave the search and list all subsets again."""
+        self.words = ""
+        self._leave_find()
+        self._paint_list()
 
     @work(exclusive=True, group="scan")
     async def _scan(self, names: list[str], *, fresh: bool) -> None:

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from workbench.tui.view_models import form_fields
 from workbench.tui.view_models.form_fields import Setting
 from workbench.tui.view_models.plan import groups
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 PLANNED: Final = ("train", "evaluate", "infer")
 """Tasks that a person chooses; the others belong to cost probes and folds."""
@@ -138,10 +141,17 @@ PLAN_SETTINGS: Final = {
     "repeats": "How often everything is repeated, to see the noise between runs",
     "devices": "GPUs that the runs may see, index or UUID; empty: whatever the environment shows",
     "lanes": "Runs at the same time: all, a number, or GPUs as 0,1,3; empty: one after the other",
+    "gpus_per_run": "GPUs of a lane; 0: as many as the largest run has processes",
+    "exclusive": "Each run has the host for itself: no other lane works meanwhile",
     "cpu": "Compute on the CPU: every GPU is hidden from the runs",
     "label": "Name of the experiment, as tables show it",
     "cost_probe": "Cost probe: train so many steps (200, say) and forecast; empty: train it all",
     "max_uncertainty": "Cost probe: stop when the forecast is as sure as this, 2% or 0.02",
+    "variant": "Variants: sets of settings that are compared; every run is made with each. "
+    "A label, and what differs",
+    "search": "Search: settings that trials vary, the metric that is to be best, how many trials",
+    "override": "Overrides: other settings, or a label, for the runs of a subset, model, seed",
+    "exclude": "Runs that are left out of the product; x on a run in Runs does the same",
 }
 """Plan settings in the form -> description."""
 
@@ -153,6 +163,7 @@ def read_catalogs(cache_root: Path, log_root: Path) -> Catalogs:
     problems: list[str] = []
     form = {s.name: s for s in form_fields.settings_of_schema(plan.SuitePlan.model_json_schema())}
     form["lanes"] = replace(form["lanes"], kind="text")  # as typed: `4` is no list of GPU 4
+    _describe_parts(form)
     return Catalogs(
         engines=_read_engines(problems),
         subsets=read_subsets(cache_root, problems),
@@ -165,6 +176,21 @@ def read_catalogs(cache_root: Path, log_root: Path) -> Catalogs:
         ),
         problems=tuple(problems),
     )
+
+
+def _describe_parts(form: dict[str, Setting]) -> None:
+    """Put descriptions to the fields of the plan's tables."""
+    from workbench.planning import plan_schema, run_matrix, search_space
+
+    tables: dict[str, type[BaseModel]] = {
+        "variant": run_matrix.Variant, "override": run_matrix.Override,
+        "exclude": run_matrix.Exclusion, "search": search_space.SearchPlan,
+    }  # fmt: skip
+    for name, table in tables.items():
+        docs = plan_schema.field_docs(table)
+        fields = (replace(f, about=docs.get(f.name, "").rstrip(".")) for f in form[name].parts)
+        title = f"[{name}]" if name == "search" else f"[[{name}]]"  # an engine may have a `search`
+        form[name] = replace(form[name], name=title, parts=tuple(fields))
 
 
 def _read_engines(problems: list[str]) -> tuple[EngineEntry, ...]:

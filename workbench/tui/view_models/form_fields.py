@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["switch", "choice", "integer", "number", "text", "list", "other"]
+Kind = Literal["switch", "choice", "integer", "number", "text", "list", "range", "other"]
+"""`range`: the values that a search tries."""
 
 _KINDS: dict[str, Kind] = {
     "boolean": "switch",
@@ -44,6 +45,13 @@ class Setting:
     open_high: bool = False
     group: str = ""
     """Title of its group; empty: of the plan itself."""
+    parts: tuple[Setting, ...] = ()
+    """Of a table, or of each table of a list, its fields."""
+
+    @property
+    def key(self) -> str:
+        """Its name without the brackets of a table, as a plan has it."""
+        return self.name.strip("[]")
 
     @property
     def limits(self) -> str:
@@ -81,7 +89,7 @@ def _setting(
     words = () if choices else _words(part)
     kind = _KINDS.get(core.get("type", ""), "other")
     if kind == "list" and _is_table(core, definitions):
-        kind = "other"  # a list of tables is written in a plan file
+        kind = "other"
     low, open_low = _limit(core, "minimum", "exclusiveMinimum")
     high, open_high = _limit(core, "maximum", "exclusiveMaximum")
     return Setting(
@@ -98,7 +106,16 @@ def _setting(
         high=high,
         open_low=open_low,
         open_high=open_high,
+        parts=_part_fields(core, definitions) if kind == "other" else (),
     )
+
+
+def _part_fields(core: Mapping[str, Any], definitions: Mapping[str, Any]) -> tuple[Setting, ...]:
+    """Fields of a table, or of the tables of a list; not those that are tables themselves."""
+    items = core.get("items")
+    table = _core(items, definitions)[0] if isinstance(items, Mapping) else core
+    fields = settings_of_schema({**table, "$defs": definitions})
+    return tuple(field for field in fields if field.kind != "other")
 
 
 def _core(part: Mapping[str, Any], definitions: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -163,6 +180,8 @@ def parse_value(setting: Setting, typed: str) -> Any:
         return None
     if typed in setting.words:
         return typed
+    if setting.kind == "range":
+        return _parse_range(setting, typed)
     if setting.kind == "list":
         return [_scalar(setting, setting.item, part) for part in _parts(typed)]
     return _scalar(setting, setting.kind, typed)
@@ -174,7 +193,26 @@ def format_value(value: Any) -> str:
         return ""
     if isinstance(value, list | tuple):
         return ", ".join(_plain(v) for v in value)
+    if isinstance(value, Mapping) and "low" in value:
+        shape = "log" if value.get("log") else _plain(value.get("step") or "")
+        return f"{_plain(value['low'])}..{_plain(value.get('high'))}" + (f":{shape}" * bool(shape))
+    if isinstance(value, Mapping):
+        return format_value(value.get("choices"))
     return _plain(value)
+
+
+def _parse_range(setting: Setting, typed: str) -> Any:
+    """A list of values, or the table of `1e-5..1e-3:log`, `1..4`, `0..1:0.1`."""
+    from workbench.planning import search_space
+
+    if ".." not in typed:
+        return [_scalar(setting, setting.item, part) for part in _parts(typed)]
+    try:
+        span = search_space.parse_span(typed)
+    except ValueError:
+        forms = "1e-5..1e-3:log, 1..4, 0..1:0.1 or a list: 8, 16, 32"
+        raise SettingError(f"{setting.name}: '{typed}' is no range; {forms}") from None
+    return {key: value for key, value in span.items() if value is not False}
 
 
 def next_value(setting: Setting, value: Any) -> Any:

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from workbench.pricing.costs import (
     NO_COST,
@@ -17,6 +17,11 @@ from workbench.pricing.costs import (
     RunCost,
 )
 from workbench.pricing.earlier import EarlierRuns
+
+if TYPE_CHECKING:
+    from engines.protocol import RunSpec
+    from workbench.planning.plan import SuitePlan
+    from workbench.planning.run_matrix import PlanCell
 
 NOTHING = "none"
 """Subset and model of an engine that needs neither."""
@@ -48,6 +53,60 @@ class PlanDraft:
     def toggle_model(self, name: str) -> PlanDraft:
         """Add or remove a model."""
         return replace(self, models=_toggle(self.models, name))
+
+    def move_name(self, kind: str, name: str, by: int) -> PlanDraft:
+        """Move a name of `subsets` or `models` by so many places; unchanged at the border."""
+        names = list(getattr(self, kind))
+        at = names.index(name)
+        if not 0 <= at + by < len(names):
+            return self
+        names.insert(at + by, names.pop(at))
+        moved = tuple(names)
+        return replace(self, subsets=moved) if kind == "subsets" else replace(self, models=moved)
+
+    def exclude_cells(self, selector: Mapping[str, Any]) -> PlanDraft:
+        """Leave the runs out that match every key of the selector."""
+        exclusions = [*self.suite.get("exclude", ()), dict(selector)]
+        return replace(self, suite={**self.suite, "exclude": exclusions})
+
+    def restore_cell(self, cell: Mapping[str, Any]) -> PlanDraft:
+        """Take back every exclusion that matches the cell; `cell`: keys of an exclusion."""
+        kept = [
+            selector
+            for selector in self.suite.get("exclude", ())
+            if any(key != "why" and cell.get(key) != v for key, v in selector.items())
+        ]
+        rest = {key: value for key, value in self.suite.items() if key != "exclude"}
+        return replace(self, suite={**rest, **({"exclude": kept} if kept else {})})
+
+    def count_changes(self, before: PlanDraft) -> int:
+        """Number of fields and settings in which it differs from another draft."""
+        fields = ("engine", "more_engines", "task", "subsets", "models", "rest")
+        changed: int = sum(getattr(self, name) != getattr(before, name) for name in fields)
+        for kind in ("settings", "suite"):
+            here, there = getattr(self, kind), getattr(before, kind)
+            changed += sum(here.get(key) != there.get(key) for key in {*here, *there})
+        return changed
+
+    def as_memory(self) -> dict[str, Any]:
+        """The draft as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_memory(cls, memory: Any) -> Self | None:
+        """The draft of `as_memory`; None: it is none."""
+        tuples = ("more_engines", "subsets", "models")
+        tables = ("settings", "suite", "rest")
+        if not isinstance(memory, dict):
+            return None
+        if not all(isinstance(memory.get(key), list | tuple) for key in tuples):
+            return None
+        if not all(isinstance(memory.get(key), dict) for key in tables):
+            return None
+        try:
+            return cls(**{**memory, **{key: tuple(map(str, memory[key])) for key in tuples}})
+        except TypeError:  # a field of another version
+            return None
 
     def table(self) -> dict[str, Any]:
         """The plan as the table of its TOML."""
@@ -112,6 +171,12 @@ class PreviewRun:
     part: str = ""
     """Fold, variant or block that tells it from other runs of its subset and model."""
     cost: RunCost = NO_COST
+    variant: str = ""
+    """Label of its variant."""
+    block: str = ""
+    """Label of its `[[run]]` block."""
+    excluded: bool = False
+    """The plan leaves it out; it is no run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +184,8 @@ class PlanPreview:
     """Runs and plan file of a draft, or its problems."""
 
     runs: tuple[PreviewRun, ...] = ()
+    cells: tuple[PreviewRun, ...] = ()
+    """The runs, and those that the plan leaves out, in the order of the product."""
     toml: str = ""
     file: Path | None = None
     problems: tuple[str, ...] = ()
@@ -135,7 +202,7 @@ def check_draft(
     """Expand the draft with the real plan code and price it; errors become `problems`."""
     from results.text.sanitize import clean, clean_line
     from workbench.memory_estimate import expectations
-    from workbench.planning import expand, folds, plan
+    from workbench.planning import expand, plan
     from workbench.pricing import pricing
 
     try:
@@ -145,28 +212,59 @@ def check_draft(
         toml, name = plan.dump(suite_plan), f"{suite_plan.name}-{suite_plan.hash()[:6]}.toml"
         file = log_root / "plans" / name
         try:
-            specs = expand.expand(suite_plan, cache_root, log_root)
+            expanded = expand.expand_cells(suite_plan, cache_root, log_root)
         except plan.PlanError as error:
-            return PlanPreview((), clean(toml), file, tuple(map(clean_line, error.problems)))
+            problems = tuple(map(clean_line, error.problems))
+            return PlanPreview(toml=clean(toml), file=file, problems=problems)
+        suite_plan = plan.resolve_model_names(suite_plan, log_root)
     except plan.PlanError as error:
         return PlanPreview(problems=tuple(map(clean_line, error.problems)))
     except Exception as error:
         return PlanPreview(problems=(clean_line(f"{type(error).__name__}: {error}"),))
     device = pricing.find_device(suite_plan)
+    specs = [spec for _, spec in expanded]
     priced = pricing.price_runs(specs, cache_root, earlier.read(), device)
-    runs = tuple(
-        PreviewRun(
-            spec.run_id, spec.engine, clean_line(spec.subset), clean_line(spec.model), spec.seed,
-            spec.repeat, clean_line(folds.fold_label(spec) or spec.label, 40), cost,
-        )
-        for spec, cost in zip(specs, priced, strict=True)
-    )  # fmt: skip
+    cells = _preview_cells(suite_plan, expanded, priced)
     figures = "; ".join(
         recipe.brief() for recipe in expectations.plan_expectations(suite_plan, cache_root)
     )
-    machine = pricing.read_machine(device, log_root)
-    equal = pricing.find_equal_plan(toml, log_root)
-    return PlanPreview(runs, clean(toml), file, (), figures, machine, equal)
+    return PlanPreview(
+        runs=tuple(cell for cell in cells if not cell.excluded),
+        cells=cells,
+        toml=clean(toml),
+        file=file,
+        expected=figures,
+        machine=pricing.read_machine(device, log_root),
+        equal_suite=pricing.find_equal_plan(toml, log_root),
+    )
+
+
+def _preview_cells(
+    suite_plan: SuitePlan,
+    expanded: Sequence[tuple[PlanCell, RunSpec]],
+    priced: Sequence[RunCost],
+) -> tuple[PreviewRun, ...]:
+    """The runs of a plan with their costs, and what it leaves out, in the order of its product."""
+    from results.text.sanitize import clean_line
+    from workbench.planning import folds, run_matrix
+
+    runs: dict[PlanCell, list[PreviewRun]] = {}
+    for (cell, spec), cost in zip(expanded, priced, strict=True):
+        run = PreviewRun(
+            spec.run_id, spec.engine, clean_line(spec.subset), clean_line(spec.model), spec.seed,
+            spec.repeat, clean_line(folds.fold_label(spec) or spec.label, 40), cost, cell.variant,
+            cell.block,
+        )  # fmt: skip
+        runs.setdefault(cell, []).append(run)
+    cells = []
+    for number, cell in enumerate(run_matrix.iterate_product(suite_plan)):
+        left_out = PreviewRun(
+            f"excluded:{number}", cell.engine, clean_line(cell.subset), clean_line(cell.model),
+            cell.seed, cell.repeat, cell.variant, NO_COST, cell.variant, cell.block,
+            excluded=True,
+        )  # fmt: skip
+        cells += runs.get(cell, [left_out])
+    return tuple(cells)
 
 
 def _missing(draft: PlanDraft) -> tuple[str, ...]:
@@ -200,6 +298,30 @@ def save_draft(draft: PlanDraft, log_root: Path) -> Path:
     path = folder / f"{suite_plan.name}-{suite_plan.hash()[:6]}.toml"
     path.write_text(plan.dump(suite_plan), encoding="utf-8")
     return path
+
+
+def save_preset(draft: PlanDraft, name: str) -> Path:
+    """Write the plan as a preset of the user's own; one of that name is replaced.
+
+    Raises:
+        PlanError: the draft is no plan, or the name is a shipped preset's or no file name.
+        OSError: the folder cannot be written.
+    """
+    import re
+
+    from datasets_mm.atomic_files import write_atomic
+    from workbench import paths
+    from workbench.planning import plan
+
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}", name):
+        raise plan.PlanError([f"'{name}': a name has small letters, digits and hyphens, up to 40"])
+    shipped = plan.preset_files().get(name)
+    if shipped is not None and shipped.parent == plan.PRESETS:
+        raise plan.PlanError([f"'{name}' is a preset that ships; choose another name"])
+    text = plan.dump(plan.parse(draft.table()))
+    folder = paths.make_private(paths.config_root() / "presets")
+    write_atomic(folder / f"{name}.toml", text)
+    return folder / f"{name}.toml"
 
 
 def _toggle(names: tuple[str, ...], name: str) -> tuple[str, ...]:

@@ -33,6 +33,8 @@ PRESETS: Final = (
     GridColumn("about", "", 24, grow=60, rank=2),
 )
 
+FILE_ROW: Final[GridRow] = ("plan file …", "", GridCell("a plan's TOML, by its path", "dim"))
+
 
 def describe_entry(catalogs: Catalogs, kind: str, key: str | None) -> tuple[str, bool]:
     """(description of a subset or model, whether it is a problem)."""
@@ -67,8 +69,10 @@ def describe_preview(preview: PlanPreview | None) -> tuple[str, bool]:
     seeds, repeats = len({r.seed for r in runs}), len({r.repeat for r in runs})
     parts += [count_words(seeds, "seed")] if seeds > 1 else []
     parts += [count_words(repeats, "repeat")] if repeats > 1 else []
+    left_out = sum(cell.excluded for cell in preview.cells)
+    minus = f", {left_out} left out" if left_out else ""
     expected = f" · notebook expects {preview.expected} on a T4" if preview.expected else ""
-    return f" {count_words(len(runs), 'run')}: {' × '.join(parts)}{expected}", False
+    return f" {count_words(len(runs), 'run')}: {' × '.join(parts)}{minus}{expected}", False
 
 
 def preset_rows(entries: tuple[PresetEntry, ...]) -> tuple[list[GridRow], list[str]]:

@@ -27,7 +27,7 @@ from workbench.tui.view_models.form_fields import (
     next_value,
     parse_value,
 )
-from workbench.tui.view_models.plan import groups
+from workbench.tui.view_models.plan import groups, parts
 from workbench.tui.widgets.grid import Grid
 
 COLUMNS: Final = (
@@ -55,6 +55,13 @@ class SettingsForm(Vertical):
 
     class ChoiceRequested(Message):
         """The list of choices of a setting is to be opened."""
+
+        def __init__(self, setting: Setting, value: Any) -> None:
+            super().__init__()
+            self.setting, self.value = setting, value
+
+    class PartsRequested(Message):
+        """The parts of a setting that is a table, or a list of tables, are to be opened."""
 
         def __init__(self, setting: Setting, value: Any) -> None:
             super().__init__()
@@ -123,6 +130,7 @@ class SettingsForm(Vertical):
         """Show the settings that have all words of the text; empty: the groups."""
         self._search = text.strip()
         self._paint()
+        self.query_one(Grid).cursor = 0
         self._show_description()
 
     def reveal(self, name: str) -> None:
@@ -199,9 +207,11 @@ class SettingsForm(Vertical):
             self._paint()
             return
         setting = self.current
-        if setting is None or setting.kind == "other":
+        if setting is None or (setting.kind == "other" and not setting.parts):
             return
-        if setting.kind == "switch":
+        if setting.kind == "other":
+            self.post_message(self.PartsRequested(setting, self.value(setting)))
+        elif setting.kind == "switch":
             self.set_value(setting, next_value(setting, self.value(setting)))
         elif setting.kind == "choice":
             self.post_message(self.ChoiceRequested(setting, self.value(setting)))
@@ -293,5 +303,5 @@ def _format_field(setting: Setting, value: Any) -> str:
     if setting.kind == "choice":
         return f"{format_value(value) or 'not set'} ▾"
     if setting.kind == "other":
-        return "in the plan file"
+        return f"{parts.describe_parts(setting, value)} ▾" if setting.parts else "in the plan file"
     return format_value(value) or "not set"

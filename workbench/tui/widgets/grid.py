@@ -14,6 +14,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
+from textual.actions import SkipAction
 from textual.binding import Binding, BindingType
 from textual.geometry import Region, Size
 from textual.message import Message
@@ -38,15 +39,21 @@ class Grid(ScrollView, can_focus=True):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up", "move(-1)", "Up", show=False),
         Binding("down", "move(1)", "Down", show=False),
+        Binding("k", "move_by_letter(-1)", "Up", show=False),
+        Binding("j", "move_by_letter(1)", "Down", show=False),
         Binding("pageup", "page(-1)", "Page up", show=False),
         Binding("pagedown", "page(1)", "Page down", show=False),
         Binding("home", "jump(0)", "First", show=False),
         Binding("end", "jump(-1)", "Last", show=False),
+        Binding("left", "move_cell(-1)", "Left", show=False),
+        Binding("right", "move_cell(1)", "Right", show=False),
         Binding("enter", "choose", "Open", show=False),
         Binding("space", "mark_row", "Mark", show=False),
     ]
 
     cursor: reactive[int] = reactive(0, repaint=False)
+    cell: reactive[int] = reactive(0, repaint=False)
+    """Column of the cursor, where `by_cell`."""
 
     class Moved(Message):
         """The cursor moved to another row; `by_hand`: by the user, not by new rows."""
@@ -84,11 +91,14 @@ class Grid(ScrollView, can_focus=True):
         *,
         header: bool = True,
         notice: str = "",
+        by_cell: bool = False,
         id: str | None = None,  # noqa: A002 - Textual's own name for it
     ) -> None:
         super().__init__(id=id)
         self.columns = tuple(columns)
         self.header = header
+        self.by_cell = by_cell
+        """Left and right move the cursor from cell to cell; else it is a whole row."""
         self.notice = notice
         """Text shown if there are no rows."""
         self.failed = False
@@ -136,6 +146,11 @@ class Grid(ScrollView, can_focus=True):
     def key(self) -> str | None:
         """Key of the row under the cursor."""
         return self.keys[self.cursor] if 0 <= self.cursor < len(self.keys) else None
+
+    @property
+    def column_key(self) -> str | None:
+        """Key of the column under the cursor, where `by_cell`."""
+        return self.columns[self.cell].key if 0 <= self.cell < len(self.columns) else None
 
     def _resize(self) -> None:
         self.virtual_size = Size(0, len(self.rows) + self._header_height)
@@ -211,10 +226,12 @@ class Grid(ScrollView, can_focus=True):
         return Strip(segments).adjust_cell_length(width, style)
 
     def _row_strip(self, row: int, width: int) -> Strip:
-        over = Style.null()
+        over, here = Style.null(), Style.null()
         if row == self.cursor:
             name = "grid--cursor" if self.has_focus else "grid--blurred"
-            over = _without_color(self.get_component_rich_style(name))
+            over = here = _without_color(self.get_component_rich_style(name))
+            if self.by_cell:
+                over = _without_color(self.get_component_rich_style("grid--blurred"))
         base = self.rich_style + over
         segments = [Segment(" ", base)]
         cells, used = self.rows[row], 0
@@ -228,7 +245,9 @@ class Grid(ScrollView, can_focus=True):
             used += room + GAP
             value = cells[index]
             text, tone = value if isinstance(value, GridCell) else (value, "")
-            style = self.get_component_rich_style(f"grid--{tone}") + over if tone else base
+            back = here if self.by_cell and index == self.cell else over
+            plain_style = self.rich_style + back
+            style = self.get_component_rich_style(f"grid--{tone}") + back if tone else plain_style
             if number:
                 segments.append(Segment(" " * GAP, base))
             plain = column.middle_cut and not short
@@ -250,6 +269,16 @@ class Grid(ScrollView, can_focus=True):
         elif new >= self.scroll_offset.y + room:
             self.scroll_to(y=new - room + 1, animate=False, force=True)
 
+    def watch_cell(self) -> None:
+        """Repaint the cursor's row."""
+        self._refresh_row(self.cursor)
+
+    def action_move_cell(self, by: int) -> None:
+        """One cell to the left or right."""
+        if not self.by_cell:
+            raise SkipAction  # the screen may have a use for the key
+        self.cell = max(0, min(self.cell + by, len(self.columns) - 1))
+
     def _move_to(self, row: int) -> None:
         row = max(0, min(row, len(self.rows) - 1))
         if self.rows and row != self.cursor:
@@ -259,6 +288,12 @@ class Grid(ScrollView, can_focus=True):
     def action_move(self, rows: int) -> None:
         """One row up or down."""
         self._move_to(self.cursor + rows)
+
+    def action_move_by_letter(self, rows: int) -> None:
+        """As `action_move`, on a screen that has no other use for j and k."""
+        if {"j", "k"} & self.screen._bindings.key_to_bindings.keys():
+            raise SkipAction
+        self.action_move(rows)
 
     def action_page(self, pages: int) -> None:
         """One page up or down."""
@@ -288,6 +323,8 @@ class Grid(ScrollView, can_focus=True):
         if row >= len(self.rows):
             return
         self._move_to(row)
+        if self.by_cell and (key := self._column_at(event.x)):
+            self.cell = [column.key for column in self.columns].index(key)
         first = self.layout_columns(self.size.width - 2)[0]
         if event.x <= first[2] and first[1].key == "mark":
             self.action_mark_row()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual import events
 from textual.app import ComposeResult, RenderResult
@@ -20,6 +21,10 @@ TABS: Final = (
     ("plan", "1", "Plan"), ("live", "2", "Live"),
     ("results", "3", "Results"), ("data", "4", "Data"),
 )  # fmt: skip
+
+
+MIN_ROOT_CELLS: Final = 8
+"""Less of the log root's path is left out."""
 
 
 class ModeChosen(Message):
@@ -43,30 +48,53 @@ class Tab(Static):
         self.post_message(ModeChosen(self._mode))
 
 
+class BarStatus(Widget):
+    """Running suites, then as much of the log root's path as fits, its end first."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"status--root"}
+    DEFAULT_CSS = "BarStatus { height: 1; width: 1fr; }"
+
+    activity: reactive[str] = reactive("")
+    root: reactive[str] = reactive("")
+
+    def render(self) -> RenderResult:
+        """One line, aligned to the right."""
+        room = max(0, self.size.width - 2)
+        activity = Text(clean_line(self.activity), no_wrap=True)
+        activity.truncate(room, overflow="ellipsis")
+        left = room - activity.cell_len - (2 if activity else 0)
+        root = clean_line(self.root)
+        if cell_len(root) > left:
+            root = f"…{root[-max(1, left - 1) :]}" if left >= MIN_ROOT_CELLS else ""
+            while cell_len(root) > left:
+                root = f"…{root[2:]}"
+        parts = [activity, Text(root, style=self.get_component_rich_style("status--root"))]
+        text = Text("  ").join(part for part in parts if part)
+        text.pad_left(max(0, room + 1 - text.cell_len))
+        return text
+
+
 class TopBar(Horizontal):
-    """Name of the app, tabs of the four screens, and running suites at the right."""
+    """Name of the app, tabs of the four screens, running suites and log root at the right."""
 
     DEFAULT_CSS = "TopBar { height: 1; dock: top; }"
 
     def __init__(self, here: str) -> None:
         super().__init__()
         self._here = here
-        self._activity = ""
 
     def compose(self) -> ComposeResult:
         """Name, tabs, activity, and what a pane below 80×24 shows instead of all else."""
         yield Static(Text(" workbench "), classes="name")
         for mode, key, title in TABS:
             yield Tab(mode, key, title, here=mode == self._here)
-        yield Static("", classes="work")
+        yield BarStatus(classes="work")
         yield Static(Text(" reading …"), classes="small-pane")
 
-    def show_activity(self, text: str) -> None:
-        """Set the text about running suites; an equal one is skipped, since it costs a layout."""
-        if text == self._activity:
-            return
-        self._activity = text
-        self.query_one(".work", Static).update(Text(text, no_wrap=True, overflow="ellipsis"))
+    def show_status(self, activity: str, root: str) -> None:
+        """Set what runs and which log root is shown."""
+        status = self.query_one(BarStatus)
+        status.activity, status.root = activity, root
 
     def show_small_pane(self, lines: Sequence[str]) -> None:
         """Set the lines that a small pane shows."""

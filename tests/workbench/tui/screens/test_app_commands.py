@@ -10,11 +10,12 @@ from textual.pilot import Pilot
 
 from results.listing.views import parse_view
 from tests.workbench.tui import sample_suites
-from tests.workbench.tui.conftest import screen_text, until
+from tests.workbench.tui.conftest import ready, screen_text, until
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens import palette
 from workbench.tui.screens.data import DataScreen
 from workbench.tui.screens.dialogs import ChoiceDialog, MessageDialog
+from workbench.tui.screens.jump import JumpOverlay
 from workbench.tui.screens.record import RecordScreen
 from workbench.tui.screens.results.screen import ResultsScreen
 from workbench.tui.system import clipboard
@@ -107,3 +108,65 @@ async def test_own_keys_stand_for_others_but_not_while_typing_and_the_view_is_re
     view = parse_view(WorkbenchApp(log_root, tmp_path / "cache").memory["results"])
     assert (view.group, view.filter) == ("suite", "")
     assert view.sort
+
+
+async def test_a_letter_focuses_a_part_of_the_screen(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await ready(pilot, app)
+        for key in ("apostrophe", "ctrl+o"):
+            screen.query_one("#subsets", Grid).focus()
+            await until(pilot, lambda: screen.focused and screen.focused.id == "subsets")
+            await pilot.press(key)
+            await until(pilot, lambda: isinstance(app.screen, JumpOverlay))
+            overlay = app.screen
+            assert isinstance(overlay, JumpOverlay)
+            names = {widget.id: letter for letter, widget in overlay.targets.items()}
+            assert {"subsets", "models", "runs", "settings-grid", "pick-preset"} <= names.keys()
+            shown = f"{names['runs']} bset"  # the label covers `subset` of the first line
+            await until(pilot, lambda shown=shown: shown in screen_text(pilot))
+            await pilot.press(names["runs"])
+            await until(pilot, lambda: screen.focused and screen.focused.id == "runs")
+        for key in ("escape", "1"):
+            await pilot.press("apostrophe", key)
+            await until(pilot, lambda: app.screen is screen)
+            assert screen.focused
+            assert screen.focused.id == "runs"
+
+
+async def test_another_log_root_is_opened_on_the_screen(
+    app: WorkbenchApp, log_root: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other_logs"
+    other.mkdir()
+    sample_suites.write_records(other, 3)
+    async with app.run_test(size=(120, 36), notifications=True) as pilot:
+        screen = await ready(pilot, app)
+        await until(pilot, lambda: "bench_logs" in screen_text(pilot).splitlines()[0])
+        await pilot.press("O", "end", "enter", *"/nowhere", "enter")
+        await until(pilot, lambda: "/nowhere is no folder" in screen_text(pilot))
+        await pilot.press("O", "end", "enter", *str(other), "enter")
+        await until(pilot, lambda: "other_logs" in screen_text(pilot).splitlines()[0])
+        assert app.screen is not screen
+        await ready(pilot, app)
+        await pilot.press("3")
+        await until(pilot, lambda: "3 runs" in screen_text(pilot))
+        await pilot.press("2", "O")
+        await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
+        assert "shown now" in screen_text(pilot)
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: app.log_root == log_root)
+        await until(pilot, lambda: app.current_mode == "plan")
+        await pilot.press("3")
+        await until(pilot, lambda: isinstance(app.screen, ResultsScreen))
+        await until(pilot, lambda: "3 runs" not in screen_text(pilot))
+    assert app.memory["log_roots"] == [str(log_root), str(other)]
+
+
+async def test_j_and_k_move_in_lists(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await ready(pilot, app)
+        grid = screen.query_one("#subsets", Grid)
+        await pilot.press("home", "j", "j", "k")
+        assert grid.cursor == 1
+        await pilot.press("slash", "j", "k")
+        assert screen.texts["subsets"] == "jk", "while something is typed they are letters"

@@ -87,6 +87,45 @@ async def test_records_are_browsed_with_their_pictures(
         assert not isinstance(app.screen, RecordBrowser)
 
 
+async def test_records_are_searched_and_shown_as_a_contact_sheet(
+    app: WorkbenchApp, built: None, monkeypatch: pytest.MonkeyPatch, log_root: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WORKBENCH_PICTURES", "words")
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.press("4", "slash", *"aa_", "enter")
+        await until(
+            pilot, lambda: list(grid(app, "data-subsets").keys) == ["aa_first", "aa_second"]
+        )
+        await pilot.press("b")
+        await until(pilot, lambda: "1 of 6 drawn" in screen_text(pilot))
+        await pilot.press("c")
+        await until(pilot, lambda: len(app.screen.query(".sheet-cell")) == 6)
+        await pilot.press("down", "right")
+        await until(pilot, lambda: "6 of 6 drawn" in screen_text(pilot))
+        here = app.screen.query(".sheet-cell.here")
+        assert len(here) == 1
+        await pilot.press("enter")
+        await until(pilot, lambda: "positive 2" in screen_text(pilot))
+        await pilot.press("slash", *"WORDS id:q4", "enter")
+        await until(pilot, lambda: "1 of 1 of 1 with: WORDS id:q4" in screen_text(pilot))
+        assert "q4  (T)" in screen_text(pilot)
+        await pilot.press("slash", "up", "down", "up", "end", *" nowhere", "enter")
+        await until(
+            pilot, lambda: "No record has all of: WORDS id:q4 nowhere" in screen_text(pilot)
+        )
+        await pilot.press("s")
+        await until(pilot, lambda: "1 of 6 drawn (seed 1)" in screen_text(pilot))
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, DataScreen))
+        await pilot.press("escape")
+        await until(pilot, lambda: len(grid(app, "data-subsets").keys) > 2)
+        await pilot.press("i", *str(tmp_path / "data"), "enter")
+        await until(pilot, lambda: app.memory.get("data_root") == str(tmp_path / "data"))
+    again = WorkbenchApp(log_root, tmp_path / "cache")
+    assert again.earlier_texts("records")[0] == "WORDS id:q4 nowhere"
+    assert again.earlier_texts("subsets") == ("aa_",)
+
+
 def _words(app: WorkbenchApp) -> str:
     return " ".join(
         str(one.render()) for one in app.screen.query("#sample-pictures Static").results(Static)

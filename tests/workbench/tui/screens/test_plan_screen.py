@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from textual.widgets import Static
+from textual.widgets import Input, Static
 
 from tests.workbench.planning.test_trained_models import left
 from tests.workbench.tui import sample_suites
@@ -15,6 +15,7 @@ from tests.workbench.tui.conftest import live_of, ready, screen_text, sizes, unt
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
 from workbench.tui.screens.live.screen import LiveScreen
+from workbench.tui.screens.plan.parts import PartForm, PartsDialog
 from workbench.tui.screens.plan.screen import PlanScreen
 from workbench.tui.system import cli_commands
 from workbench.tui.widgets.form import SettingsForm
@@ -168,7 +169,7 @@ async def test_expected_time_and_accuracy_stand_beside_presets_before_a_run(
 ) -> None:
     from workbench.planning import expand
 
-    monkeypatch.setattr(expand, "expand", lambda *_: [])  # the challenge's files are not here
+    monkeypatch.setattr(expand, "expand_cells", lambda *_: [])  # the challenge's files are not here
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await ready(pilot, app)
         await pilot.press("p")
@@ -388,3 +389,153 @@ async def test_a_start_waits_for_the_check_of_what_was_just_typed(app: Workbench
         await pilot.press("f5")
         await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await until(pilot, lambda: "plans/just-typed-" in screen_text(pilot).replace("\n", ""))
+
+
+async def test_a_run_is_left_out_reordered_and_taken_back(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await ready(pilot, app)
+        await pilot.press("x")
+        assert screen.draft == screen.origin, "x needs the runs"
+        screen.query_one("#runs", Grid).focus()
+        await pilot.press("right", "right", "x")
+        await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 3)
+        out = {"subset": "emoji_train", "model": "effnet-minilm"}
+        assert screen.draft.suite["exclude"] == [out]
+        text = screen_text(pilot)
+        assert "✗ left out" in text
+        assert "2 × 2 − 1 = 3" in text
+        assert "F5  Start 3 runs" in text
+        assert "3 runs: 2 subsets × 2 models, 1 left out" in text
+        await until(pilot, lambda: "Take back" in screen_text(pilot).splitlines()[-1])
+        await pilot.press("J")
+        await until(pilot, lambda: screen.draft.subsets == ("emoji_mm_train", "emoji_train"))
+        await until(
+            pilot, lambda: screen.preview and screen.preview.runs[0].subset == "emoji_mm_train"
+        )
+        await pilot.press("less_than_sign")
+        assert screen.draft.models == ("effnet-minilm", "clip-nano")
+        await until(
+            pilot, lambda: screen.preview and screen.preview.runs[0].model == "effnet-minilm"
+        )
+        await pilot.press("K", "greater_than_sign")
+        await until(pilot, lambda: screen.current_run and screen.current_run.excluded)
+        await pilot.press("x")
+        await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 4)
+        assert screen.draft == screen.origin
+        await pilot.press("u")
+        await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 3)
+
+
+async def test_a_draft_is_kept_for_the_next_session_and_undone(
+    app: WorkbenchApp, log_root: Path, tmp_path: Path
+) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await ready(pilot, app)
+        screen.change(replace(screen.draft, settings={"epochs": 3}))
+        await until(pilot, lambda: screen.preview and "epochs = 3" in screen.preview.toml)
+        assert "demo, 1 change" in screen_text(pilot)
+    again = WorkbenchApp(log_root, tmp_path / "cache")
+    async with again.run_test(size=(80, 24)) as pilot:
+        screen = await ready(pilot, again)
+        assert screen.draft.settings == {"epochs": 3}
+        assert "demo, 1 change" in screen_text(pilot)
+        await pilot.press("u")
+        await until(pilot, lambda: screen.draft.settings == {})
+        await until(pilot, lambda: screen.preview and "epochs" not in screen.preview.toml)
+    assert not WorkbenchApp(log_root, tmp_path / "cache").memory["drafts"]
+
+
+async def test_a_plan_is_saved_as_a_preset_and_a_plan_file_opened(
+    app: WorkbenchApp, tmp_path: Path
+) -> None:
+    file = tmp_path / "old.toml"
+    file.write_text('subsets = "emoji_val"\nmodels = "clip-nano"\nname = "old"\n')
+    async with app.run_test(size=(120, 36), notifications=True) as pilot:
+        screen = await ready(pilot, app)
+        screen.start_from(f"file:{file}")
+        await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 1)
+        await pilot.press("w", *"demo", "enter")
+        await until(pilot, lambda: "is a preset that ships" in screen_text(pilot))
+        await pilot.press("w", *"mine", "enter")
+        await until(pilot, lambda: "workbench run --preset mine" in screen_text(pilot))
+        await until(pilot, lambda: "mine" in [p.name for p in screen.catalogs.presets])
+        assert screen.draft.suite["name"] == "old", "the draft stays"
+        await pilot.press("p", "end", "up", "enter", *str(file), "enter")
+        await until(pilot, lambda: screen.draft.preset == str(file))
+        screen.start_from("file:/nowhere.toml")
+        await until(pilot, lambda: "cannot be read" in screen_text(pilot))
+        assert screen.draft.preset == str(file)
+
+
+async def test_a_suite_is_queued_behind_another_one(app: WorkbenchApp, log_root: Path) -> None:
+    work = [("emoji_train", "clip-nano")]
+    folder = sample_suites.make_suite(log_root, work, state="running")
+    async with app.run_test(size=(120, 36)) as pilot:
+        await ready(pilot, app)
+        await until(pilot, lambda: app.suites and app.suites[0].busy)
+        await pilot.press("Q", "enter")
+        option = f"--after {folder.name}"
+        await until(pilot, lambda: option in " ".join(screen_text(pilot).split()))
+        assert "waits for the end of" in screen_text(pilot)
+        await pilot.press("f5")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
+        assert "It starts when" in screen_text(pilot)
+        await pilot.press("escape", "Q", "end", "enter")
+        await until(pilot, lambda: "--after" not in screen_text(pilot))
+
+
+async def test_variants_and_a_search_are_made_in_forms(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await ready(pilot, app)
+        await pilot.press("s", "slash", *"variant", "enter")
+        form = screen.query_one("#settings-grid", Grid)
+        form.cursor = list(form.keys).index("[[variant]]")
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, PartsDialog))
+        for epochs in "12":
+            await pilot.press("a")
+            await until(pilot, lambda: isinstance(app.screen, PartForm))
+            await pilot.press("slash", *"epochs", "enter", "enter", epochs, "enter")
+            await pilot.press("escape", "escape")
+            await until(pilot, lambda: isinstance(app.screen, PartsDialog))
+        await pilot.press("K")
+        labels = [part["label"] for part in screen.draft.suite["variant"]]
+        assert labels == ["variant 2", "variant 1"]
+        assert screen.draft.suite["variant"][1]["settings"] == {"epochs": 1}
+        await pilot.press("escape")
+        await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 8)
+        assert {run.variant for run in screen.preview.runs} == {"variant 1", "variant 2"}
+        await pilot.press("enter", "backspace", "backspace", "escape")
+        await until(pilot, lambda: "variant" not in screen.draft.suite)
+        screen.query_one(SettingsForm).search("[search]")
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, PartForm))
+        await pilot.press("enter", *"recall@1", "enter")
+        await pilot.press("slash", *"lr", "enter", "enter", *"high", "enter")
+        assert "is no range" in screen_text(pilot) or "not a number" in screen_text(pilot)
+        typed = app.screen.query_one("#settings-input", Input)
+        typed.value = "1e-5..1e-3:log"
+        await pilot.press("enter", "escape", "escape")
+        await until(pilot, lambda: app.screen is screen)
+        table = {"metric": "recall@1", "ranges": {"lr": {"low": 1e-5, "high": 1e-3, "log": True}}}
+        assert screen.draft.suite["search"] == table
+
+
+async def test_the_footer_shows_the_keys_of_the_state_and_fits(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await ready(pilot, app)
+
+        def footer() -> str:
+            return screen_text(pilot).splitlines()[-1]
+
+        await until(pilot, lambda: "space Choose" in footer())
+        assert "q Quit" in footer()
+        await pilot.press("end")  # the fold of subsets that need data
+        await until(pilot, lambda: "i Data root" in footer())
+        await pilot.press("s")
+        await until(pilot, lambda: "Default" in footer())
+        screen.change(replace(screen.draft, settings={"epochs": 3}))
+        await until(pilot, lambda: "u Undo" in footer())
+        await pilot.press("v")
+        await until(pilot, lambda: "x Leave out" in footer())
+        assert "q Quit" in footer()

@@ -7,42 +7,41 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final
 
 from textual import on, work
-from textual.screen import Screen
+from textual.widget import Widget
 from textual.widgets import Button, Input
 
 from workbench.tui.screens.copying import CopyChoice
 from workbench.tui.screens.dialogs import ChoiceDialog, TextDialog
 from workbench.tui.screens.plan import start
+from workbench.tui.screens.plan.draft_actions import DraftActions
 from workbench.tui.system import cli_commands
 from workbench.tui.view_models import plan_rows
 from workbench.tui.view_models.catalog import Catalogs
 from workbench.tui.view_models.plan import matrix
-from workbench.tui.view_models.plan_draft import PlanDraft, PlanPreview
+from workbench.tui.view_models.plan_draft import PlanDraft
+from workbench.tui.widgets.find_input import FindInput
 from workbench.tui.widgets.form import SettingsForm
 from workbench.tui.widgets.grid import Grid
+from workbench.tui.widgets.plan_preview import PlanFileView
 from workbench.tui.widgets.top_bar import Pick
-
-if TYPE_CHECKING:
-    from workbench.tui.app import WorkbenchApp
 
 VIEWS: Final = ("settings", "runs", "file")
 """Panes that take turns below the lists of a narrow screen."""
 SUITE: Final = "suite:"
 """Begins the key of a suite in the list of what a plan can start from."""
+FILE: Final = "file:"
+"""Begins the path of a plan file; alone: the row that asks for one."""
 NEWEST_SUITES: Final = 20
 
 
-class PlanActions(Screen[None]):
-    """The draft of a plan, and the actions on it."""
+class PlanActions(DraftActions):
+    """The actions on the plan that is shown."""
 
     def __init__(self) -> None:
-        super().__init__(classes="view-settings")
-        self.catalogs: Catalogs | None = None
-        self.draft = PlanDraft()
-        self.preview: PlanPreview | None = None
+        super().__init__()
         self.checked_draft: PlanDraft | None = None
         """The draft that `preview` is of; another one: a check is running."""
         self.pending_start: bool | None = None
@@ -55,30 +54,17 @@ class PlanActions(Screen[None]):
         self._searched = "subsets"
         """List that the search is about."""
 
-    @property
-    def bench(self) -> WorkbenchApp:
-        """The app, by its own type."""
-        return cast("WorkbenchApp", self.app)
-
-    @abstractmethod
-    def change(self, draft: PlanDraft) -> None:
-        """Set a new draft."""
-
     @abstractmethod
     def start_from(self, name: str) -> None:
         """Set the draft of a preset or a suite."""
 
     @abstractmethod
-    def choose_engine(self, name: str) -> None:
-        """Set the engine of the draft."""
+    def choose_engine(self, name: str, base: PlanDraft | None = None) -> None:
+        """Set the engine of the draft, or of another one."""
 
     @abstractmethod
     def paint(self) -> None:
         """Show the draft."""
-
-    @abstractmethod
-    def show_preview(self) -> None:
-        """Show runs, costs and command."""
 
     # -- what a plan starts from -----------------------------------------------------------
 
@@ -90,14 +76,26 @@ class PlanActions(Screen[None]):
         for entry in (self.bench.suites or ())[:NEWEST_SUITES]:
             rows.insert(-1, plan_rows.suite_row(entry.name, entry.about, entry.state))
             keys.insert(-1, f"{SUITE}{entry.folder.name}")
+        rows.insert(-1, plan_rows.FILE_ROW)
+        keys.insert(-1, FILE)
 
         def on_choice(chosen: str | None) -> None:
-            if chosen is not None:
+            if chosen == FILE:
+                self._ask_file()
+            elif chosen is not None:
                 self.start_from(chosen)
 
         title = plan_rows.PRESETS_TITLE
         dialog = ChoiceDialog(title, plan_rows.PRESETS, rows, keys, here=self.draft.preset)
         self.app.push_screen(dialog, on_choice)
+
+    def _ask_file(self) -> None:
+        def on_text(text: str | None) -> None:
+            if text:
+                self.start_from(f"{FILE}{text}")
+
+        plans = self.bench.log_root / "plans"
+        self.app.push_screen(TextDialog("Path of a plan file", f"{plans}/weekly.toml"), on_text)
 
     @on(Pick.Opened, "#pick-engine")
     def action_engines(self) -> None:
@@ -140,10 +138,17 @@ class PlanActions(Screen[None]):
             self.toggle_class("show-file")
             return
         now = next((v for v in VIEWS if self.has_class(f"view-{v}")), VIEWS[0])
-        self._show_view(VIEWS[(VIEWS.index(now) + 1) % len(VIEWS)])
+        view = VIEWS[(VIEWS.index(now) + 1) % len(VIEWS)]
+        self._show_view(view)
+        shown: dict[str, Widget] = {
+            "settings": self.query_one("#settings-grid"), "runs": self.query_one("#runs"),
+            "file": self.query_one(PlanFileView),
+        }  # fmt: skip
+        self.call_after_refresh(shown[view].focus)
 
     def _show_view(self, view: str) -> None:
         self.remove_class(*(f"view-{name}" for name in VIEWS)).add_class(f"view-{view}")
+        self.call_after_refresh(self.show_preview)  # problems are wrapped to the pane
 
     def action_find(self) -> None:
         """Find words in the list that has the focus: subsets, models or settings."""
@@ -151,9 +156,8 @@ class PlanActions(Screen[None]):
         name = focused.id if isinstance(focused, Grid) else ""
         self._searched = name if name in ("subsets", "models") else "settings"
         self.add_class("finding")
-        field = self.query_one("#plan-find", Input)
-        field.value = self.texts.get(self._searched, "")
-        field.focus()
+        earlier = self.bench.earlier_texts(self._searched)
+        self.query_one("#plan-find", FindInput).open(self.texts.get(self._searched, ""), earlier)
 
     @on(Input.Changed, "#plan-find")
     def _find_words(self, event: Input.Changed) -> None:
@@ -166,9 +170,12 @@ class PlanActions(Screen[None]):
             self.query_one(SettingsForm).search(text)
         else:
             self.paint()
+            if self._searched:
+                self.query_one(f"#{self._searched}", Grid).cursor = 0
 
     @on(Input.Submitted, "#plan-find")
     def _leave_find(self) -> None:
+        self.bench.remember_text(self._searched, self.texts.get(self._searched, ""))
         self.remove_class("finding")
         listed = "settings-grid" if self._searched == "settings" else self._searched
         self.query_one(f"#{listed}", Grid).focus()
@@ -189,7 +196,13 @@ class PlanActions(Screen[None]):
         """Arguments of the command that F5 runs; empty: the plan has problems."""
         if self.preview is None or self.preview.file is None or self.preview.problems:
             return []
-        return start.start_arguments(self.preview, self.bench.log_root, keep=self.keep)
+        return self._start_arguments(probe=False)
+
+    def _start_arguments(self, *, probe: bool) -> list[str]:
+        assert self.preview is not None  # noqa: S101 - the caller has looked
+        return start.start_arguments(
+            self.preview, self.bench.log_root, keep=self.keep, probe=probe, after=self.after
+        )
 
     def action_keep(self) -> None:
         """Run what is done with equal settings again, or keep it."""
@@ -223,7 +236,7 @@ class PlanActions(Screen[None]):
         if not probe and not matrix.count_open(preview.runs, keep=self.keep):
             self.notify("Every run is done with equal settings; f runs them again.")
             return
-        arguments = start.start_arguments(preview, self.bench.log_root, keep=self.keep, probe=probe)
+        arguments = self._start_arguments(probe=probe)
         start.ask_start(self.bench, preview, arguments, lambda: self._start(arguments))
 
     def ask_pending_start(self) -> None:
@@ -237,5 +250,6 @@ class PlanActions(Screen[None]):
         self.starting = True
         self.show_preview()
         await start.start_suite(self.bench, self.draft, arguments)
+        self.after = ""
         self.starting = False
         self.show_preview()

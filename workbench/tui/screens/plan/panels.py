@@ -60,28 +60,26 @@ def paint_runs(screen: DOMNode, preview: PlanPreview) -> None:
         rows: list[GridRow] = []
         for problem in preview.problems:
             rows += [(GridCell(line, "error"),) for line in textwrap.wrap(problem, width)]
-        grid.header = False
+        grid.header = grid.by_cell = False
         grid.show(rows, [str(row) for row in range(len(rows))])
         return
-    columns, rows, keys = matrix.run_grid(preview.runs)
-    heading.title = "Runs"
-    subsets = len({run.subset for run in preview.runs})
-    models = len({run.model for run in preview.runs})
-    count = len(preview.runs)
-    heading.remark = f"{subsets} × {models} = {count}" if subsets * models == count else str(count)
-    grid.header = True
+    columns, rows, keys = matrix.run_grid(preview.cells)
+    heading.title, heading.remark = "Runs", matrix.describe_count(preview.cells)
+    grid.header, grid.by_cell = True, matrix.PEAK in keys
     grid.set_columns(columns)
     grid.show(rows, keys)
 
 
-def paint_costs(screen: DOMNode, preview: PlanPreview, *, keep: bool) -> None:
-    """Show what the runs will cost."""
+def paint_costs(screen: DOMNode, preview: PlanPreview, *, keep: bool, after: str = "") -> None:
+    """Show what the runs will cost; `after`: suite that is to end first."""
     box = screen.query_one("#costs", Static)
     if preview.problems or not preview.runs:
         box.update(Text("Nothing can start; see the problems.", style="dim"))
         return
     run_costs = [run.cost for run in preview.runs]
     lines = matrix.describe_costs(run_costs, preview.machine, time.time(), keep=keep)
+    if after:
+        lines = [(n, f"waits for the end of {after}" if n == "device" else t) for n, t in lines]
     if preview.equal_suite:
         lines.append(("again", f"the same plan is {preview.equal_suite}"))
     text, width = Text(), max(20, box.size.width - NAME_CELLS)

@@ -18,17 +18,17 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal, Vertical
 from textual.message import Message
 from textual.timer import Timer
-from textual.widgets import Button, Footer, Input, Static
+from textual.widgets import Button, Footer, Static
 
 from workbench.pricing import costs
 from workbench.pricing.earlier import EarlierRuns
-from workbench.tui.screens.dialogs import ChoiceDialog, MessageDialog
-from workbench.tui.screens.plan import panels
-from workbench.tui.screens.plan.actions import SUITE, PlanActions
+from workbench.tui.screens.dialogs import MessageDialog
+from workbench.tui.screens.plan import footers, panels
+from workbench.tui.screens.plan.actions import FILE, SUITE, PlanActions
+from workbench.tui.screens.plan.parts import ask_choice
 from workbench.tui.system import cli_commands
 from workbench.tui.view_models import plan_rows
 from workbench.tui.view_models.catalog import Catalogs
-from workbench.tui.view_models.form_fields import Setting
 from workbench.tui.view_models.plan import choices, matrix
 from workbench.tui.view_models.plan_draft import (
     PlanDraft,
@@ -37,6 +37,7 @@ from workbench.tui.view_models.plan_draft import (
     draft_from_table,
     read_plan_table,
 )
+from workbench.tui.widgets.find_input import FindInput
 from workbench.tui.widgets.form import SettingsForm
 from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.plan_preview import PlanFileView
@@ -72,9 +73,17 @@ class PlanScreen(PlanActions):
         Binding("s", "settings", "Settings"),
         Binding("slash", "find", "Find", key_display="/"),
         Binding("v", "view", "View"),
-        Binding("i", "data_root", show=False),
-        Binding("f", "keep", show=False),
-        Binding("P", "probe", show=False),
+        Binding("i", "data_root", "Data root"),
+        Binding("f", "keep", "Run done again"),
+        Binding("P", "probe", "Measure cost"),
+        Binding("Q", "queue", "Queue behind"),
+        Binding("x", "exclude", "Leave out"),
+        Binding("K", "move_name('subsets', -1)", "Earlier", key_display="K J < >"),
+        Binding("J", "move_name('subsets', 1)", "Later"),
+        Binding("less_than_sign", "move_name('models', -1)", "Model earlier", key_display="<"),
+        Binding("greater_than_sign", "move_name('models', 1)", "Model later", key_display=">"),
+        Binding("u", "undo", "Undo"),
+        Binding("w", "save", "Save as preset"),
         Binding("escape", "clear_find", show=False),
     ]
 
@@ -112,7 +121,7 @@ class PlanScreen(PlanActions):
                 yield Heading("Plan file", id="file-heading")
                 yield PlanFileView()
         yield Static("", id="choice-about")
-        yield Input(placeholder="words to find; Esc shows all", compact=True, id="plan-find")
+        yield FindInput(id="plan-find")
         yield Static("", id="plan-command")
         with Horizontal(id="plan-status"):
             yield Static("", id="verdict")
@@ -124,7 +133,7 @@ class PlanScreen(PlanActions):
         self.query_one("#subsets", Grid).focus()
         self._earlier = EarlierRuns(self.bench.log_root)
         self.query_one(SettingsForm).describe_earlier = self._describe_earlier
-        self.call_after_refresh(self._read_catalogs)
+        self.call_after_refresh(self.reload_catalogs)
 
     def on_screen_resume(self) -> None:
         """Update the top bar, which changed on another screen; runs may have ended."""
@@ -133,10 +142,15 @@ class PlanScreen(PlanActions):
             self._read_trained(self.catalogs)
             self._check()
 
+    def on_resize(self) -> None:
+        """Wrap problems and costs to the new width."""
+        self.call_after_refresh(self.show_preview)
+
     # -- catalogs ------------------------------------------------------------------------
 
-    @work(thread=True, exclusive=True, group="catalogs")
-    def _read_catalogs(self) -> None:
+    @work(thread=True, exclusive=True, group="all-catalogs")
+    def reload_catalogs(self) -> None:
+        """Read all catalogs."""
         from workbench.tui.view_models import catalog
 
         self.post_message(
@@ -166,7 +180,14 @@ class PlanScreen(PlanActions):
         first = self.catalogs is None
         self.catalogs = event.catalogs
         if first:
-            self.start_from(event.catalogs.presets[0].name if event.catalogs.presets else "")
+            kept = self.recall_draft()
+            names = {preset.name for preset in event.catalogs.presets}
+            first_preset = event.catalogs.presets[0].name if names else ""
+            self.start_from(kept.preset if kept and kept.preset in names else first_preset)
+            self.undo_stack.clear()
+            if kept is not None:
+                self.choose_engine(kept.engine, kept)
+                self._scroll_to_chosen()
         else:
             self.paint()
 
@@ -177,35 +198,43 @@ class PlanScreen(PlanActions):
         preset = next((p for p in catalogs.presets if p.name == name), None)
         if preset is not None:
             table = preset.table
-        elif suite := name.removeprefix(SUITE) if name.startswith(SUITE) else "":
+        elif name.startswith((SUITE, FILE)):
+            suite = self.bench.log_root / name.removeprefix(SUITE) / "plan.toml"
+            file = Path(name.removeprefix(FILE)).expanduser() if name.startswith(FILE) else suite
             try:
-                table = read_plan_table(self.bench.log_root / suite / "plan.toml")
+                table = read_plan_table(file)
             except ValueError as error:
                 self.notify(str(error), title="This plan cannot be read", severity="error")
                 return
-        keys = tuple(s.name for s in catalogs.suite)
-        self.draft = draft_from_table(table, keys, name.removeprefix(SUITE))
-        self.choose_engine(self.draft.engine or next((e.name for e in catalogs.engines), ""))
+        keys = tuple(s.key for s in catalogs.suite)
+        draft = draft_from_table(table, keys, name.removeprefix(SUITE).removeprefix(FILE))
+        self.choose_engine(draft.engine or next((e.name for e in catalogs.engines), ""), draft)
+        self.origin = self.draft
+        self.paint()
+        self._scroll_to_chosen()
+
+    def _scroll_to_chosen(self) -> None:
         for listed, chosen in (("#subsets", self.draft.subsets), ("#models", self.draft.models)):
             grid = self.query_one(listed, Grid)
             indexes = [index for index, key in enumerate(grid.keys) if key in chosen]
             for index in (*indexes[-1:], *indexes[:1]):  # all of them in view if they fit
                 grid.cursor = index
 
-    def choose_engine(self, name: str) -> None:
-        """Set the engine; settings that it does not have are dropped."""
+    def choose_engine(self, name: str, base: PlanDraft | None = None) -> None:
+        """Set the engine of the draft, or of `base`; settings that it does not have are dropped."""
+        draft = base or self.draft
         engine = (self.catalogs or Catalogs()).engine(name)
         if engine is None:
-            self.change(replace(self.draft, engine=name))
+            self.change(replace(draft, engine=name))
             return
-        other = name != self.draft.engine
+        other = name != draft.engine
         names = {s.name for s in engine.settings}
-        task = self.draft.task if self.draft.task in engine.tasks else engine.tasks[0]
-        kept = {k: v for k, v in self.draft.settings.items() if not other or k in names}
-        more = () if other and self.draft.engine else self.draft.more_engines
+        task = draft.task if draft.task in engine.tasks else engine.tasks[0]
+        kept = {k: v for k, v in draft.settings.items() if not other or k in names}
+        more = () if other and draft.engine else draft.more_engines
         self.change(
             replace(
-                self.draft, engine=name, more_engines=more, task=task,
+                draft, engine=name, more_engines=more, task=task,
                 needs_data=engine.needs_data, settings=kept,
             )
         )  # fmt: skip
@@ -214,6 +243,8 @@ class PlanScreen(PlanActions):
 
     def change(self, draft: PlanDraft) -> None:
         """Set a new draft: paint it now, check it after `CHECK_SECONDS`."""
+        if draft != self.draft:
+            self.push_undo()
         before, self.draft = self.draft.settings.get("data_root"), draft
         root = draft.settings.get("data_root")
         if root != before and self.catalogs is not None:
@@ -226,7 +257,11 @@ class PlanScreen(PlanActions):
     def paint(self) -> None:
         """Show the draft."""
         catalogs, draft = self.catalogs or Catalogs(), self.draft
-        self.query_one("#pick-preset", Pick).value = draft.preset or "an empty plan"
+        changes = plan_rows.count_words(draft.count_changes(self.origin), "change")
+        origin = draft.preset or "an empty plan"
+        self.query_one("#pick-preset", Pick).value = (
+            origin if changes.startswith("0") else f"{origin}, {changes}"
+        )
         engine = catalogs.engine(draft.engine)
         self.query_one("#pick-engine", Pick).value = (
             ", ".join((draft.engine, *draft.more_engines)) or "none"
@@ -234,7 +269,8 @@ class PlanScreen(PlanActions):
         panels.paint_choices(self, catalogs, draft, self._opened, self.texts)
         self._show_description(self.query_one(f"#{self._focused_list}", Grid))
         settings = catalogs.suite
-        values = {**draft.suite, **draft.settings}
+        suite = {s.name: draft.suite[s.key] for s in settings if s.key in draft.suite}
+        values = {**suite, **draft.settings}
         if engine is not None:
             settings = (*settings, *engine.task_settings, *engine.settings)
             values |= {"task": draft.task} if draft.task != engine.tasks[0] else {}
@@ -254,6 +290,7 @@ class PlanScreen(PlanActions):
     def _show_check(self, event: Checked) -> None:
         if event.draft is self.draft:  # else a newer check is running
             self.preview, self.checked_draft = event.preview, event.draft
+            self.keep_draft()
             self.show_preview()
             self.ask_pending_start()
 
@@ -263,12 +300,13 @@ class PlanScreen(PlanActions):
         if preview is None:
             return
         panels.paint_runs(self, preview)
-        panels.paint_costs(self, preview, keep=self.keep)
+        panels.paint_costs(self, preview, keep=self.keep, after=self.after)
         arguments = self.command()
         command = f" $ {cli_commands.command_line(arguments)}" if arguments else ""
         self.query_one("#plan-command", Static).update(Text(command))
         self.query_one(PlanFileView).show(preview.toml)
         self._show_summary()
+        self.update_footer()
 
     def _show_summary(self) -> None:
         text, failed = plan_rows.describe_preview(self.preview)
@@ -309,17 +347,23 @@ class PlanScreen(PlanActions):
             text = "\n\n".join(self.preview.problems)
             self.app.push_screen(MessageDialog("Problems of this plan", text))
 
+    @on(Grid.Moved, "#runs")
+    def _moved_run(self) -> None:
+        self.update_footer()
+
     @on(Grid.Moved, "#subsets")
     @on(Grid.Moved, "#models")
     def _moved(self, event: Grid.Moved) -> None:
         if event.grid.id == self._focused_list:
             self._show_description(event.grid)
+        self.update_footer()
 
     def on_descendant_focus(self) -> None:
         """Describe the current entry of the list that has the focus."""
         if isinstance(self.focused, Grid) and self.focused.id in ("subsets", "models"):
             self._focused_list = self.focused.id
             self._show_description(self.focused)
+        self.update_footer()
 
     def _show_description(self, grid: Grid) -> None:
         text, failed = plan_rows.describe_entry(
@@ -331,31 +375,26 @@ class PlanScreen(PlanActions):
 
     @on(SettingsForm.Changed)
     def _setting_changed(self, event: SettingsForm.Changed) -> None:
-        name = event.setting.name
-        if name == "task":
+        setting = event.setting
+        if setting.name == "task":
             self.change(replace(self.draft, task=str(event.value)))
             return
-        of_suite = any(s.name == name for s in (self.catalogs or Catalogs()).suite)
+        of_suite = any(s.name == setting.name for s in (self.catalogs or Catalogs()).suite)
         values: dict[str, Any] = dict(self.draft.suite if of_suite else self.draft.settings)
-        values.pop(name, None)
+        values.pop(setting.key, None)
         if not event.is_default:
-            values[name] = event.value
+            values[setting.key] = event.value
         if of_suite:
             self.change(replace(self.draft, suite=values))
         else:
             self.change(replace(self.draft, settings=values))
 
     @on(SettingsForm.ChoiceRequested)
-    async def _choice_wanted(self, event: SettingsForm.ChoiceRequested) -> None:
-        setting: Setting = event.setting
-        rows = [(choice,) for choice in setting.choices]
-        columns = (replace(plan_rows.NAMES, width=24),)
+    def _choice_wanted(self, event: SettingsForm.ChoiceRequested) -> None:
+        ask_choice(self.app, self.query_one("#settings", SettingsForm), event.setting, event.value)
 
-        def on_choice(chosen: str | None) -> None:
-            if chosen is not None:
-                self.query_one(SettingsForm).set_value(setting, chosen)
+    # -- footer ----------------------------------------------------------------------------
 
-        here = str(event.value or "")
-        self.app.push_screen(
-            ChoiceDialog(setting.name, columns, rows, setting.choices, here=here), on_choice
-        )
+    def footer_titles(self) -> dict[str, str]:
+        """Keys of the list that has the focus, then those that the plan's state asks for."""
+        return footers.list_titles(self)

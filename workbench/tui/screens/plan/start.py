@@ -21,12 +21,14 @@ PROBE_STEPS: Final = 200
 
 
 def start_arguments(
-    preview: PlanPreview, log_root: Path, *, keep: bool, probe: bool = False
+    preview: PlanPreview, log_root: Path, *, keep: bool, probe: bool = False, after: str = ""
 ) -> list[str]:
-    """Arguments of `workbench` that start the plan; `keep`: without runs that are done."""
+    """Arguments of `workbench` that start the plan; `keep`: without runs that are done; `after`:
+    suite that is to end first."""
     arguments = cli_commands.run_arguments(preview.file or Path(), log_root)
     if keep and any(run.cost.done for run in preview.runs) and not probe:
         arguments.append("--keep-done")
+    arguments += ["--after", after] if after else []
     return [*arguments, *(["--cost-probe", str(PROBE_STEPS)] if probe else [])]
 
 
@@ -49,7 +51,9 @@ def ask_start(
     total, unknown = costs.sum_times([run.cost for run in preview.runs])
     if total is not None and not unknown and not probe:
         parts.append(f"About {costs.format_time(total)}.")
-    if preview.machine.busy:
+    if "--after" in arguments:
+        parts.append(f"It starts when {arguments[arguments.index('--after') + 1]} has ended.")
+    elif preview.machine.busy:
         parts.append(f"The device is {preview.machine.busy}.")
     if preview.equal_suite:
         parts.append(f"The same plan was started as {preview.equal_suite}.")

@@ -53,13 +53,14 @@ def list_models(
 
 
 def count_usable(catalogs: Catalogs, draft: PlanDraft) -> tuple[str, str]:
-    """Remarks of the two headings: `2 chosen, 5 of 33 usable`."""
+    """Remarks of the two headings: `2 of 5 (33 known)`: chosen, of the
+    usable."""
     subsets = [_subset_choice(catalogs, entry, draft) for entry in catalogs.subsets]
     fitting = [m for m in catalogs.models if not m.engines or draft.engine in m.engines]
     models = [_model_choice(entry, draft) for entry in fitting]
     counts = ((len(draft.subsets), subsets), (len(draft.models), models))
     first, second = (
-        f"{chosen} of {sum(not c.fold for c in choices)} usable, {len(choices)} known"
+        f"{chosen} of {sum(not c.fold for c in choices)} ({len(choices)} known)"
         for chosen, choices in counts
     )
     return first, second

@@ -28,10 +28,14 @@ LIST: Final = (
 )
 DONE: Final = GridCell("✓", "good")
 PLANNED: Final = GridCell("◌", "dim")
+EXCLUDED: Final = GridCell("✗", "dim")
+PEAK: Final = "peak memory"
+"""Key of the last row of a matrix."""
 
 
 def run_grid(runs: Sequence[PreviewRun]) -> tuple[tuple[GridColumn, ...], list[GridRow], list[str]]:
-    """Columns, rows and keys: a matrix if it is one run a cell, else a list."""
+    """Columns, rows and keys: a matrix if it is one run a cell, else a list. `runs`: with those
+    that the plan leaves out."""
     subsets = list(dict.fromkeys(run.subset for run in runs))
     models = list(dict.fromkeys(run.model for run in runs))
     cells: dict[tuple[str, str], list[PreviewRun]] = defaultdict(list)
@@ -41,21 +45,63 @@ def run_grid(runs: Sequence[PreviewRun]) -> tuple[tuple[GridColumn, ...], list[G
     if not single or len(models) > MOST_MODELS or len({run.engine for run in runs}) > 1:
         return LIST, [_list_row(run) for run in runs], [run.run_id for run in runs]
     columns = (
-        GridColumn("subset", "subset", 14, grow=10, middle_cut=True),
+        GridColumn("subset", "subset", 12, grow=12, middle_cut=True),
         *(GridColumn(model, model, 12, grow=7, right=True, middle_cut=True) for model in models),
     )
     rows: list[GridRow] = [
         (subset, *(_cell(cells.get((subset, model), [])) for model in models)) for subset in subsets
     ]
     peaks = [_peak(runs, model) for model in models]
-    rows.append((GridCell("peak memory", "dim"), *(GridCell(peak, "dim") for peak in peaks)))
-    return columns, rows, [*subsets, "peak memory"]
+    rows.append((GridCell(PEAK, "dim"), *(GridCell(peak, "dim") for peak in peaks)))
+    return columns, rows, [*subsets, PEAK]
+
+
+def find_cell(
+    runs: Sequence[PreviewRun], key: str | None, column_key: str | None
+) -> PreviewRun | None:
+    """The run under the cursor of the grid: of a list by its id, of a matrix by subset and model;
+    in the first column of a matrix the row's first run."""
+    listed = next((run for run in runs if run.run_id == key), None)
+    if listed is not None:
+        return listed
+    row = [run for run in runs if run.subset == key]
+    return next((run for run in row if run.model == column_key), row[0] if row else None)
+
+
+def select_cell(run: PreviewRun, runs: Sequence[PreviewRun]) -> dict[str, str | int]:
+    """Keys of an exclusion that matches the run, its folds and its repeats, and no other run."""
+    chosen = name_cell(run)
+    keys = {"subset", "model"}
+    keys |= {k for k in chosen if len({name_cell(other).get(k) for other in runs}) > 1}
+    return {key: value for key, value in chosen.items() if key in keys - {"repeat"}}
+
+
+def name_cell(run: PreviewRun) -> dict[str, str | int]:
+    """The keys of an exclusion, with the run's values."""
+    keys = {
+        "engine": run.engine, "subset": run.subset, "model": run.model, "seed": run.seed,
+        "repeat": run.repeat + 1, "variant": run.variant, "run": run.block,
+    }  # fmt: skip
+    return {key: value for key, value in keys.items() if value != ""}
+
+
+def describe_count(runs: Sequence[PreviewRun]) -> str:
+    """`2 × 2 = 4`, `2 × 2 − 1 = 3`, or the number of runs."""
+    subsets, models = len({run.subset for run in runs}), len({run.model for run in runs})
+    left_out = sum(run.excluded for run in runs)
+    count = len(runs) - left_out
+    if subsets * models != len(runs):
+        return f"{count}, {left_out} left out" if left_out else str(count)
+    minus = f" − {left_out}" if left_out else ""
+    return f"{subsets} × {models}{minus} = {count}"
 
 
 def _cell(group: Sequence[PreviewRun]) -> GridCell:
     if not group:
         return GridCell("", "dim")
     cost = group[0].cost
+    if group[0].excluded:
+        return GridCell("✗ left out", "dim")
     if cost.done:
         return GridCell(f"✓ done {_day(cost.done_wall)}", "good")
     steps = f"{cost.steps:,} st" if cost.steps is not None else ""
@@ -70,17 +116,24 @@ def _peak(runs: Sequence[PreviewRun], model: str) -> str:
 
 def _list_row(run: PreviewRun) -> GridRow:
     cost = run.cost
+    state = EXCLUDED if run.excluded else DONE if cost.done else PLANNED
     parts = (run.part, f"s{run.seed}", f"r{run.repeat + 1}" if run.repeat else "")
     return (
-        DONE if cost.done else PLANNED,
-        run.subset,
-        run.model,
+        state,
+        GridCell(run.subset, "dim" if run.excluded else ""),
+        GridCell(run.model, "dim" if run.excluded else ""),
         GridCell(" ".join(part for part in parts if part), "dim"),
         q.count(cost.steps) if cost.steps is not None else "–",
-        "done" if cost.done else q.clock(cost.time.seconds) if cost.time else "–",
+        _describe_time(run),
         q.size(cost.memory) if cost.memory is not None else "–",
         GridCell(run.engine, "dim"),
     )
+
+
+def _describe_time(run: PreviewRun) -> str:
+    if run.excluded or run.cost.done:
+        return "left out" if run.excluded else "done"
+    return q.clock(run.cost.time.seconds) if run.cost.time else "–"
 
 
 def _day(wall: float | None) -> str:
