@@ -78,7 +78,7 @@ def select_cell(run: PreviewRun, runs: Sequence[PreviewRun]) -> dict[str, str | 
 
 def name_cell(run: PreviewRun) -> dict[str, str | int]:
     """The keys of an exclusion, with the run's values."""
-    keys = {
+    keys: dict[str, str | int] = {
         "engine": run.engine, "subset": run.subset, "model": run.model, "seed": run.seed,
         "repeat": run.repeat + 1, "variant": run.variant, "run": run.block,
     }  # fmt: skip

@@ -47,8 +47,8 @@ def test_models_of_the_engine_and_words_to_find() -> None:
     assert choices.list_models(KNOWN, DRAFT, (), "large")[1] == ["n"]
     assert choices.list_subsets(KNOWN, DRAFT, (), "passages")[1] == ["b"]
     assert choices.count_usable(KNOWN, DRAFT) == (
-        "1 of 2 usable, 5 known",
-        "1 of 2 usable, 3 known",
+        "1 of 2 (5 known)",
+        "1 of 2 (3 known)",
     )
     assert choices.fold_name("fold:data") == "data"
     assert choices.fold_name("data") == ""
