@@ -33,6 +33,9 @@ LETTER_SHARE: Final = 0.022
 MIN_UPRIGHT_SHARE: Final = 0.035
 """Phases from so wide on have their name upright where it does not fit across."""
 
+LOG_RATIO: Final = 10.0
+"""Losses of a panel that are so many times apart have a logarithmic axis."""
+
 Points = Sequence[tuple[float, float]]
 
 
@@ -57,7 +60,7 @@ class CurvePanel(NamedTuple):
 def draw_loss(view: SuiteView, text: FigureText) -> dict[str, bytes]:
     """Training loss over optimizer steps, a panel a subset."""
     panels = build_loss_panels(view, text)
-    return _draw_panels(panels, text, ("optimizer step", text.word("loss")))
+    return _draw_panels(panels, text, ("optimizer step", text.word("loss")), loss=True)
 
 
 def build_loss_panels(view: SuiteView, text: FigureText) -> list[CurvePanel]:
@@ -148,7 +151,11 @@ def _name_line(name: str, group: FigureGroup, text: FigureText) -> str:
 
 
 def _draw_panels(
-    panels: Sequence[CurvePanel], text: FigureText, axis_labels: tuple[str, str]
+    panels: Sequence[CurvePanel],
+    text: FigureText,
+    axis_labels: tuple[str, str],
+    *,
+    loss: bool = False,
 ) -> dict[str, bytes]:
     panels_shown = panels[: drawing.MAX_PANELS]
     if not panels_shown:
@@ -162,9 +169,20 @@ def _draw_panels(
         axis.set_ylabel(text.clip(axis_labels[1] or panel.y_label.partition(" (")[0]))
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axis.margins(x=0.02)
+        if (loss or panel.y_label == "loss") and is_wide(panel.lines):
+            axis.set_yscale("log")
         axis.legend(loc="best", handlelength=1.8, borderaxespad=0.2)
     drawing.note_rest(figure, len(panels_shown), len(panels), text)
     return drawing.encode_figure(figure)
+
+
+def is_wide(lines: Sequence[CurveLine]) -> bool:
+    """Whether smoothed curves span `LOG_RATIO` and more, and all their values are above 0."""
+    raw = [y for line in lines for points in line.members for _, y in drawing.finite(points)]
+    smoothed = [
+        y for line in lines for points in line.members for _, y in drawing.finite(smooth(points))
+    ]
+    return bool(raw) and min(raw) > 0 and max(smoothed) >= LOG_RATIO * min(smoothed)
 
 
 def _draw_line(axis: Any, line: CurveLine, number: int) -> None:

@@ -99,3 +99,15 @@ def test_phases_change_the_drawing_of_memory(mixed):
         for p in ((), (("load", 0.0, 20.0), ("train", 20.0, 79.0)))
     ]
     assert drawn[0] != drawn[1]
+
+
+def test_losses_that_fall_far_have_a_logarithmic_axis():
+    def line(*values: float) -> curves.CurveLine:
+        return curves.CurveLine("a", [[(float(x), y) for x, y in enumerate(values)]])
+
+    assert curves.is_wide([line(10.0, 3.0, 1.0)])
+    assert curves.is_wide([line(5.0, 4.0), line(0.4, 0.3)])
+    assert not curves.is_wide([line(5.0, 0.6)])
+    assert not curves.is_wide([line(5.0, 0.0)]), "a logarithm needs values above 0"
+    assert curves.is_wide([line(float("nan"), 20.0, 1.0)])
+    assert not curves.is_wide([])
