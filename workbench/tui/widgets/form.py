@@ -60,6 +60,9 @@ class SettingsForm(Vertical):
             super().__init__()
             self.setting, self.value = setting, value
 
+    class GroupsChanged(Message):
+        """A group was opened or closed."""
+
     class PartsRequested(Message):
         """The parts of a setting that is a table, or a list of tables, are to be opened."""
 
@@ -73,7 +76,7 @@ class SettingsForm(Vertical):
         self._values: dict[str, Any] = {}
         self._model_defaults: Mapping[str, Mapping[str, Any]] = {}
         self._editing: Setting | None = None
-        self._opened = {groups.OFTEN}
+        self.opened = {groups.OFTEN}
         """Titles of the groups that are open."""
         self._search = ""
         self.describe_earlier: Callable[[str], str] = lambda _: ""
@@ -113,8 +116,8 @@ class SettingsForm(Vertical):
             fitting = groups.search_settings(self._settings, self._search)
             rows, keys = [self._row(s) for s in fitting], [s.name for s in fitting]
         else:
-            for group in groups.group_settings(self._settings, self._values, self._opened):
-                is_open = group.title in self._opened
+            for group in groups.group_settings(self._settings, self._values, self.opened):
+                is_open = group.title in self.opened
                 count = "" if is_open else f" {len(group.settings)}"
                 rows.append((GridCell(f"{'▾' if is_open else '▸'} {group.title}{count}", "dim"),))
                 keys.append(group.key)
@@ -138,7 +141,7 @@ class SettingsForm(Vertical):
         grid = self.query_one(Grid)
         if name not in grid.keys:
             setting = next((s for s in self._settings if s.name == name), None)
-            self._opened.add((setting.group if setting else "") or groups.PLAN)
+            self.opened.add((setting.group if setting else "") or groups.PLAN)
             self._search = ""
             self._paint()
         if name in grid.keys:
@@ -203,8 +206,9 @@ class SettingsForm(Vertical):
     def _open(self, event: Grid.Moved) -> None:
         event.stop()
         if title := groups.heading_title(event.grid.key or ""):
-            self._opened ^= {title}
+            self.opened ^= {title}
             self._paint()
+            self.post_message(self.GroupsChanged())
             return
         setting = self.current
         if setting is None or (setting.kind == "other" and not setting.parts):

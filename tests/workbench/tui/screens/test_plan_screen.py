@@ -539,3 +539,31 @@ async def test_the_footer_shows_the_keys_of_the_state_and_fits(app: WorkbenchApp
         await pilot.press("v")
         await until(pilot, lambda: "x Leave out" in footer())
         assert "q Quit" in footer()
+
+
+async def test_pins_folds_groups_and_view_are_there_in_the_next_session(
+    app: WorkbenchApp, log_root: Path, tmp_path: Path
+) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await ready(pilot, app)
+        grid = screen.query_one("#subsets", Grid)
+        await pilot.press("end", "enter", "home")
+        while grid.key != "emoji_val":
+            await pilot.press("down")
+        await pilot.press("asterisk")
+        assert grid.keys[0] == "emoji_val"
+        assert "oven_train" in grid.keys
+        screen.query_one(SettingsForm).focus_list()
+        await pilot.press("home", "enter", "v")
+        await until(pilot, lambda: screen.focused and screen.focused.id == "runs")
+    again = WorkbenchApp(log_root, tmp_path / "cache")
+    async with again.run_test(size=(80, 24)) as pilot:
+        screen = await ready(pilot, again)
+        grid = screen.query_one("#subsets", Grid)
+        assert grid.keys[0] == "emoji_val"
+        assert "oven_train" in grid.keys
+        assert screen.has_class("view-runs")
+        assert "epochs" not in screen.query_one("#settings-grid", Grid).keys
+        grid.cursor = 0
+        await pilot.press("asterisk")
+        assert grid.keys[0] != "emoji_val"

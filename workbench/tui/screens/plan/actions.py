@@ -46,10 +46,6 @@ class PlanActions(DraftActions):
         """The draft that `preview` is of; another one: a check is running."""
         self.pending_start: bool | None = None
         """A start that waits for that check, True: of cost probes; None: there is none."""
-        self.keep = True
-        """Runs that are done with equal settings are not run again."""
-        self.texts: dict[str, str] = {}
-        """List -> words to find in it, until Esc."""
         self.starting = False
         self._searched = "subsets"
         """List that the search is about."""
@@ -61,10 +57,6 @@ class PlanActions(DraftActions):
     @abstractmethod
     def choose_engine(self, name: str, base: PlanDraft | None = None) -> None:
         """Set the engine of the draft, or of another one."""
-
-    @abstractmethod
-    def paint(self) -> None:
-        """Show the draft."""
 
     # -- what a plan starts from -----------------------------------------------------------
 
@@ -136,6 +128,7 @@ class PlanActions(DraftActions):
         """Show the next pane of a narrow screen; on a wide one costs or the plan file."""
         if not self.has_class("-narrow"):
             self.toggle_class("show-file")
+            self.remember_layout()
             return
         now = next((v for v in VIEWS if self.has_class(f"view-{v}")), VIEWS[0])
         view = VIEWS[(VIEWS.index(now) + 1) % len(VIEWS)]
@@ -148,6 +141,7 @@ class PlanActions(DraftActions):
 
     def _show_view(self, view: str) -> None:
         self.remove_class(*(f"view-{name}" for name in VIEWS)).add_class(f"view-{view}")
+        self.remember_layout()
         self.call_after_refresh(self.show_preview)  # problems are wrapped to the pane
 
     def action_find(self) -> None:

@@ -9,10 +9,10 @@ from textual import on
 
 from workbench.tui.screens.dialogs import ChoiceDialog, TextDialog
 from workbench.tui.screens.footer_keys import FooterKeys
-from workbench.tui.screens.plan import parts
+from workbench.tui.screens.plan import footers, parts
 from workbench.tui.view_models import plan_rows
 from workbench.tui.view_models.catalog import Catalogs
-from workbench.tui.view_models.plan import matrix
+from workbench.tui.view_models.plan import choices, matrix
 from workbench.tui.view_models.plan_draft import (
     PlanDraft,
     PlanPreview,
@@ -29,6 +29,8 @@ MAX_DRAFTS: Final = 20
 """Log roots whose drafts are kept."""
 MAX_UNDO: Final = 100
 DRAFTS: Final = "drafts"
+LAYOUT_CLASSES: Final = frozenset(("view-settings", "view-runs", "view-file", "show-file"))
+"""Classes of the screen that say which pane is shown."""
 
 
 class DraftActions(FooterKeys):
@@ -44,6 +46,14 @@ class DraftActions(FooterKeys):
         self.undo_stack: list[PlanDraft] = []
         self.after = ""
         """Suite that is to end before the first run; empty: none."""
+        self.keep = True
+        """Runs that are done with equal settings are not run again."""
+        self.opened: dict[str, set[str]] = {"subsets": set(), "models": set()}
+        """List -> folds that are open."""
+        self.pins: dict[str, set[str]] = {"subsets": set(), "models": set()}
+        """List -> names that stand first."""
+        self.texts: dict[str, str] = {}
+        """List -> words to find in it, until Esc."""
 
     @property
     def bench(self) -> WorkbenchApp:
@@ -61,6 +71,66 @@ class DraftActions(FooterKeys):
     @abstractmethod
     def reload_catalogs(self) -> object:
         """Read all catalogs."""
+
+    # -- layout ----------------------------------------------------------------------------
+
+    @property
+    def shown_lists(self) -> dict[str, choices.ListState]:
+        """What the lists of subsets and models show."""
+        return {
+            name: choices.ListState(self.opened[name], self.pins[name], self.texts.get(name, ""))
+            for name in self.opened
+        }
+
+    def remember_layout(self) -> None:
+        """Keep folds, pins, open groups and view for the next session."""
+        layout: dict[str, Any] = {
+            "opened": {name: sorted(folds) for name, folds in self.opened.items()},
+            "pins": {name: sorted(pins) for name, pins in self.pins.items()},
+            "groups": sorted(self.query_one("#settings", SettingsForm).opened),
+            "classes": sorted(self.classes & LAYOUT_CLASSES),
+        }
+        self.bench.remember("plan", layout)
+
+    def recall_layout(self) -> None:
+        """The layout of the last session."""
+        layout = self.bench.memory.get("plan")
+        if not isinstance(layout, dict):
+            return
+        try:
+            for kept, lists in ((layout["opened"], self.opened), (layout["pins"], self.pins)):
+                for name in lists:
+                    lists[name] = set(map(str, kept[name]))
+            form = self.query_one("#settings", SettingsForm)
+            form.opened = set(map(str, layout["groups"]))
+            classes = LAYOUT_CLASSES & set(layout["classes"])
+        except (KeyError, TypeError):  # of another version
+            return
+        if classes:
+            self.remove_class(*LAYOUT_CLASSES).add_class(*classes)
+
+    @on(SettingsForm.GroupsChanged)
+    def _keep_groups(self) -> None:
+        self.remember_layout()
+
+    def action_pin(self) -> None:
+        """Let the subset or model under the cursor stand first, or no more."""
+        grid = self.focused
+        name = grid.key if isinstance(grid, Grid) and grid.id in self.pins else None
+        if not isinstance(grid, Grid) or not name or choices.fold_name(name):
+            self.notify("* pins a subset or model in its list.")
+            return
+        self.pins[grid.id or ""] ^= {name}
+        self.remember_layout()
+        self.paint()
+
+    @abstractmethod
+    def paint(self) -> None:
+        """Show the draft."""
+
+    def footer_titles(self) -> dict[str, str]:
+        """Keys of the list that has the focus, then those that the plan's state asks for."""
+        return footers.list_titles(self)
 
     # -- kept drafts -----------------------------------------------------------------------
 

@@ -8,10 +8,10 @@ from workbench.tui.view_models.plan import choices, groups
 from workbench.tui.widgets.grid import Grid
 
 if TYPE_CHECKING:
-    from workbench.tui.screens.plan.actions import PlanActions
+    from workbench.tui.screens.plan.draft_actions import DraftActions
 
 
-def list_titles(screen: PlanActions) -> dict[str, str]:
+def list_titles(screen: DraftActions) -> dict[str, str]:
     """Action -> title, the most important first."""
     titles = _list_keys(screen)
     if screen.preview is not None and not screen.preview.problems:
@@ -25,7 +25,7 @@ def list_titles(screen: PlanActions) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _list_keys(screen: PlanActions) -> dict[str, str]:
+def _list_keys(screen: DraftActions) -> dict[str, str]:
     """What Space, Enter and letters do in the list that has the focus."""
     grid = screen.focused
     if not isinstance(grid, Grid):
@@ -38,10 +38,13 @@ def _list_keys(screen: PlanActions) -> dict[str, str]:
     fold = choices.fold_name(grid.key)
     if fold == "data":
         return {"choose": "Open", "data_root": "Data root"}
-    return {"choose": "Open"} if fold else {"mark_row": "Choose"}
+    if fold:
+        return {"choose": "Open"}
+    pinned = grid.key in screen.pins.get(grid.id or "", ())
+    return {"mark_row": "Choose", "pin": "Unpin" if pinned else "Pin"}
 
 
-def _run_keys(screen: PlanActions) -> dict[str, str]:
+def _run_keys(screen: DraftActions) -> dict[str, str]:
     if screen.preview is not None and screen.preview.problems:
         return {"choose": "All problems"}
     run = screen.current_run
@@ -51,7 +54,7 @@ def _run_keys(screen: PlanActions) -> dict[str, str]:
     return {"exclude": title, "move_name('subsets', -1)": "Reorder"}
 
 
-def _state_keys(screen: PlanActions) -> dict[str, str]:
+def _state_keys(screen: DraftActions) -> dict[str, str]:
     """Keys that only some states of the plan need."""
     titles: dict[str, str] = {}
     preview = screen.preview

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from rich.text import Text
@@ -27,10 +27,9 @@ def paint_choices(
     screen: DOMNode,
     catalogs: Catalogs,
     draft: PlanDraft,
-    opened: Mapping[str, Collection[str]],
-    texts: Mapping[str, str],
+    lists: Mapping[str, choices.ListState],
 ) -> None:
-    """Show subsets and models; `opened`: folds of a list; `texts`: words to find in a list."""
+    """Show subsets and models."""
     remarks = choices.count_usable(catalogs, draft)
     for (name, make_rows), remark in zip(LISTS.items(), remarks, strict=True):
         grid = screen.query_one(f"#{name}", Grid)
@@ -39,8 +38,8 @@ def paint_choices(
             grid.show_notice(f"The engine {draft.engine} needs no {name.removesuffix('s')}.")
             heading.remark = ""
             continue
-        text = texts.get(name, "")
-        rows, keys = make_rows(catalogs, draft, opened[name], text)
+        text = lists[name].text
+        rows, keys = make_rows(catalogs, draft, lists[name])
         heading.remark = f"/ {text}" if text else remark
         if rows:
             grid.show(rows, keys)

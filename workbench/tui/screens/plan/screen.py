@@ -23,7 +23,7 @@ from textual.widgets import Button, Footer, Static
 from workbench.pricing import costs
 from workbench.pricing.earlier import EarlierRuns
 from workbench.tui.screens.dialogs import MessageDialog
-from workbench.tui.screens.plan import footers, panels
+from workbench.tui.screens.plan import panels
 from workbench.tui.screens.plan.actions import FILE, SUITE, PlanActions
 from workbench.tui.screens.plan.parts import ask_choice
 from workbench.tui.system import cli_commands
@@ -84,6 +84,7 @@ class PlanScreen(PlanActions):
         Binding("greater_than_sign", "move_name('models', 1)", "Model later", key_display=">"),
         Binding("u", "undo", "Undo"),
         Binding("w", "save", "Save as preset"),
+        Binding("asterisk", "pin", "Pin", key_display="*"),
         Binding("escape", "clear_find", show=False),
     ]
 
@@ -92,7 +93,6 @@ class PlanScreen(PlanActions):
         self._check_timer: Timer | None = None
         self._focused_list = "subsets"
         """Id of the list that the description below is about."""
-        self._opened: dict[str, set[str]] = {"subsets": set(), "models": set()}
         self._earlier: EarlierRuns | None = None
 
     def compose(self) -> ComposeResult:
@@ -131,6 +131,7 @@ class PlanScreen(PlanActions):
     def on_mount(self) -> None:
         """Read the catalogs after the first frame."""
         self.query_one("#subsets", Grid).focus()
+        self.recall_layout()
         self._earlier = EarlierRuns(self.bench.log_root)
         self.query_one(SettingsForm).describe_earlier = self._describe_earlier
         self.call_after_refresh(self.reload_catalogs)
@@ -266,7 +267,7 @@ class PlanScreen(PlanActions):
         self.query_one("#pick-engine", Pick).value = (
             ", ".join((draft.engine, *draft.more_engines)) or "none"
         )
-        panels.paint_choices(self, catalogs, draft, self._opened, self.texts)
+        panels.paint_choices(self, catalogs, draft, self.shown_lists)
         self._show_description(self.query_one(f"#{self._focused_list}", Grid))
         settings = catalogs.suite
         suite = {s.name: draft.suite[s.key] for s in settings if s.key in draft.suite}
@@ -334,7 +335,8 @@ class PlanScreen(PlanActions):
     def _toggle(self, event: Grid.Moved) -> None:
         key, name = event.grid.key, event.grid.id or ""
         if fold := choices.fold_name(key):
-            self._opened[name] ^= {fold}
+            self.opened[name] ^= {fold}
+            self.remember_layout()
             self.paint()
         elif key:
             subsets = name == "subsets"
@@ -392,9 +394,3 @@ class PlanScreen(PlanActions):
     @on(SettingsForm.ChoiceRequested)
     def _choice_wanted(self, event: SettingsForm.ChoiceRequested) -> None:
         ask_choice(self.app, self.query_one("#settings", SettingsForm), event.setting, event.value)
-
-    # -- footer ----------------------------------------------------------------------------
-
-    def footer_titles(self) -> dict[str, str]:
-        """Keys of the list that has the focus, then those that the plan's state asks for."""
-        return footers.list_titles(self)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from workbench.suites import quantities as q
@@ -24,6 +24,21 @@ FOLDS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
+class ListState:
+    """What a list shows of its entries."""
+
+    opened: Collection[str] = ()
+    """Folds that are open."""
+    pins: Collection[str] = ()
+    """Names that stand first, and in no fold."""
+    text: str = ""
+    """Words to find."""
+
+
+SHUT: Final = ListState()
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     """One row that can be chosen, and where it stands."""
 
@@ -35,21 +50,21 @@ class Choice:
 
 
 def list_subsets(
-    catalogs: Catalogs, draft: PlanDraft, opened: Collection[str], text: str = ""
+    catalogs: Catalogs, draft: PlanDraft, shown: ListState = SHUT
 ) -> tuple[list[GridRow], list[str]]:
-    """Rows and keys of the subsets. `opened`: folds that are open; `text`: words to find."""
+    """Rows and keys of the subsets."""
     entries = sorted(catalogs.subsets, key=lambda e: not e.built)
     choices = [_subset_choice(catalogs, entry, draft) for entry in entries]
-    return _fold_rows(choices, opened, text)
+    return _fold_rows(choices, shown)
 
 
 def list_models(
-    catalogs: Catalogs, draft: PlanDraft, opened: Collection[str], text: str = ""
+    catalogs: Catalogs, draft: PlanDraft, shown: ListState = SHUT
 ) -> tuple[list[GridRow], list[str]]:
     """Rows and keys of the engine's models, as `list_subsets`."""
     fitting = [m for m in catalogs.models if not m.engines or draft.engine in m.engines]
     choices = [_model_choice(entry, draft) for entry in sorted(fitting, key=lambda m: m.trained)]
-    return _fold_rows(choices, opened, text)
+    return _fold_rows(choices, shown)
 
 
 def count_usable(catalogs: Catalogs, draft: PlanDraft) -> tuple[str, str]:
@@ -105,10 +120,18 @@ def _model_choice(entry: ModelChoice, draft: PlanDraft) -> Choice:
     return Choice(entry.name, row, fold, f"{entry.name} {entry.summary}".lower())
 
 
-def _fold_rows(
-    choices: Sequence[Choice], opened: Collection[str], text: str
-) -> tuple[list[GridRow], list[str]]:
-    words = text.lower().split()
+def _pin(choice: Choice) -> Choice:
+    """The entry with the sign of a pin, in no fold."""
+    name = choice.row[1]
+    text, tone = (name.text, name.tone) if isinstance(name, GridCell) else (name, "")
+    row = (choice.row[0], GridCell(f"{text} *", tone), *choice.row[2:])
+    return replace(choice, row=row, fold="")
+
+
+def _fold_rows(choices: Sequence[Choice], shown: ListState) -> tuple[list[GridRow], list[str]]:
+    words = shown.text.lower().split()
+    pinned = [_pin(choice) for choice in choices if choice.name in shown.pins]
+    choices = [*pinned, *(choice for choice in choices if choice.name not in shown.pins)]
     if words:
         fitting = [choice for choice in choices if all(w in choice.haystack for w in words)]
         return [choice.row for choice in fitting], [choice.name for choice in fitting]
@@ -116,10 +139,10 @@ def _fold_rows(
     rows, keys = [choice.row for choice in usable], [choice.name for choice in usable]
     for fold in dict.fromkeys(choice.fold for choice in choices if choice.fold):
         group = [choice for choice in choices if choice.fold == fold]
-        mark = "▾" if fold in opened else "▸"
+        mark = "▾" if fold in shown.opened else "▸"
         rows.append((GridCell(mark, "dim"), GridCell(f"{len(group)} {FOLDS[fold]}", "dim")))
         keys.append(f"{_FOLD}{fold}")
-        if fold in opened:
+        if fold in shown.opened:
             rows += [choice.row for choice in group]
             keys += [choice.name for choice in group]
     return rows, keys
