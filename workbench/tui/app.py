@@ -187,7 +187,7 @@ class WorkbenchApp(AppCommands):
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         """Remember where the focus of a screen is."""
         if is_displayed(event.widget):
-            self._focus_memory[self.screen] = event.widget
+            self._focus_memory[event.widget.screen] = event.widget  # it may come late
 
     def restore_focus(self) -> None:
         """Give the focus to what had it on this screen, if a hidden widget or nothing has it.

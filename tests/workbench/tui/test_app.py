@@ -18,10 +18,11 @@ from workbench.tui.widgets.grid import Grid
 
 async def test_help_and_modes(app: WorkbenchApp) -> None:
     async with app.run_test(size=(80, 24)) as pilot:
-        for key, kind in (("2", LiveScreen), ("3", ResultsScreen), ("1", PlanScreen),
-                          ("f2", LiveScreen), ("f1", PlanScreen)):  # fmt: skip
+        for key, kind in (("2", LiveScreen), ("3", ResultsScreen), ("4", DataScreen),
+                          ("1", PlanScreen), ("f2", LiveScreen), ("f1", PlanScreen)):  # fmt: skip
             await pilot.press(key)
             await until(pilot, lambda kind=kind: isinstance(app.screen, kind))
+            await until(pilot, lambda: "q Quit" in screen_text(pilot).splitlines()[-1])
         await pilot.press("question_mark")
         await until(pilot, lambda: isinstance(app.screen, HelpDialog))
         assert "leave; suites go on" in screen_text(pilot)
@@ -75,7 +76,7 @@ def test_no_line_is_wider_than_the_smallest_screen_needs() -> None:
     """The footers of all screens fit 80 columns, with `q Quit` in view."""
     from textual.binding import Binding
 
-    for screen in (PlanScreen, LiveScreen, ResultsScreen, DataScreen):
+    for screen in (LiveScreen, ResultsScreen):  # the others leave out what does not fit
         classes = [*screen.__mro__, *WorkbenchApp.__mro__]
         listed = [b for c in classes if c.__module__.startswith("workbench.")
                   for b in c.__dict__.get("BINDINGS", ())]  # fmt: skip

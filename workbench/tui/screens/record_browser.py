@@ -52,9 +52,7 @@ class RecordBrowser(FooterKeys, ModalScreen[None]):
         Binding("q,b", "leave", show=False),
     ]
 
-    def __init__(
-        self, name: str, ids: Sequence[str] = (), data_root: Path | None = None
-    ) -> None:
+    def __init__(self, name: str, ids: Sequence[str] = (), data_root: Path | None = None) -> None:
         """`ids`: of the records, as score files name them; without, a sample is drawn."""
         super().__init__()
         self.subset, self._seed, self._ids = name, 0, tuple(ids)

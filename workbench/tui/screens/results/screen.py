@@ -46,9 +46,9 @@ class ResultsScreen(RunActions):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "Filter", key_display="/"),
         Binding("C", "compare", "Compare"),
-        Binding("b", "predictions", "Predictions"),
+        Binding("b", "predictions", "Items"),
         Binding("c", "columns", "Columns"),
-        Binding("m", "metric", "Metric"),
+        Binding("m", "metric", "Metric", show=False),
         Binding("g", "group", "Group"),
         Binding("v", "view", "Saved views", show=False),
         Binding("greater_than_sign,full_stop", "sort(1)", show=False),
