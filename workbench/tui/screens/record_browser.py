@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SAMPLE_SIZE: Final = 50
 PASSAGE_CHARACTERS: Final = 1_200
 """Maximum shown length of a passage."""
-SHEET_CELLS: Final = (28, 11)
+SHEET_CELLS: Final = (28, 9)
 """Least columns and rows of a record on a contact sheet."""
 SHEET_LIMITS: Final = ((2, 4), (1, 3))
 """Least and most records in a row of a sheet, and rows of it."""
