@@ -53,12 +53,12 @@ def draw_samples(
     table = map_table(target.path)
     if words.strip():
         matches = find_rows(table, words)
-        rows, found = matches[:count], len(matches)
+        rows, match_count = matches[:count], len(matches)
     else:
         rows = Random(seed).sample(range(table.num_rows), min(count, table.num_rows))
-        found = table.num_rows
+        match_count = table.num_rows
     for row in rows:
-        yield {**describe_record(target, table, row, cache_root), "found": found}
+        yield {**describe_record(target, table, row, cache_root), "found": match_count}
 
 
 def find_rows(table: pa.Table, words: str) -> list[int]:

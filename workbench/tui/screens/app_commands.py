@@ -97,8 +97,8 @@ class AppCommands(App[None]):
     def earlier_texts(self, name: str) -> tuple[str, ...]:
         """What was searched for in a list, the newest first."""
         texts = self.memory.get("finds", {})
-        found = texts.get(name, ()) if isinstance(texts, dict) else ()
-        return tuple(map(str, found))
+        named = texts.get(name, ()) if isinstance(texts, dict) else ()
+        return tuple(map(str, named))
 
     def remember_text(self, name: str, text: str) -> None:
         """Keep what was searched for in a list."""

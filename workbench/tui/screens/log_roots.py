@@ -19,10 +19,10 @@ OTHER: Final = "other"
 
 def ask_log_root(app: WorkbenchApp) -> None:
     """Offer the log roots that were open before, and any other folder."""
-    known = list_roots(app)
-    rows: list[GridRow] = [(str(root), _describe(root, app.log_root)) for root in known]
+    roots = list_roots(app)
+    rows: list[GridRow] = [(str(root), _describe(root, app.log_root)) for root in roots]
     rows.append(("another folder …", GridCell("type its path", "dim")))
-    keys = [*map(str, known), OTHER]
+    keys = [*map(str, roots), OTHER]
     columns = (GridColumn("root", "", 24, grow=60), GridColumn("about", "", 12))
 
     def on_choice(key: str | None) -> None:
@@ -55,8 +55,8 @@ def open_root(app: WorkbenchApp, folder: Path) -> None:
     if not root.is_dir():
         app.notify(f"{root} is no folder.", title="Log root", severity="error")
         return
-    known = list_roots(app)
-    app.remember("log_roots", [str(r) for r in dict.fromkeys([root, *known])][:MAX_ROOTS])
+    roots = list_roots(app)
+    app.remember("log_roots", [str(r) for r in dict.fromkeys([root, *roots])][:MAX_ROOTS])
     app.open_log_root(root)
 
 

@@ -62,11 +62,11 @@ class BarStatus(Widget):
         room = max(0, self.size.width - 2)
         activity = Text(clean_line(self.activity), no_wrap=True)
         activity.truncate(room, overflow="ellipsis")
-        left = room - activity.cell_len - (2 if activity else 0)
+        free = room - activity.cell_len - (2 if activity else 0)
         root = clean_line(self.root)
-        if cell_len(root) > left:
-            root = f"…{root[-max(1, left - 1) :]}" if left >= MIN_ROOT_CELLS else ""
-            while cell_len(root) > left:
+        if cell_len(root) > free:
+            root = f"…{root[-max(1, free - 1) :]}" if free >= MIN_ROOT_CELLS else ""
+            while cell_len(root) > free:
                 root = f"…{root[2:]}"
         parts = [activity, Text(root, style=self.get_component_rich_style("status--root"))]
         text = Text("  ").join(part for part in parts if part)

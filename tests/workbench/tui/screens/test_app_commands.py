@@ -110,7 +110,7 @@ async def test_own_keys_stand_for_others_but_not_while_typing_and_the_view_is_re
     assert view.sort
 
 
-async def test_a_letter_focuses_a_part_of_the_screen(app: WorkbenchApp) -> None:
+async def test_a_letter_focuses_a_part_of_the_screen_and_j_and_k_move(app: WorkbenchApp) -> None:
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await ready(pilot, app)
         for key in ("apostrophe", "ctrl+o"):
@@ -132,6 +132,12 @@ async def test_a_letter_focuses_a_part_of_the_screen(app: WorkbenchApp) -> None:
             await until(pilot, lambda: app.screen is screen)
             assert screen.focused
             assert screen.focused.id == "runs"
+        screen.query_one("#subsets", Grid).focus()
+        grid = screen.query_one("#subsets", Grid)
+        await pilot.press("home", "j", "j", "k")
+        assert grid.cursor == 1
+        await pilot.press("slash", "j", "k")
+        assert screen.texts["subsets"] == "jk", "while something is typed they are letters"
 
 
 async def test_another_log_root_is_opened_on_the_screen(
@@ -161,13 +167,3 @@ async def test_another_log_root_is_opened_on_the_screen(
         await until(pilot, lambda: isinstance(app.screen, ResultsScreen))
         await until(pilot, lambda: "3 runs" not in screen_text(pilot))
     assert app.memory["log_roots"] == [str(log_root), str(other)]
-
-
-async def test_j_and_k_move_in_lists(app: WorkbenchApp) -> None:
-    async with app.run_test(size=(80, 24)) as pilot:
-        screen = await ready(pilot, app)
-        grid = screen.query_one("#subsets", Grid)
-        await pilot.press("home", "j", "j", "k")
-        assert grid.cursor == 1
-        await pilot.press("slash", "j", "k")
-        assert screen.texts["subsets"] == "jk", "while something is typed they are letters"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
 from tests.workbench.planning.test_trained_models import left
@@ -391,9 +392,10 @@ async def test_a_start_waits_for_the_check_of_what_was_just_typed(app: Workbench
         await until(pilot, lambda: "plans/just-typed-" in screen_text(pilot).replace("\n", ""))
 
 
-async def test_a_run_is_left_out_reordered_and_taken_back(app: WorkbenchApp) -> None:
+async def test_runs_are_left_out_and_reordered_and_parts_have_forms(app: WorkbenchApp) -> None:
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await ready(pilot, app)
+        await check_footer(pilot)
         await pilot.press("x")
         assert screen.draft == screen.origin, "x needs the runs"
         screen.query_one("#runs", Grid).focus()
@@ -424,9 +426,62 @@ async def test_a_run_is_left_out_reordered_and_taken_back(app: WorkbenchApp) -> 
         assert screen.draft == screen.origin
         await pilot.press("u")
         await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 3)
+        screen.change(screen.origin)
+        await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 4)
+        await check_forms(app, pilot, screen)
 
 
-async def test_a_draft_is_kept_for_the_next_session_and_undone(
+async def check_footer(pilot: Pilot[None]) -> None:
+    """The keys of the list with the focus come first."""
+
+    def footer() -> str:
+        return screen_text(pilot).splitlines()[-1]
+
+    await until(pilot, lambda: "space Choose" in footer())
+    await pilot.press("end")  # the fold of subsets that need data
+    await until(pilot, lambda: "i Data root" in footer())
+    await pilot.press("s")
+    await until(pilot, lambda: "Default" in footer())
+    assert "q Quit" in footer()
+
+
+async def check_forms(app: WorkbenchApp, pilot: Pilot[None], screen: PlanScreen) -> None:
+    """Variants and a search."""
+    await pilot.press("s", "slash", *"variant", "enter")
+    form = screen.query_one("#settings-grid", Grid)
+    form.cursor = list(form.keys).index("[[variant]]")
+    await pilot.press("enter")
+    await until(pilot, lambda: isinstance(app.screen, PartsDialog))
+    for epochs in "12":
+        await pilot.press("a")
+        await until(pilot, lambda: isinstance(app.screen, PartForm))
+        await pilot.press("slash", *"epochs", "enter", "enter", epochs, "enter")
+        await pilot.press("escape", "escape")
+        await until(pilot, lambda: isinstance(app.screen, PartsDialog))
+    await pilot.press("K")
+    labels = [part["label"] for part in screen.draft.suite["variant"]]
+    assert labels == ["variant 2", "variant 1"]
+    assert screen.draft.suite["variant"][1]["settings"] == {"epochs": 1}
+    await pilot.press("escape")
+    await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 8)
+    assert {run.variant for run in screen.preview.runs} == {"variant 1", "variant 2"}
+    await pilot.press("enter", "backspace", "backspace", "escape")
+    await until(pilot, lambda: "variant" not in screen.draft.suite)
+    screen.query_one(SettingsForm).search("[search]")
+    await pilot.press("enter")
+    await until(pilot, lambda: isinstance(app.screen, PartForm))
+    await pilot.press("enter", *"recall@1", "enter")
+    await pilot.press("slash", *"lr", "enter", "enter", *"high", "enter")
+    assert "is no range" in screen_text(pilot) or "not a number" in screen_text(pilot)
+    typed = app.screen.query_one("#settings-input", Input)
+    typed.value = "1e-5..1e-3:log"
+    await pilot.press("enter", "escape", "escape")
+    await until(pilot, lambda: app.screen is screen)
+    table = {"metric": "recall@1", "ranges": {"lr": {"low": 1e-5, "high": 1e-3, "log": True}}}
+    assert screen.draft.suite["search"] == table
+
+
+async def test_draft_pins_folds_groups_and_view_are_there_in_the_next_session(
     app: WorkbenchApp, log_root: Path, tmp_path: Path
 ) -> None:
     async with app.run_test(size=(80, 24)) as pilot:
@@ -434,6 +489,16 @@ async def test_a_draft_is_kept_for_the_next_session_and_undone(
         screen.change(replace(screen.draft, settings={"epochs": 3}))
         await until(pilot, lambda: screen.preview and "epochs = 3" in screen.preview.toml)
         assert "demo, 1 change" in screen_text(pilot)
+        grid = screen.query_one("#subsets", Grid)
+        await pilot.press("end", "enter", "home")
+        while grid.key != "emoji_val":
+            await pilot.press("down")
+        await pilot.press("asterisk")
+        assert grid.keys[0] == "emoji_val"
+        assert "oven_train" in grid.keys
+        screen.query_one(SettingsForm).focus_list()
+        await pilot.press("home", "enter", "v")
+        await until(pilot, lambda: screen.focused and screen.focused.id == "runs")
     again = WorkbenchApp(log_root, tmp_path / "cache")
     async with again.run_test(size=(80, 24)) as pilot:
         screen = await ready(pilot, again)
@@ -442,14 +507,24 @@ async def test_a_draft_is_kept_for_the_next_session_and_undone(
         await pilot.press("u")
         await until(pilot, lambda: screen.draft.settings == {})
         await until(pilot, lambda: screen.preview and "epochs" not in screen.preview.toml)
+        grid = screen.query_one("#subsets", Grid)
+        assert grid.keys[0] == "emoji_val"
+        assert "oven_train" in grid.keys
+        assert screen.has_class("view-runs")
+        assert "epochs" not in screen.query_one("#settings-grid", Grid).keys
+        grid.cursor = 0
+        await pilot.press("asterisk")
+        assert grid.keys[0] != "emoji_val"
     assert not WorkbenchApp(log_root, tmp_path / "cache").memory["drafts"]
 
 
-async def test_a_plan_is_saved_as_a_preset_and_a_plan_file_opened(
-    app: WorkbenchApp, tmp_path: Path
+async def test_a_plan_is_saved_opened_and_queued_behind_another_suite(
+    app: WorkbenchApp, log_root: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "old.toml"
     file.write_text('subsets = "emoji_val"\nmodels = "clip-nano"\nname = "old"\n')
+    work = [("emoji_train", "clip-nano")]
+    folder = sample_suites.make_suite(log_root, work, state="running")
     async with app.run_test(size=(120, 36), notifications=True) as pilot:
         screen = await ready(pilot, app)
         screen.start_from(f"file:{file}")
@@ -465,13 +540,6 @@ async def test_a_plan_is_saved_as_a_preset_and_a_plan_file_opened(
         screen.start_from("file:/nowhere.toml")
         await until(pilot, lambda: "cannot be read" in screen_text(pilot))
         assert screen.draft.preset == str(file)
-
-
-async def test_a_suite_is_queued_behind_another_one(app: WorkbenchApp, log_root: Path) -> None:
-    work = [("emoji_train", "clip-nano")]
-    folder = sample_suites.make_suite(log_root, work, state="running")
-    async with app.run_test(size=(120, 36)) as pilot:
-        await ready(pilot, app)
         await until(pilot, lambda: app.suites and app.suites[0].busy)
         await pilot.press("Q", "enter")
         option = f"--after {folder.name}"
@@ -482,88 +550,3 @@ async def test_a_suite_is_queued_behind_another_one(app: WorkbenchApp, log_root:
         assert "It starts when" in screen_text(pilot)
         await pilot.press("escape", "Q", "end", "enter")
         await until(pilot, lambda: "--after" not in screen_text(pilot))
-
-
-async def test_variants_and_a_search_are_made_in_forms(app: WorkbenchApp) -> None:
-    async with app.run_test(size=(120, 36)) as pilot:
-        screen = await ready(pilot, app)
-        await pilot.press("s", "slash", *"variant", "enter")
-        form = screen.query_one("#settings-grid", Grid)
-        form.cursor = list(form.keys).index("[[variant]]")
-        await pilot.press("enter")
-        await until(pilot, lambda: isinstance(app.screen, PartsDialog))
-        for epochs in "12":
-            await pilot.press("a")
-            await until(pilot, lambda: isinstance(app.screen, PartForm))
-            await pilot.press("slash", *"epochs", "enter", "enter", epochs, "enter")
-            await pilot.press("escape", "escape")
-            await until(pilot, lambda: isinstance(app.screen, PartsDialog))
-        await pilot.press("K")
-        labels = [part["label"] for part in screen.draft.suite["variant"]]
-        assert labels == ["variant 2", "variant 1"]
-        assert screen.draft.suite["variant"][1]["settings"] == {"epochs": 1}
-        await pilot.press("escape")
-        await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 8)
-        assert {run.variant for run in screen.preview.runs} == {"variant 1", "variant 2"}
-        await pilot.press("enter", "backspace", "backspace", "escape")
-        await until(pilot, lambda: "variant" not in screen.draft.suite)
-        screen.query_one(SettingsForm).search("[search]")
-        await pilot.press("enter")
-        await until(pilot, lambda: isinstance(app.screen, PartForm))
-        await pilot.press("enter", *"recall@1", "enter")
-        await pilot.press("slash", *"lr", "enter", "enter", *"high", "enter")
-        assert "is no range" in screen_text(pilot) or "not a number" in screen_text(pilot)
-        typed = app.screen.query_one("#settings-input", Input)
-        typed.value = "1e-5..1e-3:log"
-        await pilot.press("enter", "escape", "escape")
-        await until(pilot, lambda: app.screen is screen)
-        table = {"metric": "recall@1", "ranges": {"lr": {"low": 1e-5, "high": 1e-3, "log": True}}}
-        assert screen.draft.suite["search"] == table
-
-
-async def test_the_footer_shows_the_keys_of_the_state_and_fits(app: WorkbenchApp) -> None:
-    async with app.run_test(size=(80, 24)) as pilot:
-        screen = await ready(pilot, app)
-
-        def footer() -> str:
-            return screen_text(pilot).splitlines()[-1]
-
-        await until(pilot, lambda: "space Choose" in footer())
-        assert "q Quit" in footer()
-        await pilot.press("end")  # the fold of subsets that need data
-        await until(pilot, lambda: "i Data root" in footer())
-        await pilot.press("s")
-        await until(pilot, lambda: "Default" in footer())
-        screen.change(replace(screen.draft, settings={"epochs": 3}))
-        await until(pilot, lambda: "u Undo" in footer())
-        await pilot.press("v")
-        await until(pilot, lambda: "x Leave out" in footer())
-        assert "q Quit" in footer()
-
-
-async def test_pins_folds_groups_and_view_are_there_in_the_next_session(
-    app: WorkbenchApp, log_root: Path, tmp_path: Path
-) -> None:
-    async with app.run_test(size=(80, 24)) as pilot:
-        screen = await ready(pilot, app)
-        grid = screen.query_one("#subsets", Grid)
-        await pilot.press("end", "enter", "home")
-        while grid.key != "emoji_val":
-            await pilot.press("down")
-        await pilot.press("asterisk")
-        assert grid.keys[0] == "emoji_val"
-        assert "oven_train" in grid.keys
-        screen.query_one(SettingsForm).focus_list()
-        await pilot.press("home", "enter", "v")
-        await until(pilot, lambda: screen.focused and screen.focused.id == "runs")
-    again = WorkbenchApp(log_root, tmp_path / "cache")
-    async with again.run_test(size=(80, 24)) as pilot:
-        screen = await ready(pilot, again)
-        grid = screen.query_one("#subsets", Grid)
-        assert grid.keys[0] == "emoji_val"
-        assert "oven_train" in grid.keys
-        assert screen.has_class("view-runs")
-        assert "epochs" not in screen.query_one("#settings-grid", Grid).keys
-        grid.cursor = 0
-        await pilot.press("asterisk")
-        assert grid.keys[0] != "emoji_val"

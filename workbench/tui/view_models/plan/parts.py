@@ -25,11 +25,11 @@ def is_single(setting: Setting) -> bool:
 def list_fields(setting: Setting, engine_settings: Sequence[Setting]) -> tuple[Setting, ...]:
     """Fields of the form of one part."""
     nested = NESTED.get(setting.key)
-    own = tuple(replace(field, group=setting.key) for field in setting.parts)
+    part_fields = tuple(replace(field, group=setting.key) for field in setting.parts)
     plain = [field for field in engine_settings if field.kind != "other"]
     if nested == "settings":  # also the engine's default is a value that a part may state
-        return (*own, *(replace(field, default=None, optional=True) for field in plain))
-    return (*own, *map(_make_range, plain)) if nested else own
+        return (*part_fields, *(replace(field, default=None, optional=True) for field in plain))
+    return (*part_fields, *map(_make_range, plain)) if nested else own
 
 
 def _make_range(field: Setting) -> Setting:
@@ -49,8 +49,8 @@ def _make_range(field: Setting) -> Setting:
 def flatten_part(setting: Setting, part: Mapping[str, Any]) -> dict[str, Any]:
     """Values of the form's fields."""
     nested = NESTED.get(setting.key, "")
-    own = {key: value for key, value in part.items() if key != nested}
-    return {**own, **dict(part.get(nested) or {})}
+    part_fields = {key: value for key, value in part.items() if key != nested}
+    return {**part_fields, **dict(part.get(nested) or {})}
 
 
 def build_part(setting: Setting, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,9 +58,9 @@ def build_part(setting: Setting, values: Mapping[str, Any]) -> dict[str, Any]:
     stated = {key: value for key, value in values.items() if value not in (None, "", [])}
     nested = NESTED.get(setting.key)
     names = {field.name for field in setting.parts}
-    own = {key: value for key, value in stated.items() if not nested or key in names}
+    part_fields = {key: value for key, value in stated.items() if not nested or key in names}
     inner = {key: value for key, value in stated.items() if nested and key not in names}
-    return {**own, **({nested: inner} if nested and inner else {})}
+    return {**part_fields, **({nested: inner} if nested and inner else {})}
 
 
 def describe_part(setting: Setting, part: Mapping[str, Any]) -> tuple[str, str]:
