@@ -29,7 +29,7 @@ def list_fields(setting: Setting, engine_settings: Sequence[Setting]) -> tuple[S
     plain = [field for field in engine_settings if field.kind != "other"]
     if nested == "settings":  # also the engine's default is a value that a part may state
         return (*part_fields, *(replace(field, default=None, optional=True) for field in plain))
-    return (*part_fields, *map(_make_range, plain)) if nested else own
+    return (*part_fields, *map(_make_range, plain)) if nested else part_fields
 
 
 def _make_range(field: Setting) -> Setting:
