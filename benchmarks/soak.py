@@ -33,7 +33,7 @@ from workbench.suites import suite, suite_reader, warden_file
 from workbench.supervisor import resume
 
 WORDS = [
-    "-e", "retrieval", "-d", "toy_train", "-m", "clip-nano", "--headless", "--set", "epochs=100",
+    "-e", "retrieval", "-d", "tiny_train", "-m", "clip-nano", "--headless", "--set", "epochs=100",
     "--set", "max_steps=60", "--set", "checkpoint_every=2", "--set", "batch=8", "--set",
     "num_workers=2", "--set", "threads=1", "--set", "image_size=32", "--set", "max_length=24",
 ]  # fmt: skip
@@ -75,7 +75,7 @@ class Soak:
         data = json.dumps(str(self.root / "data"))
         override = "" if runs < 3 else "[[override]]\nseed = 3\nsettings = { nproc_per_node = 2 }\n"
         plan.write_text(
-            f'schema = 1\nname = "{name}"\nsubsets = ["toy_train"]\nmodels = ["clip-nano"]\n'
+            f'schema = 1\nname = "{name}"\nsubsets = ["tiny_train"]\nmodels = ["clip-nano"]\n'
             f"seeds = {list(range(1, runs + 1))}\n[settings]\ndata_root = {data}\n{override}"
         )
         before = set(suite.list_suites(self.logs)) if self.logs.exists() else set()

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.report import Report
-from benchmarks.gpu.toy import Toy
+from benchmarks.gpu.tiny_runs import TinyRuns
 
 ROOT = Path(__file__).resolve().parents[2]
 SMI = (
@@ -129,7 +129,7 @@ def doctor(report: Report) -> None:
 
 def cpu_switch(report: Report) -> None:
     """`workbench run --cpu` computes on the CPU, whatever torch could see."""
-    record = Toy(report.scratch / "cpu").run("--cpu", max_steps=4)
+    record = TinyRuns(report.scratch / "cpu").run("--cpu", max_steps=4)
     report.check("--cpu runs on the CPU", record["environment"]["device"] == "cpu",
                  record["environment"]["device"])  # fmt: skip
     used = record["memory"].get("vram_device_peak") or {}

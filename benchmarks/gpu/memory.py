@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.report import Report
-from benchmarks.gpu.toy import Toy
+from benchmarks.gpu.tiny_runs import TinyRuns
 from engines.child import classify
 
 CHUNKS = (1 << 30, 1 << 26, 1 << 21, 1 << 12)
@@ -110,11 +110,11 @@ def full_gpu() -> Iterator[None]:
 
 def ladder(report: Report) -> None:
     """A run whose GPU is too small: the next attempt is a fresh process with smaller chunks."""
-    toy = Toy(report.scratch / "ladder")
+    tiny = TinyRuns(report.scratch / "ladder")
     limit = report.size(512, 512) << 20
-    (toy.folder / "sitecustomize.py").write_text(SMALL_GPU.format(limit=limit))
-    last = toy.run("--force", batch=60, image_size=512, epochs=6, checkpoint_every=1)
-    records = toy.records()
+    (tiny.folder / "sitecustomize.py").write_text(SMALL_GPU.format(limit=limit))
+    last = tiny.run("--force", batch=60, image_size=512, epochs=6, checkpoint_every=1)
+    records = tiny.records()
     causes = [record["exit"]["cause"] for record in records]
     report.figure("attempts", causes, f"limit {limit >> 20} MiB")
     report.check("the first runs out of memory", causes[0] == "oom-cuda")

@@ -73,23 +73,23 @@ def four_bit(report: Report) -> None:
     if find_spec("bitsandbytes") is None or find_spec("peft") is None:
         raise Skip("bitsandbytes or peft is not installed")
     from engines.vqa import Params
-    from tests.engines import toys, vqa_toy
+    from tests.engines import engine_runs, tiny_vqa
 
     folder = report.scratch / "nf4"
-    vqa_toy.SIZES |= {"layers": 4, "width": 64, "inner": 128}
+    tiny_vqa.SIZES |= {"layers": 4, "width": 64, "inner": 128}
     if not folder.exists():
         folder.mkdir()
-        vqa_toy.write(folder)
+        tiny_vqa.write(folder)
     settings = {"quantize": "nf4", "precision": "auto", "max_steps": 6, "epochs": 2,
                 "lora_dropout": 0.2}  # fmt: skip
     settings |= {"deterministic": True} if "deterministic" in Params.model_fields else {}
 
     def go(name: str, steps: int = 0) -> list[Any]:
-        spec = vqa_toy.spec(folder, settings=settings)
-        emit = toys.Impatient(steps) if steps else None
-        return vqa_toy.go(spec, folder / name, emit)
+        spec = tiny_vqa.spec(folder, settings=settings)
+        emit = engine_runs.Impatient(steps) if steps else None
+        return tiny_vqa.go(spec, folder / name, emit)
 
-    with toys.configured(folder):
+    with engine_runs.configured(folder):
         whole = go("whole")
         try:
             go("cut", steps=3)
@@ -99,7 +99,7 @@ def four_bit(report: Report) -> None:
     losses = [message.loss for message in whole if message.kind == "step"]
     report.figure("losses", str([round(loss, 3) for loss in losses]))
     report.check("losses are finite", all(map(math.isfinite, losses)))
-    same = toys.weights(folder / "whole") == toys.weights(folder / "cut")
+    same = engine_runs.weights(folder / "whole") == engine_runs.weights(folder / "cut")
     report.check("a resumed run ends with the same bits", same)
     peaks = [m.vram_allocated_peak for m in whole if m.kind == "memory" and m.phase == "train"]
     report.figure("allocated in training, bytes", peaks[0] if peaks else None)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.gpu.report import Report
-from benchmarks.gpu.toy import Toy
+from benchmarks.gpu.tiny_runs import TinyRuns
 from workbench.processes import tree
 from workbench.suites import suite, suite_reader, warden_file
 
@@ -28,25 +28,25 @@ def kill(report: Report) -> None:
     """SIGKILL to the engine in the middle of a step, then to the supervisor of another run."""
     if report.cuda:
         torch.cuda.empty_cache()
-    toy = Toy(report.scratch / "kill")
+    tiny = TinyRuns(report.scratch / "kill")
     for victim, cause in (("engine", "killed"), ("supervisor", "supervisor-lost")):
-        kill_one(report, toy, victim, cause)
-    whole = toy.run(max_steps=30)
+        kill_one(report, tiny, victim, cause)
+    whole = tiny.run(max_steps=30)
     report.check("a run after both completes", whole["exit"]["cause"] == "completed")
     report.figure("it computed on", whole["environment"]["device"])
     report_vram(report, whole)
 
 
-def kill_one(report: Report, toy: Toy, victim: str, cause: str) -> None:
+def kill_one(report: Report, tiny: TinyRuns, victim: str, cause: str) -> None:
     """One run that trains until its engine or its supervisor is killed."""
     before = used_bytes() if report.cuda else 0
-    records = len(toy.records())
+    records = len(tiny.records())
     process = subprocess.Popen(
-        toy.command(**ENDLESS), env=toy.environment, stdout=subprocess.DEVNULL,
+        tiny.command(**ENDLESS), env=tiny.environment, stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        folder, engine = training(toy)
+        folder, engine = training(tiny)
         during = used_bytes() if report.cuda else 0
         supervisor = warden_file.read_warden(folder)
         target = engine if victim == "engine" else supervisor.pid if supervisor else 0
@@ -65,11 +65,11 @@ def kill_one(report: Report, toy: Toy, victim: str, cause: str) -> None:
         process.kill()
         process.wait()
     if victim == "engine":  # the supervisor's record is written by `resume`
-        answer = [record["exit"]["cause"] for record in toy.records()[records:]]
+        answer = [record["exit"]["cause"] for record in tiny.records()[records:]]
         report.check(f"{victim} killed: the record says {cause}", answer == [cause], str(answer))
 
 
-def training(toy: Toy) -> tuple[Path, int]:
+def training(tiny: TinyRuns) -> tuple[Path, int]:
     """Folder of the newest suite and pid of its engine, once it is in training.
 
     Raises:
@@ -78,7 +78,7 @@ def training(toy: Toy) -> tuple[Path, int]:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         time.sleep(0.1)
-        folders = suite.list_suites(toy.logs) if toy.logs.exists() else []
+        folders = suite.list_suites(tiny.logs) if tiny.logs.exists() else []
         for folder in folders:
             supervisor = warden_file.read_warden(folder)
             if supervisor is None or not warden_file.is_alive(supervisor):

@@ -19,26 +19,26 @@ STEPS = 12
 def step(report: Report) -> None:
     """Through the engine: seconds of a step, and the loss, which must not differ."""
     from engines.vqa import Params
-    from tests.engines import toys, vqa_toy
+    from tests.engines import engine_runs, tiny_vqa
 
     if find_spec("peft") is None:
         raise Skip("peft is not installed")
     if "feature_cache" not in Params.model_fields:
         raise Skip("the engine has no cache of vision features")
     folder = report.scratch / "vqa"
-    small = dict(vqa_toy.SIZES)
-    vqa_toy.SIZES |= {} if report.small else TOWER
+    small = dict(tiny_vqa.SIZES)
+    tiny_vqa.SIZES |= {} if report.small else TOWER
     folder.mkdir()
-    vqa_toy.write(folder)
-    vqa_toy.SIZES |= small
+    tiny_vqa.write(folder)
+    tiny_vqa.SIZES |= small
     settings = {"quantize": "none", "precision": "auto", "batch": 2, "epochs": 4, "lr": 1e-4,
                 "max_steps": report.size(STEPS, 4), "timing_warmup_steps": report.size(4, 1),
                 "long_side": report.size(756, 56), "gradient_checkpointing": False}  # fmt: skip
     losses: dict[bool, list[float]] = {}
-    with toys.configured(folder):
+    with engine_runs.configured(folder):
         for cached in (False, True):
-            spec = vqa_toy.spec(folder, settings=settings | {"feature_cache": cached})
-            sent: list[Any] = vqa_toy.go(spec, folder / f"cached-{cached}")
+            spec = tiny_vqa.spec(folder, settings=settings | {"feature_cache": cached})
+            sent: list[Any] = tiny_vqa.go(spec, folder / f"cached-{cached}")
             timing = next(m for m in sent if m.kind == "timing")
             losses[cached] = [m.loss for m in sent if m.kind == "step"]
             name = "with the cache" if cached else "without it"

@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.engines.conftest import write_toy
+from tests.engines.conftest import write_tiny_subset
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 90.0
 
 
-class Toy:
+class TinyRuns:
     """A folder with the data, the recipes and the model `pico`, and log roots for its runs."""
 
     def __init__(self, folder: Path) -> None:
@@ -23,7 +23,7 @@ class Toy:
         self.logs = folder / "logs"
         if not (folder / "data").is_dir():
             folder.mkdir(parents=True)
-            write_toy(folder)
+            write_tiny_subset(folder)
         self.environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]),
@@ -36,7 +36,7 @@ class Toy:
 
     def command(self, *words: str, **settings: Any) -> list[str]:
         """Arguments of a headless run with these settings."""
-        command = [sys.executable, "-m", "workbench", "run", "-e", "retrieval", "-d", "toy_train",
+        command = [sys.executable, "-m", "workbench", "run", "-e", "retrieval", "-d", "tiny_train",
                    "-m", "pico", "--headless", *words]  # fmt: skip
         defaults = {"data_root": str(self.folder / "data"), "evaluate_on": "[]", "threads": 1}
         for name, value in (defaults | settings).items():
