@@ -32,11 +32,9 @@ test: $(STAMP)
 check: lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow and not gpu' $(CHECKED)
 
-# Suites on a real Slurm of one node: about ten minutes, as root. Installs Debian's packages.
+# Suites on a real Slurm of one machine: minutes, as root. Installs Debian's packages.
 test-slurm: $(STAMP)
-	command -v slurmctld sbatch munged >/dev/null || [ -x /usr/sbin/slurmctld ] \
-		|| (apt-get update && apt-get install -y slurmctld slurmd slurm-client munge)
-	$(BIN)/python -m pytest -q -n 0 tests/cluster
+	.ci/slurm_tests --required
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

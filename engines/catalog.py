@@ -36,7 +36,7 @@ class Engine(Protocol):
     """One line for lists."""
     TASKS: tuple[Task, ...]
     RANK_TASKS: tuple[Task, ...]
-    """Tasks that `nproc_per_node` processes share; others are of one process."""
+    """Tasks that several processes share (`nproc_per_node`, `nnodes`); others have one."""
     NEEDS: tuple[str, ...]
     """Fields that its records must have; empty: it needs no subset."""
     FORM: str
@@ -69,6 +69,20 @@ def load(name: str) -> Engine:
         guess = f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(_NAMES)}"
         raise UnknownEngineError(f"no engine '{name}'{guess}")
     return cast("Engine", importlib.import_module(f"engines.{name}"))
+
+
+def count_local_ranks(spec: RunSpec) -> int:
+    """Number of a run's processes on each node; 1 for tasks that are not shared."""
+    return _count_shared(spec, "nproc_per_node")
+
+
+def count_nodes(spec: RunSpec) -> int:
+    """Number of a run's nodes; 1 for tasks that are not shared."""
+    return _count_shared(spec, "nnodes")
+
+
+def _count_shared(spec: RunSpec, setting: str) -> int:
+    return int(spec.params.get(setting, 1)) if spec.task in load(spec.engine).RANK_TASKS else 1
 
 
 def reduce_memory(engine: str, params: Mapping[str, Any], phase: str) -> Oom | None:

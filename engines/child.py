@@ -4,7 +4,8 @@ Ties the process to its warden (parent-death signal and life pipe), reads the sp
 and ends with a last message and an exit code. Imports no torch.
 
 With `nproc_per_node` > 1 this process starts that many ranks, each of which is again
-`python -m engines.child RUN_DIR`. Rank 0 sends the messages; failures go to this process.
+`python -m engines.child RUN_DIR`. Rank 0 sends the messages; failures go to this process. With
+`nnodes` > 1 it also starts a `rank_group` on each other node of its Slurm job.
 """
 
 from __future__ import annotations
@@ -79,8 +80,8 @@ def run_engine(emit: Emitter, run_dir: Path, rank: int | None = None) -> int:
             )
         )
         emit.phase("import")
-        if rank is None and (size := count_ranks(spec)) > 1:
-            last_message = run_ranks(spec, size, run_dir, emit)
+        if rank is None and catalog.count_local_ranks(spec) * catalog.count_nodes(spec) > 1:
+            last_message = run_ranks(spec, run_dir, emit)
         else:
             catalog.load(spec.engine).run(spec, emit, run_dir)
             emit.send(protocol.Done(dropped=emit.dropped, rss_peak=read_rss_peak()))
@@ -110,19 +111,15 @@ def describe_failure(error: BaseException) -> protocol.Failed:
     return protocol.Failed(error=text, hint=classify(error), traceback=trace)
 
 
-def count_ranks(spec: protocol.RunSpec) -> int:
-    """Number of ranks; 1 for tasks that are not shared."""
-    shared = spec.task in catalog.load(spec.engine).RANK_TASKS
-    return int(spec.params.get("nproc_per_node", 1)) if shared else 1
-
-
-def run_ranks(
-    spec: protocol.RunSpec, size: int, run_dir: Path, emit: Emitter
-) -> protocol.Failed | None:
+def run_ranks(spec: protocol.RunSpec, run_dir: Path, emit: Emitter) -> protocol.Failed | None:
     """Run the ranks until all have ended."""
-    from engines.torchkit.runtime import distributed, rank_processes  # torch, needed by ranks only
+    from engines.torchkit.runtime import distributed, rank_nodes, rank_processes  # torch, for ranks
 
+    size, nodes = catalog.count_local_ranks(spec), catalog.count_nodes(spec)
+    places = rank_nodes.read_nodes(nodes) if nodes > 1 else []
     distributed.check_ranks(size, spec.devices)
+    if places:
+        return rank_nodes.run_ranks(size, places, run_dir, emit)
     return rank_processes.run_ranks(size, run_dir, emit)
 
 

@@ -398,7 +398,8 @@ class End(Message):
     counters: dict[str, float] = {}
     """Everything dropped, malformed or oversize, by name; CPU seconds of the observers too."""
     shared_host: tuple[str, ...] = ()
-    """Runs that were at work on the same host meanwhile, by id."""
+    """What was at work on the same host meanwhile: other runs of the suite by id, other suites of
+    the user by name."""
 
 
 class Unknown(Message):

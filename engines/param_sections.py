@@ -167,8 +167,15 @@ class Ranks(Settings):
         1,
         ge=1,
         le=64,
-        description="Processes on this machine that train one model together, a GPU each; `batch` "
+        description="Processes on each machine that train one model together, a GPU each; `batch` "
         "is per process",
+    )
+    nnodes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Machines that train one model together, `nproc_per_node` processes on each; "
+        "above 1 only in a job of Slurm (`workbench submit`)",
     )
 
 

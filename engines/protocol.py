@@ -7,7 +7,9 @@ Both sides of the pipe import this module; it knows no processes, files or torch
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import (
@@ -90,6 +92,7 @@ __all__ = [
     "Timing",
     "Trial",
     "Unknown",
+    "count_ranks",
     "decode",
     "decode_entry",
     "encode",
@@ -127,6 +130,14 @@ class Trial(BaseModel):
     number: int = Field(ge=1)
     settings: StoredSettings
     """The searched settings with the values of this trial; also in `params`."""
+
+
+def count_ranks(params: Mapping[str, Any]) -> int:
+    """Processes that share the training of a run: `nproc_per_node` on each of `nnodes`."""
+    return math.prod(
+        value if isinstance(value := params.get(name), int) and value > 0 else 1
+        for name in ("nproc_per_node", "nnodes")
+    )
 
 
 def parse_device(value: Any) -> int | str:

@@ -145,6 +145,8 @@ class Environment(StoredModel):
     hostname: str = ""
     job: str = ""
     """Slurm job of the attempt, `1234_5`; empty: it ran in none."""
+    nodes: tuple[str, ...] = ()
+    """Nodes that the run computed on, where there were several; only the first was sampled."""
 
 
 class TimingRecord(StoredModel):
@@ -354,7 +356,8 @@ class RunRecord(StoredModel):
     """Everything dropped, skipped or malformed, by name."""
     notices: tuple[str, ...] = ()
     shared_host: tuple[str, ...] = ()
-    """Ids of other runs of the suite that were at work on the host meanwhile (lanes)."""
+    """What was at work on the host meanwhile: ids of other runs of the suite (lanes), and names of
+    other suites of the same user."""
     folder: str = ""
     """The run folder, relative to the log root."""
     started_wall: float | None = None

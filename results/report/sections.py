@@ -185,7 +185,8 @@ def _cpu(record: RunRecord, lang: str) -> str:
 
 
 def _format_host(machine: Environment) -> str:
-    return " · ".join([machine.hostname, *([f"slurm {machine.job}"] if machine.job else [])])
+    host = ", ".join(machine.nodes) or machine.hostname
+    return " · ".join([host, *([f"slurm {machine.job}"] if machine.job else [])])
 
 
 def _git(record: RunRecord, lang: str) -> str:

@@ -18,6 +18,8 @@ from workbench.suites.journal import Tail
 from workbench.suites.state import RunState, reduce_entries
 
 T = TypeVar("T")
+PATIENCE = 400.0
+"""Longest wait for anything, in seconds: `make test` may run on the same two cores."""
 PROBE = """
 name = "probe"
 engine = "probe"
@@ -30,6 +32,27 @@ warmup_steps = 1
 rounds = 1
 delay_seconds = {delay}
 """
+"""One run with delays, no torch; three lines of its plan are open."""
+TRAINING = """
+name = "train"
+engine = "retrieval"
+[settings]
+data_root = "{data}"
+threads = 1
+num_workers = 0
+batch = 8
+image_size = 32
+max_length = 24
+epochs = 10000
+max_steps = {steps}
+timing_warmup_steps = 1
+evaluate_on = []
+[[run]]
+label = "train"
+model = "clip-nano"
+subset = "tiny_train"
+"""
+"""One training of two small towers."""
 
 
 class LoginNode:
@@ -74,7 +97,27 @@ class LoginNode:
         run = folder / "runs" / suite.sort_run_names(suite.list_run_names(folder))[number - 1]
         return reduce_entries(Tail(run / "events.jsonl").read_all())
 
-    def wait(self, question: Callable[[], T], seconds: float = 60) -> T:
+    def notices(self, folder: Path) -> str:
+        """Texts of the first run's notices."""
+        return "\n".join(notice.text for notice in self.run_state(folder, 1).notices)
+
+    def weights(self, folder: Path) -> bytes:
+        """The last checkpoint's weights of the first run."""
+        (path,) = folder.glob("runs/01-*/checkpoints/last/model.safetensors")
+        return path.read_bytes()
+
+    def start_requeued(self, job: str) -> None:
+        """Let a requeued job start at once, and not two minutes later.
+
+        Not before the last session's daemon has gone: Slurm would take its late message for one of
+        the next session.
+        """
+        self.wait(lambda: self.node.state(job) == "PENDING")
+        number = self.node.run("squeue", "--noheader", "--format=%A", f"--jobs={job}").strip()
+        self.wait(lambda: not self.node.find_processes(f"slurmstepd: [{number}."))
+        self.node.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+    def wait(self, question: Callable[[], T], seconds: float = PATIENCE) -> T:
         """The first answer that is true."""
         deadline = time.monotonic() + seconds
         while not (answer := question()):
@@ -82,7 +125,7 @@ class LoginNode:
             time.sleep(0.1)
         return answer
 
-    def wait_for_end(self, folder: Path, seconds: float = 120) -> list[str]:
+    def wait_for_end(self, folder: Path, seconds: float = PATIENCE) -> list[str]:
         """The causes of all runs, once no job of the suite is left."""
         self.workbench("attach", folder.name, code=self.exit_code(folder, seconds))
         return [run.state.cause for run in suite_reader.SuiteReader(folder).poll().runs]

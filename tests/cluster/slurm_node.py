@@ -2,12 +2,13 @@
 
 Debian's packages slurmctld, slurmd, slurm-client and munge, as root; no systemd, no control
 groups, no accounting. Two partitions: a job in `high` takes the node from jobs in `low`, which are
-requeued.
+requeued. Partition `pair` has two nodes more, on the same address.
 Two GPUs are character devices that nobody opens.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -22,17 +23,16 @@ CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={port}
-SlurmdPort={node_port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 AuthInfo=socket={root}/munge/socket
 StateSaveLocation={root}/state
-SlurmdSpoolDir={root}/spool
+SlurmdSpoolDir={root}/spool-%n
 SlurmctldPidFile={root}/slurmctld.pid
-SlurmdPidFile={root}/slurmd.pid
+SlurmdPidFile={root}/slurmd-%n.pid
 SlurmctldLogFile={root}/slurmctld.log
-SlurmdLogFile={root}/slurmd.log
+SlurmdLogFile={root}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -47,12 +47,15 @@ PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
 SlurmdParameters=config_overrides
 ReturnToService=2
-KillWait=10
+KillWait=30
 DefMemPerCPU=500
 GresTypes=gpu
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=2000 Gres=gpu:2 State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 Port={ports[0]} CPUs=2 RealMemory=2000 Gres=gpu:2
+NodeName=pair1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1 RealMemory=1500
+NodeName=pair2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1 RealMemory=1500
 PartitionName=low Nodes={host} Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=30
 PartitionName=high Nodes={host} MaxTime=INFINITE State=UP PriorityTier=9 PreemptMode=OFF
+PartitionName=pair Nodes=pair[1-2] MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=OFF
 """
 
 
@@ -66,6 +69,13 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 class SlurmNode:
@@ -83,13 +93,14 @@ class SlurmNode:
     def start(self) -> None:
         """Start the daemons and wait for the node."""
         munge, root = self.root / "munge", self.root
-        for folder in (munge, root / "state", root / "spool"):
+        names = (self.host, "pair1", "pair2")
+        for folder in (munge, root / "state", *(root / f"spool-{name}" for name in names)):
             folder.mkdir(mode=0o700)
         key = munge / "key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o600)
         text = CONFIGURATION.format(
-            root=root, host=self.host, port=free_port(), node_port=free_port()
+            root=root, host=self.host, port=free_port(), ports=[free_port() for _ in names]
         )
         (root / "slurm.conf").write_text(text)
         (root / "cgroup.conf").write_text("CgroupAutomount=no\n")
@@ -102,9 +113,11 @@ class SlurmNode:
             f"--seed-file={munge}/seed",
         )  # fmt: skip
         self.run("slurmctld", "-f", self.environment["SLURM_CONF"])
-        self.run("slurmd", "-f", self.environment["SLURM_CONF"], "-N", self.host)
+        for name in names:
+            self.run("slurmd", "-f", self.environment["SLURM_CONF"], "-N", name)
         deadline = time.monotonic() + 30
-        while "idle" not in self.run("sinfo", "--noheader", "--format=%t", check=False):
+        words = ("sinfo", "--noheader", "--Node", "--states=idle", "--format=%N")
+        while set(self.run(*words, check=False).split()) != set(names):
             assert time.monotonic() < deadline, (root / "slurmctld.log").read_text()[-2000:]
             time.sleep(0.2)
 
@@ -122,16 +135,26 @@ class SlurmNode:
         return self.run("squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job}",
                         check=False).strip()  # fmt: skip
 
+    def find_processes(self, title: str) -> list[int]:
+        """Processes whose command line begins with `title`."""
+        pids = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                pids += [int(process.name)] if line.startswith(title) else []
+        return pids
+
     def stop(self) -> None:
         """End all jobs and daemons."""
         self.run("scancel", "--user=root", check=False)
         deadline = time.monotonic() + 20
         while self.run("squeue", "--noheader", check=False) and time.monotonic() < deadline:
             time.sleep(0.2)
-        for file in ("slurmd.pid", "slurmctld.pid", "munge/munged.pid"):
-            path = self.root / file
+        daemons = [*self.root.glob("slurmd-*.pid"), self.root / "slurmctld.pid",
+                   self.root / "munge/munged.pid"]  # fmt: skip
+        for path in daemons:
             if path.exists():
                 os.kill(pid := int(path.read_text()), signal.SIGTERM)
-                while Path(f"/proc/{pid}/stat").exists() and time.monotonic() < deadline + 10:
+                while _is_running(pid) and time.monotonic() < deadline + 10:
                     time.sleep(0.1)
         shutil.rmtree(self.root, ignore_errors=True)

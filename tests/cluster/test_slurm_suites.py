@@ -10,30 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.login_node import PROBE, LoginNode
+from tests.cluster.login_node import PROBE, TRAINING, LoginNode
 from workbench.suites import suite, suite_reader
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
-TRAINING = """
-name = "train"
-engine = "retrieval"
-[settings]
-data_root = "{data}"
-threads = 1
-num_workers = 0
-batch = 8
-image_size = 32
-max_length = 24
-epochs = 10000
-max_steps = {steps}
-timing_warmup_steps = 1
-evaluate_on = []
-[[run]]
-label = "train"
-model = "clip-nano"
-subset = "tiny_train"
-"""
 EVALUATION = """
 [[run]]
 label = "test"
@@ -61,6 +42,19 @@ def without_figures(report: str, name: str) -> list[str]:
     text = re.sub(r"\d[\d,.:]*( ?(ms|µs|s|min|MiB|GiB|h)\b)?", "N", text)
     text = re.sub(r"(N[–-])?N", "N", text).replace("**differ by N %**", "yes")  # two rates
     return sorted(re.sub(r"[ -]{2,}", " ", text).splitlines())
+
+
+def signal_task(job: str, number: signal.Signals) -> None:
+    """Signal all processes of a task; SIGKILL is what a node does that loses its power."""
+    array, _, task = job.partition("_")
+    marks = [f"SLURM_ARRAY_JOB_ID={array}\0", f"SLURM_ARRAY_TASK_ID={task}\0"]
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (process / "environ").read_text()
+        except OSError:
+            continue
+        if all(mark in environment for mark in marks):
+            os.kill(int(process.name), number)
 
 
 def test_an_array_two_at_a_time_reports_as_the_same_plan_does_here(login: LoginNode) -> None:
@@ -98,19 +92,6 @@ def test_gpus_are_those_of_the_job(login: LoginNode) -> None:
     assert visible == {"0", "1"}
 
 
-def kill_task(job: str) -> None:
-    """Kill all processes of a task, as a node does that loses its power."""
-    array, _, task = job.partition("_")
-    marks = [f"SLURM_ARRAY_JOB_ID={array}\0", f"SLURM_ARRAY_TASK_ID={task}\0"]
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            environment = (process / "environ").read_text()
-        except OSError:
-            continue
-        if all(mark in environment for mark in marks):
-            os.kill(int(process.name), signal.SIGKILL)
-
-
 def test_a_killed_task_is_named_and_goes_on_when_it_is_submitted_again(login: LoginNode) -> None:
     folder = login.submit(PROBE.format(seeds=[1, 2], steps=300, delay=0.1))
     login.wait(lambda: login.run_state(folder, 1).step > 3)
@@ -118,7 +99,7 @@ def test_a_killed_task_is_named_and_goes_on_when_it_is_submitted_again(login: Lo
     engine = login.run_state(folder, 2).pid
     assert engine is not None
     os.kill(engine, signal.SIGKILL)
-    kill_task(login.jobs(folder)["01-probe-none-none-s1"])
+    signal_task(login.jobs(folder)["01-probe-none-none-s1"], signal.SIGKILL)
     assert login.wait_for_end(folder) == ["supervisor-lost", "killed"]
     detail = login.run_state(folder, 1).end
     assert detail is not None
@@ -126,18 +107,42 @@ def test_a_killed_task_is_named_and_goes_on_when_it_is_submitted_again(login: Lo
     login.workbench("resume", folder.name)
     login.wait(lambda: login.run_state(folder, 1).attempt == 2)
     login.wait(lambda: login.run_state(folder, 2).attempt == 2)
-    assert login.wait_for_end(folder, 200) == ["completed", "completed"]
+    assert login.wait_for_end(folder) == ["completed", "completed"]
     assert sorted((r.identity.attempt, r.exit.cause) for r in login.records()) == [
         (1, "killed"), (1, "supervisor-lost"), (2, "completed"), (2, "completed"),
     ]  # fmt: skip
 
 
-def test_scancel_stops_at_a_checkpoint(login: LoginNode) -> None:
-    folder = login.submit(PROBE.format(seeds=[1], steps=3000, delay=0.1))
-    login.wait(lambda: login.run_state(folder, 1).step > 3)
-    login.node.run("scancel", login.jobs(folder)["01-probe-none-none"])
+def test_scancel_stops_at_a_checkpoint_and_a_kill_meanwhile_costs_no_other(
+    login: LoginNode,
+) -> None:
+    """SIGCONT, SIGTERM, and SIGKILL after KillWait, of which the first stop needs a part."""
+    plan = TRAINING.format(data=login.tiny / "data", steps=300)
+    plan = plan.replace("[[run]]", "checkpoint_every = 10\n[[run]]")
+    folder = login.submit(plan, "--cpu")
+
+    def work(attempt: int) -> str:
+        login.wait(lambda: login.run_state(folder, 1).attempt == attempt)
+        before = login.run_state(folder, 1).step
+        login.wait(lambda: login.run_state(folder, 1).step > before + 20)
+        return next(iter(login.jobs(folder).values()))
+
+    login.node.run("scancel", work(1))
     assert login.wait_for_end(folder) == ["stopped"]
-    assert "SIGTERM" in login.describe()
+    stopped = login.run_state(folder, 1)
+    assert stopped.end is not None
+    assert stopped.end.killed == ()
+    login.workbench("resume", folder.name)
+    job = work(2)
+    assert f"goes on after step {stopped.step}" in login.notices(folder)
+    login.node.run("scancel", job)
+    signal_task(job, signal.SIGKILL)  # as at the end of its grace: amid the stop, or just after it
+    assert login.wait_for_end(folder)[0] in ("supervisor-lost", "stopped")
+    login.workbench("resume", folder.name)
+    assert login.wait_for_end(folder) == ["completed"]
+    assert login.run_state(folder, 1).attempt == 3
+    login.workbench("run", str(login.folder / "plan.toml"), "--headless", "--cpu")
+    assert login.weights(suite.list_suites(login.logs)[0]) == login.weights(folder)
 
 
 def test_stop_from_the_login_node(login: LoginNode) -> None:
@@ -152,20 +157,18 @@ def test_stop_from_the_login_node(login: LoginNode) -> None:
 
 
 def test_preemption_requeues_and_the_run_goes_on(login: LoginNode) -> None:
-    plan = TRAINING.format(data=login.tiny / "data", steps=600)
+    plan = TRAINING.format(data=login.tiny / "data", steps=300)
     folder = login.submit(plan, "--cpu", "--sbatch=--cpus-per-task=2", "--time", "10")
     job = next(iter(login.jobs(folder).values()))
-    login.wait(lambda: login.run_state(folder, 1).step > 20, 120)
+    login.wait(lambda: login.run_state(folder, 1).step > 20)
     login.node.run("sbatch", "--partition=high", "--cpus-per-task=2", "--output=/dev/null",
                    "--wrap=sleep 3")  # fmt: skip
     login.wait(lambda: login.run_state(folder, 1).cause == "stopped")
     reader = suite_reader.SuiteReader(folder)
-    login.wait(lambda: login.node.state(job) == "PENDING")
     os.environ.update(login.node.environment)
-    login.wait(lambda: reader.poll().warden == "queued", 40)
-    time.sleep(5)  # Slurm may take a late message of the last session for one of the next
-    login.node.run("scontrol", "update", f"JobId={job}", "StartTime=now")
-    assert login.wait_for_end(folder, 300) == ["completed"]
+    login.wait(lambda: reader.poll().warden == "queued")
+    login.start_requeued(job)
+    assert login.wait_for_end(folder) == ["completed"]
     run = login.run_state(folder, 1)
     assert run.attempt == 2
     assert any(notice.code == "resumed" for notice in run.notices)
@@ -185,26 +188,23 @@ def test_a_time_limit_requeues_to_the_same_weights_and_then_what_needs_them(
     plan = TRAINING.format(data=data, steps=int(60 / seconds)) + EVALUATION
     clusters = login.tiny / "config/clusters"
     clusters.mkdir(exist_ok=True)
-    (clusters / "short.toml").write_text('time = "1"\nsignal_seconds = 10\n')
+    (clusters / "short.toml").write_text('time = "1"\nsignal_seconds = 45\n')
     folder = login.submit(plan, "--cpu", "--cluster", "short")
     jobs = login.jobs(folder)
     train, test = jobs.values()
     login.wait(lambda: login.node.state(train) == "RUNNING")
     assert login.node.state(test) == "PENDING"
-    login.wait(lambda: login.run_state(folder, 1).cause == "stopped", 120)
+    login.wait(lambda: login.run_state(folder, 1).cause == "stopped")
     while login.node.state(train) not in ("COMPLETED", "FAILED"):
         if login.node.state(train) == "PENDING":  # the node was slower than it was measured
-            time.sleep(5)  # Slurm may take a late message of the last session for one of the next
-            login.node.run("scontrol", "update", f"JobId={train}", "StartTime=now", check=False)
+            login.start_requeued(train)
         time.sleep(1)
     assert login.node.state(train) == "COMPLETED", login.describe()
-    assert login.wait_for_end(folder, 120) == ["completed", "completed"]
+    assert login.wait_for_end(folder) == ["completed", "completed"]
     assert login.run_state(folder, 1).attempt >= 2
     login.workbench("run", str(login.folder / "plan.toml"), "--headless", "--cpu")
     undisturbed = suite.list_suites(login.logs)[0]
-    name = "checkpoints/last/model.safetensors"
-    weights = [next(f.glob(f"runs/01-*/{name}")).read_bytes() for f in (undisturbed, folder)]
-    assert weights[0] == weights[1]
+    assert login.weights(undisturbed) == login.weights(folder)
     metrics = [
         {m.name: m.value for m in login.run_state(f, 2).metrics} for f in (undisturbed, folder)
     ]

@@ -120,13 +120,19 @@ def start_suite(  # noqa: PLR0913 - one parameter for each choice of the command
     `interval`: seconds between two lines of progress; None: growing ones.
 
     Raises:
-        SuiteError: no suite can run here.
+        SuiteError: no suite can run here, or a run needs several nodes.
     """
+    from engines import catalog
     from workbench.cli import build
     from workbench.headless import follow
     from workbench.suites import suite
 
     check_surroundings(log_root)
+    if (count := max(map(catalog.count_nodes, specs), default=1)) > 1:
+        raise suite.SuiteError(
+            f"nnodes = {count}: `workbench submit` runs it in a job of Slurm with as many nodes; "
+            "here set nnodes to 1"
+        )
     if not build.build_strict_subsets(specs):
         raise typer.Exit(ExitCode.USAGE)
     folder = suite.create_suite(log_root, suite_plan, specs)

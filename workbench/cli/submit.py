@@ -158,13 +158,15 @@ def submit_suite(
         SuiteError: sbatch refused it.
     """
     from datasets_mm.atomic_files import write_atomic
+    from engines import catalog
     from workbench.slurm import script, submission
 
     numbers = {spec.run_id: number for number, spec in enumerate(specs, 1)}
     chosen = frozenset(numbers) if run_ids is None else run_ids
     needs = [[numbers[need] for need in spec.needs] for spec in specs]
     submitted_numbers = {numbers[run] for run in chosen}
-    restricted = (_restrict_group(g, submitted_numbers) for g in script.group_tasks(needs))
+    nodes = [catalog.count_nodes(spec) for spec in specs]
+    restricted = (_restrict_group(g, submitted_numbers) for g in script.group_tasks(needs, nodes))
     groups = [group for group in restricted if group.numbers]
     control_file = folder / "control.jsonl"
     offset = control_file.stat().st_size if control_file.exists() else 0

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from engines import catalog
 from engines.protocol import Attempt, Entry, RunSpec, Step
 from workbench.exit_codes import ExitCode
 from workbench.headless.follow import exit_status
@@ -47,6 +48,7 @@ def execute_run(folder: Path, number: int, *, share: bool = False) -> ExitCode:
     if before.end is not None and not state.is_unfinished(before):
         print_log_line(f"{spec.run_id} is {before.cause}")
         return ExitCode.COMPLETED
+    _name_nodes(spec)
     if before.status != "queued":
         recovery.recover_run(run, spec, "an earlier job of this run was killed")
     by_slurm = f" as job {job}" if job else ""
@@ -58,6 +60,26 @@ def execute_run(folder: Path, number: int, *, share: bool = False) -> ExitCode:
     with _forward_signals(launched.pid):
         _wait_until_ended(run, spec, number, len(runs), launched)
     return _finish(folder, run, spec, job)
+
+
+def _name_nodes(spec: RunSpec) -> None:
+    """Name the job's nodes to the engine of a run that computes on several.
+
+    Raises:
+        SuiteError: the job has fewer, or this is none.
+    """
+    if (count := catalog.count_nodes(spec)) < 2:
+        return
+    try:
+        nodes = commands.list_nodes(os.environ)[:count]
+    except commands.SlurmError as error:
+        raise suite.SuiteError(f"{spec.run_id}: nnodes = {count}: {error}") from None
+    if len(nodes) < count:
+        raise suite.SuiteError(
+            f"{spec.run_id}: nnodes = {count}, but the job has {len(nodes)}; submit with "
+            f"--sbatch=--nodes={count}, or let `workbench submit` write the script"
+        )
+    os.environ[commands.RUN_NODES] = ",".join(f"{name}={address}" for name, address in nodes)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
+from engines.protocol import count_ranks
 from workbench.memory_estimate import environment, policy
 from workbench.memory_estimate.gpus import GpuModel
 from workbench.planning import availability, run_matrix
@@ -92,8 +93,7 @@ def _batch_settings(
         origins["eval_batch_size"] = f"rule for {gpu.name}: {preset.source}"
     batch = batch_settings.get("batch", settings.get("batch"))
     if effective and isinstance(batch, int) and batch > 0:
-        ranks = settings.get("nproc_per_node", 1)
-        step_batch = batch * ranks if isinstance(ranks, int) and ranks > 0 else batch
+        step_batch = batch * count_ranks(settings)
         count = policy.accumulation_steps(effective, step_batch)
         batch_settings["gradient_accumulation_steps"] = count
         origins["gradient_accumulation_steps"] = (

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from engines.memory_query import MemoryEstimate, Phase
-from engines.protocol import RunSpec
+from engines.protocol import RunSpec, count_ranks
 from workbench.memory_estimate import environment, fit_check, policy
 from workbench.memory_estimate.gpus import GpuModel
 from workbench.memory_estimate.policy import GB
@@ -79,7 +79,7 @@ def _format_variable(key: str, value: Any) -> str:
 
 
 def _effective_batch(params: Mapping[str, Any]) -> int:
-    ranks = int(params.get("nproc_per_node", 1))
+    ranks = count_ranks(params)
     return int(params.get("batch", 1)) * int(params.get("gradient_accumulation_steps", 1)) * ranks
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from datasets_mm import strict_toml
 from engines import catalog
 from engines.memory_query import MemoryQuery, Phase
-from engines.protocol import RunSpec
+from engines.protocol import RunSpec, count_ranks
 from engines.trained_weights import RUN
 from workbench import paths
 from workbench.memory_estimate import estimator_process, fit_check, policy
@@ -175,7 +175,7 @@ def count_steps(params: Mapping[str, Any], rows: int) -> StepCounts:
     else:
         train, held_out = policy.hold_out_sizes(rows, float(params.get("validation_share", 0.0)))
     batch, micro_batches = int(params["batch"]), int(params.get("gradient_accumulation_steps", 1))
-    ranks = int(params.get("nproc_per_node", 1))
+    ranks = count_ranks(params)
     per_epoch = policy.steps_per_epoch(train, batch * ranks, micro_batches)
     epochs = float(params.get("epochs", 1.0))
     total = -int(-(epochs * per_epoch) // 1)

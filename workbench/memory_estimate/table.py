@@ -33,7 +33,7 @@ def steps_table(steps: StepCounts, origins: Mapping[str, str]) -> Table:
             f"{steps.gradient_accumulation_steps:,}",
             origins.get("gradient_accumulation_steps", ""),
         ),
-        *([("processes", f"{steps.ranks:,}", "nproc_per_node")] if steps.ranks > 1 else []),
+        *([("processes", f"{steps.ranks:,}", "per node x nodes")] if steps.ranks > 1 else []),
         ("effective batch", f"{effective:,}", ""),
         ("optimizer steps per epoch", f"{steps.per_epoch:,}", f"{steps.train:,} / {effective:,}"),
         (f"optimizer steps, {steps.epochs:g} epochs", f"{steps.total:,}", ""),

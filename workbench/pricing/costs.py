@@ -16,7 +16,7 @@ from workbench.pricing.earlier import EarlierRun
 
 SIZES: Final = (
     "batch", "image_size", "max_length", "precision", "frames", "long_side", "quantize",
-    "gradient_checkpointing", "nproc_per_node",
+    "gradient_checkpointing", "nproc_per_node", "nnodes",
 )  # fmt: skip
 """Settings that change the time or the memory of a step most."""
 LENGTHS: Final = (
@@ -159,7 +159,7 @@ def _has_same_steps(run: EarlierRun, params: Mapping[str, Any], subset: str) -> 
 
 
 def _step_samples(params: Any) -> int:
-    factors = ("batch", "gradient_accumulation_steps", "nproc_per_node")
+    factors = ("batch", "gradient_accumulation_steps", "nproc_per_node", "nnodes")
     return math.prod(int(params.get(name) or 1) for name in factors)
 
 

@@ -68,7 +68,7 @@ class DeviceLocks:
         self.holder, self._log_root = holder, log_root
         self.behind = ""
         """Holder at the last failed `acquire`: `SUITE on DEVICE`, and its log root if another."""
-        self._root = paths.make_private(root or paths.lock_root())
+        self.root = paths.make_private(root or paths.lock_root())
         self._held: dict[str, int] = {}
         self._shared: list[int] = []
 
@@ -178,12 +178,12 @@ class DeviceLocks:
         self._held = {}
 
     def _open(self, device: str, kind: str) -> int:
-        path = self._root / f"device-{_NAME.sub('_', device)}.{kind}"
+        path = self.root / f"device-{_NAME.sub('_', device)}.{kind}"
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             return os.open(path, flags, 0o600)
         except FileNotFoundError:
-            paths.make_private(self._root)
+            paths.make_private(self.root)
             return os.open(path, flags, 0o600)
 
 
@@ -211,6 +211,19 @@ def read_holder(path: Path) -> str:
         return _read_holder(descriptor)
     finally:
         os.close(descriptor)
+
+
+def list_other_holders(root: Path) -> set[str]:
+    """Names of the suites, but for this process's, that hold a device of this machine now.
+
+    `root`: folder of the locks of this user. Each is tried in shared mode for a moment.
+    """
+    names = set()
+    for path in root.glob("device-*.lock"):
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            if not _flock(file.fileno(), fcntl.LOCK_SH) and _read_pid(file.fileno()) != os.getpid():
+                names.add(_read_holder(file.fileno()))
+    return names
 
 
 def is_held(path: Path) -> bool:
@@ -254,6 +267,14 @@ def _read_holder(descriptor: int) -> str:
         return str(json.loads(os.pread(descriptor, 4096, 0))["suite"])
     except (ValueError, KeyError, TypeError):
         return "another suite"
+
+
+def _read_pid(descriptor: int) -> int:
+    """Process of the holder; 0: not in the file."""
+    try:
+        return int(json.loads(os.pread(descriptor, 4096, 0)).get("pid", 0))
+    except (ValueError, TypeError, AttributeError):
+        return 0
 
 
 def _read_log_root(descriptor: int) -> str:

@@ -36,6 +36,7 @@ ALLOWED: Final = re.compile(
     r"|TRANSFORMERS_OFFLINE|TOKENIZERS_PARALLELISM|HUGGINGFACE_HUB_CACHE"
     r"|PYTHON.*|WORKBENCH_.*|XDG_.*|SSL_CERT_FILE|SSL_CERT_DIR|NVML_STUB_STATE"
     r"|SLURM_JOB_ID|SLURM_ARRAY_JOB_ID|SLURM_ARRAY_TASK_ID|SLURM_CPUS_PER_TASK|SLURM_TMPDIR"
+    r"|SLURM_CONF"
 )
 """Variables that an engine inherits: an allow-list, since secrets have no common name."""
 

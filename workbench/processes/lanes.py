@@ -22,6 +22,8 @@ from workbench.processes.device_locks import DeviceLocks
 
 ALL: Final = "all"
 MAX_LANES: Final = 64
+SLICE_CHARACTERS: Final = 12
+"""Of a MIG slice's UUID in the name of its lane: enough to tell those of a card apart."""
 
 
 def parse_lanes(value: Any) -> Literal["all"] | int | tuple[Device, ...] | None:
@@ -83,8 +85,11 @@ class Lane:
 
     @property
     def name(self) -> str:
-        """`GPU 0, 1`, or `lane 2` of a machine's cores."""
-        cards = ", ".join(str(gpu.card) for gpu in self.gpus)
+        """`GPU 0, 1`, `GPU 0 MIG-5d5ba0d6` of a slice, or `lane 2` of a machine's cores."""
+        cards = ", ".join(
+            f"{gpu.card} {gpu.uuid[:SLICE_CHARACTERS]}" if gpu.parent_uuid else str(gpu.card)
+            for gpu in self.gpus
+        )
         return f"GPU {cards}" if self.gpus else f"lane {self.number}"
 
     def place_run(self, spec: RunSpec) -> RunSpec:

@@ -18,6 +18,9 @@ USER_VARIABLES: Final = frozenset(
 )
 """Variables of Slurm that a user or an administrator sets; all others describe a job."""
 
+RUN_NODES: Final = "WORKBENCH_NODES"
+"""Variable for engines: `NAME=ADDRESS,…` of each node of the run, the batch script's first."""
+
 SECONDS: Final = 60.0
 """Timeout of a command; a busy controller answers after many seconds."""
 
@@ -34,6 +37,12 @@ def job_name(variables: Mapping[str, str]) -> str:
     task = variables.get("SLURM_ARRAY_TASK_ID", "")
     array = variables.get("SLURM_ARRAY_JOB_ID", "")
     return f"{array}_{task}" if array and task else variables.get("SLURM_JOB_ID", "")
+
+
+def read_run_nodes(variables: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of the nodes that a run computes on; empty: this machine alone."""
+    pairs = variables.get(RUN_NODES, "").split(",")
+    return tuple(pair.partition("=")[0] for pair in pairs if pair)
 
 
 def clean_variables(variables: Mapping[str, str]) -> dict[str, str]:
@@ -89,6 +98,22 @@ def submit_script(script: Path, options: Sequence[str] = ()) -> str:
     """
     answer = run_command("sbatch", "--parsable", *options, str(script))
     return answer.strip().partition(";")[0]
+
+
+def list_nodes(variables: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Name and address of each node of the job, in Slurm's order: the batch script is on the first.
+
+    Raises:
+        SlurmError: this is no job, or scontrol does not say.
+    """
+    nodes = variables.get("SLURM_JOB_NODELIST", "")
+    if not nodes:
+        raise SlurmError("this is no job of Slurm")
+    names = run_command("scontrol", "show", "hostnames", nodes).split()
+    rows = run_command("scontrol", "--oneliner", "show", "node", nodes).splitlines()
+    fields = [dict(word.partition("=")[::2] for word in row.split()) for row in rows]
+    addresses = {row.get("NodeName", ""): row.get("NodeAddr", "") for row in fields}
+    return [(name, addresses.get(name) or name) for name in names]
 
 
 def requeue(job: str) -> None:

@@ -28,6 +28,8 @@ class TaskGroup(NamedTuple):
     """Numbers of the runs in the suite, from 1; they are the array's task ids."""
     needs: tuple[int, ...] = ()
     """Numbers of the tasks that must have ended before."""
+    nodes: int = 0
+    """Nodes of each task; 0: no run of the suite needs several, and sbatch is told none."""
 
 
 class ScriptOptions(NamedTuple):
@@ -73,16 +75,20 @@ def parse_time(text: str) -> tuple[str, int]:
     raise ValueError(f"'{text}' is no time limit; write 24:00:00, 2-00:00:00 or 11h30m")
 
 
-def group_tasks(needs: Sequence[Iterable[int]]) -> list[TaskGroup]:
-    """Groups of tasks in the order of submission; row i has the needs of run i + 1.
+def group_tasks(
+    needs: Sequence[Iterable[int]], nodes: Sequence[int] | None = None
+) -> list[TaskGroup]:
+    """Groups of tasks in the order of submission; row i has the needs and nodes of run i + 1.
 
-    Runs with the same needs are one array. A run only needs earlier runs, so that the groups of
-    its needs are submitted before its own.
+    Runs with the same needs and nodes are one array. A run only needs earlier runs, so that the
+    groups of its needs are submitted before its own. `nodes`: of each run; None: one.
     """
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for number, needed in enumerate(needs, 1):
-        groups.setdefault(tuple(sorted(set(needed))), []).append(number)
-    return [TaskGroup(tuple(numbers), needed) for needed, numbers in groups.items()]
+    groups: dict[tuple[tuple[int, ...], int], list[int]] = {}
+    several = nodes is not None and max(nodes, default=1) > 1
+    counts = nodes if nodes is not None and several else [0] * len(needs)
+    for number, (needed, count) in enumerate(zip(needs, counts, strict=True), 1):
+        groups.setdefault((tuple(sorted(set(needed))), count), []).append(number)
+    return [TaskGroup(tuple(numbers), *key) for key, numbers in groups.items()]
 
 
 def format_array(numbers: Sequence[int], parallel: int = 0) -> str:
@@ -110,6 +116,8 @@ def group_options(
         waiting = [f"JOB_{number}" for number in group.needs]
     else:
         waiting = [jobs[number] for number in group.needs if number in jobs]
+    if group.nodes:
+        options += [f"--nodes={group.nodes}", "--ntasks-per-node=1"]
     return options + ([f"--dependency=afterany:{':'.join(waiting)}"] if waiting else [])
 
 
@@ -134,7 +142,7 @@ def write_script(
     ]
     directives = [
         f"--job-name={suite.name}",
-        f"--array={format_array(groups[0].numbers, options.array_parallel)}",
+        *group_options(groups[0]._replace(needs=()), options.array_parallel),
         *([f"--time={options.time}"] if options.time else []),
         "--requeue",
         "--open-mode=append",

@@ -26,7 +26,7 @@ def build_record(spec: protocol.RunSpec, run: RunState, folder: str) -> schema.R
         environment=_environment(run),
         timing=_timing(run),
         memory=_memory(run),
-        energy=build_energy(run.energy, run.notice_counts),
+        energy=_energy(run),
         metrics=tuple(
             schema.MetricRecord.model_validate(m.model_dump(exclude={"kind", "t"}))
             for m in run.metrics
@@ -226,7 +226,11 @@ def _memory(run: RunState) -> schema.MemoryUse:
     torch = [m for m in run.memory.values() if m.reason or m.vram_allocated_peak is not None]
     torch_reason = next((m.reason for m in torch if m.reason), "") or "the engine named none"
 
+    unsampled = _unsampled_nodes(run)
+
     def peak(name: str) -> Reading:
+        if unsampled:
+            return Reading(reason=unsampled)
         value = run.peaks.get(name)
         if value is None:
             return Reading(reason="the run ended before the first sample")
@@ -239,6 +243,8 @@ def _memory(run: RunState) -> schema.MemoryUse:
         return Reading(value=max(values), method="torch")
 
     def nvml(name: str) -> Reading:
+        if unsampled:
+            return Reading(reason=unsampled)
         return _nvml_peak(run, name, gpu_reason)
 
     return schema.MemoryUse(
@@ -250,6 +256,19 @@ def _memory(run: RunState) -> schema.MemoryUse:
         vram_process_peak=nvml("vram_process"),
         vram_device_peak=nvml("vram_device"),
     )
+
+
+def _unsampled_nodes(run: RunState) -> str:
+    """Why figures of all processes or GPUs of the run are missing; empty: they were sampled."""
+    nodes = run.environment.get("nodes") or ()
+    return f"sampled on one of its {len(nodes)} nodes only" if len(nodes) > 1 else ""
+
+
+def _energy(run: RunState) -> schema.EnergyUse:
+    if reason := _unsampled_nodes(run):
+        names = schema.EnergyUse.model_fields
+        return schema.EnergyUse(**dict.fromkeys(names, Reading(reason=reason)))
+    return build_energy(run.energy, run.notice_counts)
 
 
 def _fit(spec: protocol.RunSpec, run: RunState) -> schema.MemoryEstimateRecord | None:

@@ -47,7 +47,7 @@ class EngineAttempt:
         self.folder = folder
         self.spec = spec
         self.shared_host: set[str] = set()
-        """Ids of other runs of the suite that were at work meanwhile."""
+        """Ids of other runs of the suite, and names of other suites, at work meanwhile."""
         self._cores = cores
         self._token = tree.make_attempt_token(context.token)
         self.context = context
@@ -105,8 +105,7 @@ class EngineAttempt:
         self.tree = tree.Tree(root, self._token, os.getpid(), log=log)
         self.context.engine_pids.add(root.pid)
         self._protect_others()
-        ranks = self.spec.params.get("nproc_per_node", 1)
-        several = isinstance(ranks, int) and ranks > 1
+        several = protocol.count_ranks(self.spec.params) > 1
         grace = self.limits.ranks_grace_seconds if several else self.limits.grace_seconds
         self.shutdown = Shutdown(self.tree, self.limits, grace)
         self.meter = TreeMeter(root.pid)

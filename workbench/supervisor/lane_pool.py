@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from engines.protocol import RunSpec
 from workbench.processes import device_locks, gpu_selection
@@ -17,6 +17,9 @@ from workbench.supervisor.attempt import EngineAttempt
 from workbench.supervisor.run_queue import QueuedRun
 from workbench.supervisor.warden_options import WardenOptions
 from workbench.telemetry.gpus import GpuWatch
+
+NEIGHBOUR_SECONDS: Final = 2.0
+"""Interval of looking for other suites on the machine."""
 
 
 @dataclass(eq=False)
@@ -44,6 +47,7 @@ class LanePool:
         self._gpus = gpus
         self._predecessor = Path(options.after) if options.after else None
         """Suite that is still to end; None: there is none, or it has ended."""
+        self._neighbours_due = 0.0
 
     @classmethod
     def make(
@@ -115,6 +119,17 @@ class LanePool:
             return run_gpus.find_host_obstacle(spec) if self.attempts else ""
         every = [gpu for work in self.works for gpu in work.lane.gpus]
         return run_gpus.find_gpu_obstacle(spec, lane.gpus, self._gpus, every)
+
+    def note_neighbours(self, *, started: bool = False) -> None:
+        """Note the other suites at work on this machine in every attempt, once in
+        NEIGHBOUR_SECONDS; `started`: at once, since an attempt has just begun."""
+        now = time.monotonic()
+        if not self.attempts or not (started or now >= self._neighbours_due):
+            return
+        self._neighbours_due = now + NEIGHBOUR_SECONDS
+        names = device_locks.list_other_holders(self.works[0].lane.locks.root)
+        for attempt in self.attempts:
+            attempt.shared_host |= names
 
     def release_idle(self) -> None:
         """Free the devices of lanes without a run, for other suites."""

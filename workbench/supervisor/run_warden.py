@@ -9,6 +9,7 @@ commands are read from the suite's control.jsonl.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,6 +63,16 @@ class RunWarden(Warden):
         names = {name for work in pool.works for name in work.lane.locks.devices}
         locks = JobLocks(names - {device_locks.CPU}, self.folder.name)
         return LanePool([Lane(locks)], self._options, self.gpus)
+
+    def _obey_signal(self, number: signal.Signals) -> None:
+        """As of every warden, but a SIGTERM to a job does not hurry a stop.
+
+        Slurm sends it to every process of the job, and `run-one` passes its own on; so it comes
+        twice, and after a SIGUSR2 while the run still saves. Slurm kills at the end of KillWait.
+        """
+        repeated = number == signal.SIGTERM and bool(self.control.stopped)
+        if not (repeated and commands.job_name(os.environ)):
+            super()._obey_signal(number)
 
     def _start_runs(self) -> bool:
         """As of every warden, but a job must not wait for the end of a pause."""

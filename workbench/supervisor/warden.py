@@ -218,6 +218,7 @@ class Warden:
         work.run, work.attempt = run, attempt
         self.control.working.append(attempt)
         attempt.contaminated = lane.locks.contaminated()
+        self._lanes.note_neighbours(started=True)
         self._write_progress()
         attempt.start()
         self._watch_exit(attempt)
@@ -284,6 +285,7 @@ class Warden:
         ]
         if self._searcher is not None:
             parts.append(self._searcher.poll)
+        parts.append(self._lanes.note_neighbours)
         for work in self._lanes.works:
             if work.attempt is not None:
                 parts += [work.check_contamination, work.attempt.read_events]
@@ -317,11 +319,13 @@ class Warden:
 
     def _on_signal(self, reading: int) -> None:
         for number in os.read(reading, 64):
-            name = signal.Signals(number).name
-            if number in SUSPENDING:
-                self.control.suspend(f"by {name}")
-            else:
-                self.control.stop(f"stopped by {name}")
+            self._obey_signal(signal.Signals(number))
+
+    def _obey_signal(self, number: signal.Signals) -> None:
+        if number in SUSPENDING:
+            self.control.suspend(f"by {number.name}")
+        else:
+            self.control.stop(f"stopped by {number.name}")
 
     def _on_life_pipe(self) -> None:
         if not os.read(self._life_fd, 64):

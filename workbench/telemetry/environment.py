@@ -48,6 +48,7 @@ def collect_environment(
         git_dirty=dirty,
         hostname=platform.node(),
         job=commands.job_name(os.environ),
+        nodes=commands.read_run_nodes(os.environ),
     )
 
 

@@ -132,8 +132,8 @@ def measure_peaks(
     if sum(computing.values()) > sum(phases.get("predict", {}).values()):
         phases["predict"] = computing
         facts["prediction"] = "by the frozen towers, which compute the features before training"
-    if params.nproc_per_node > 1:
-        facts["memory"] = f"of one of {params.nproc_per_node} processes, with the vectors of all"
+    if (ranks := params.nproc_per_node * params.nnodes) > 1:
+        facts["memory"] = f"of one of {ranks} processes, with the vectors of all"
     if params.compile:
         facts["left out"] = "what torch.compile needs or saves"
     shown = {name: {k: v for k, v in each.items() if v >= KIB} for name, each in phases.items()}

@@ -89,7 +89,9 @@ def measure_training(
     fake_run: FakeRetrievalRun, queries: ItemCounts, passages: ItemCounts
 ) -> dict[str, int]:
     """Bytes by part at the peak of a training step."""
-    params, total = fake_run.params, fake_run.params.batch * fake_run.params.nproc_per_node
+    params = fake_run.params
+    ranks = params.nproc_per_node * params.nnodes
+    total = params.batch * ranks
     queries_input, passages_input = (
         fake_run.inputs(params.batch, side) for side in (queries, passages)
     )
@@ -101,7 +103,7 @@ def measure_training(
     encode: Callable[..., Any] = fake_run.model
     if replica is not None:
         encode = master_weights.without_autocast(replica.model, "cpu")
-    forward = tasks.make_forward(encode, objective, _OneRank(size=params.nproc_per_node))
+    forward = tasks.make_forward(encode, objective, _OneRank(size=ranks))
     with _stateless_checkpoints():
         return fake_training_step.measure_training_step(
             fake_run.tracker,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from engines.memory_query import MAPPED, STEP, MemoryQuery, Phase
 from engines.param_sections import effective_workers
+from engines.protocol import count_ranks
 from engines.torchkit.data.data_loader import DEPTH
 from engines.torchkit.data.prefetch import AHEAD, map_tensors
 from engines.torchkit.memory import allocation_tracker, fake_modules
@@ -72,7 +73,7 @@ class TrainingOptions:
                 half if query.target == "cuda" else best_precision(torch.device("cpu"))
             )
         # Several ranks keep gradients between steps, in the buckets in which they are averaged.
-        ranks = int(query.params.get("nproc_per_node", 1))
+        ranks = count_ranks(query.params)
         options["gradient_accumulation_steps"] = max(
             int(options.get("gradient_accumulation_steps", 1)), ranks
         )

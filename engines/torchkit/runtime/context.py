@@ -37,7 +37,7 @@ class Context(Generic[Params]):
     trained: TrainedWeights | None = None
     """Weights that another run trained (`model = run:…`); None: those of `entry`."""
     process_group: ProcessGroup = field(default_factory=ProcessGroup)
-    """Ranks of the run; size 1 without `nproc_per_node`."""
+    """Ranks of the run; size 1 without `nproc_per_node` and `nnodes`."""
 
     @property
     def device(self) -> torch.device:
@@ -50,7 +50,7 @@ class Context(Generic[Params]):
         machine = cast(
             "param_sections.Machine", self.params
         )  # a section of every engine that trains
-        return InputPipeline.from_settings(machine, self.device, self.process_group.size)
+        return InputPipeline.from_settings(machine, self.device, self.process_group.local_size)
 
     @property
     def cache_root(self) -> Path:

@@ -40,12 +40,21 @@ _PREPARED: Final = "prepared"
 class ProcessGroup:
     """Process group of a run, seen from one rank. Without arguments: a single process."""
 
-    def __init__(self, rank: int = 0, size: int = 1, store: Store | None = None) -> None:
+    def __init__(
+        self, rank: int = 0, size: int = 1, store: Store | None = None, local_size: int = 0
+    ) -> None:
+        """`local_size`: ranks on this machine; 0: all."""
         self.rank = rank
         self.size = size
+        self.local_size = local_size or size
         self._store = store
         self._reduces: list[AsyncAnyReduce] = []
         self._wrapped: DistributedDataParallel | None = None
+
+    @property
+    def local_rank(self) -> int:
+        """Number of the rank among those on this machine, and of its GPU."""
+        return self.rank % self.local_size
 
     @property
     def is_rank_zero(self) -> bool:
@@ -257,15 +266,17 @@ def join_process_group() -> ProcessGroup:
     """Join the process group of torchrun's environment variables; size 1 without ranks."""
     if "WORKBENCH_RANKS" not in os.environ:
         return ProcessGroup()
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    # The store listens on the loopback only; so shall whatever the backends open.
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
+    names = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+    rank, size, local_size = (int(os.environ[name]) for name in names)
+    # The store listens on one interface, of one machine the loopback; so shall the backends.
+    if interface := os.environ["WORKBENCH_INTERFACE"]:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
     port = int(os.environ["MASTER_PORT"])
     store = TCPStore(os.environ["MASTER_ADDR"], port, is_master=False, timeout=TIMEOUT)
     backend = "gloo"
     if torch.cuda.is_available():
-        torch.cuda.set_device(rank)
+        torch.cuda.set_device(rank % local_size)
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(
         backend,
@@ -274,11 +285,11 @@ def join_process_group() -> ProcessGroup:
         world_size=size,
         timeout=TIMEOUT,
     )
-    return ProcessGroup(rank, size, store)
+    return ProcessGroup(rank, size, store, local_size)
 
 
 def check_ranks(size: int, devices: Sequence[int | str]) -> None:
-    """Check that there is a GPU for every rank (or, on the CPU, that ranks are few).
+    """Check that there is a GPU for each of a machine's ranks (or, on the CPU, that they are few).
 
     Raises:
         EngineError: fewer GPUs are visible than ranks asked for, or too many ranks on the CPU.

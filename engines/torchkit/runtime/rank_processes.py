@@ -1,7 +1,8 @@
 """Rank processes: the engine's process starts the ranks of a run and waits until all have ended.
 
 It also hosts the store at which the ranks meet. Only rank 0 sends messages; every rank writes its
-failure to a file, and the engine's process sends the first cause.
+failure to a file, and the engine's process sends the first cause. Ranks on further machines:
+`rank_nodes`.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydantic import ValidationError
 from torch._C._distributed_c10d import TCPStore  # torch.distributed's, which does not export it
@@ -38,37 +39,74 @@ PEER_LOST: Final = (
 Process = subprocess.Popen[bytes]
 
 
+class RankLayout(NamedTuple):
+    """The ranks of a run, and where they meet."""
+
+    size: int
+    """Ranks on each node."""
+    port: int
+    """Of the store."""
+    address: str = LOOPBACK
+    """Of the store: the first node's, on the interface by which the others reach it."""
+    interface: str = "lo"
+    """Network interface of this node on the way to the others."""
+    nodes: int = 1
+    node: int = 0
+    """Number of this node."""
+
+    @property
+    def total(self) -> int:
+        """Ranks on all nodes."""
+        return self.size * self.nodes
+
+
 def run_ranks(size: int, run_dir: Path, emit: Emitter) -> Failed | None:
     """Run `size` ranks of the engine of `run_dir`; None if all of them ended well.
 
     Raises:
         Stopped: asked to stop before a rank was started.
     """
+    folder = prepare_folder(run_dir, emit)
+    store = open_store()
+    ranks = start_ranks(RankLayout(size, store.port), run_dir)
+    codes = wait_for_ranks(
+        ranks, lambda: emit.stop_requested, lambda number: send_signal(ranks, number)
+    )
+    return decide_failure(folder, codes, emit)
+
+
+def prepare_folder(run_dir: Path, emit: Emitter) -> Path:
+    """The folder of the ranks' failures and logs, without failures of an earlier attempt.
+
+    Raises:
+        Stopped: asked to stop.
+    """
     folder = run_dir / "ranks"
     folder.mkdir(exist_ok=True, mode=0o700)
     for old in folder.glob("*.json"):
         old.unlink()
     emit.check_stop()
-    store = open_store()
-    ranks = [start_rank(rank, size, run_dir, store.port) for rank in range(size)]
-    # A request of the warden for stacks.
-    signal.signal(signal.SIGUSR1, lambda number, _frame: send_signal(ranks, number))
-    codes = wait_for_ranks(ranks, emit)
+    return folder
+
+
+def decide_failure(folder: Path, codes: Sequence[int], emit: Emitter) -> Failed | None:
+    """The `Failed` message of a run whose ranks ended with `codes`; None: all ended well."""
     if not any(codes):
         return None
     if emit.stop_requested:
-        return failure_after_stop(folder, size)
+        return failure_after_stop(folder, len(codes))
     return find_first_cause(folder, codes)
 
 
-def open_store() -> TCPStore:
-    """The store of the process group, on a free port of the loopback interface.
+def open_store(address: str = LOOPBACK) -> TCPStore:
+    """The store of the process group, on a free port of one interface.
 
     Without a socket of its own, `TCPStore` listens on all interfaces and trusts every client.
     """
-    listening = socket.create_server((LOOPBACK, 0))
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listening = socket.create_server((address, 0), family=family)
     return TCPStore(
-        LOOPBACK,
+        address,
         listening.getsockname()[1],
         is_master=True,
         wait_for_workers=False,
@@ -77,12 +115,22 @@ def open_store() -> TCPStore:
     )
 
 
-def start_rank(rank: int, size: int, run_dir: Path, port: int) -> Process:
+def start_ranks(layout: RankLayout, run_dir: Path) -> list[Process]:
+    """Start the ranks of this node; requests for stacks (SIGUSR1) are passed on to them."""
+    ranks = [_start_rank(number, layout, run_dir) for number in range(layout.size)]
+    signal.signal(signal.SIGUSR1, lambda number, _frame: send_signal(ranks, number))
+    return ranks
+
+
+def _start_rank(local: int, layout: RankLayout, run_dir: Path) -> Process:
     """Start one rank, with torchrun's environment variables; rank 0 inherits the event pipe."""
+    rank = layout.node * layout.size + local
     names = ("WORKBENCH_LIFE_FD",) if rank else ("WORKBENCH_LIFE_FD", "WORKBENCH_EVENT_FD")
     environment = {
-        "RANK": str(rank), "WORLD_SIZE": str(size), "WORKBENCH_RANKS": str(size),
-        "MASTER_ADDR": LOOPBACK, "MASTER_PORT": str(port), "WORKBENCH_PARENT": str(os.getpid()),
+        "RANK": str(rank), "WORLD_SIZE": str(layout.total), "WORKBENCH_RANKS": str(layout.total),
+        "LOCAL_RANK": str(local), "LOCAL_WORLD_SIZE": str(layout.size),
+        "MASTER_ADDR": layout.address, "MASTER_PORT": str(layout.port),
+        "WORKBENCH_INTERFACE": layout.interface, "WORKBENCH_PARENT": str(os.getpid()),
     }  # fmt: skip
     return subprocess.Popen(
         [sys.executable, "-m", "engines.child", str(run_dir)],
@@ -91,15 +139,18 @@ def start_rank(rank: int, size: int, run_dir: Path, port: int) -> Process:
     )
 
 
-def wait_for_ranks(ranks: Sequence[Process], emit: Emitter) -> list[int]:
-    """Exit codes of the ranks; after a stop or a failure of one the others get SIGTERM."""
+def wait_for_ranks(
+    ranks: Sequence[Process], stop_requested: Callable[[], bool], stop: Callable[[int], None]
+) -> list[int]:
+    """Exit codes of processes; after a request or a failure of one `stop` is called with SIGTERM,
+    and after the grace with SIGKILL."""
     deadline = None
     while None in (codes := [rank.poll() for rank in ranks]):
-        if deadline is None and (emit.stop_requested or any(codes)):
+        if deadline is None and (stop_requested() or any(codes)):
             deadline = time.monotonic() + GRACE_SECONDS
-            send_signal(ranks, signal.SIGTERM)
+            stop(signal.SIGTERM)
         elif deadline is not None and time.monotonic() > deadline:
-            send_signal(ranks, signal.SIGKILL)
+            stop(signal.SIGKILL)
         time.sleep(POLL_SECONDS)
     return [code for code in codes if code is not None]
 

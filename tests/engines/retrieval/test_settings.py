@@ -53,6 +53,7 @@ ELSEWHERE = {
     "freeze_towers": "test_retrieval_families",
     "grad_cache_chunk": "test_retrieval_families, test_ranks",
     "nproc_per_node": "test_ranks",
+    "nnodes": "tests/cluster, test_rank_nodes",
     "tf32": "needs a GPU",
     "mixed_precision": "test_retrieval_masters",
     "compile": "test_retrieval_compiled",

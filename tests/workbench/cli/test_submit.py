@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from workbench.cli import start
 from workbench.cli.main import app
 from workbench.cli.submit import find_problems
+from workbench.exit_codes import ExitCode
 from workbench.planning import plan
 from workbench.slurm import submission
 from workbench.suites import suite, suite_reader
@@ -70,3 +71,16 @@ def test_a_detached_suite_is_refused_inside_a_job(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     with pytest.raises(SuiteError, match="inside Slurm job 12"):
         start.check_detach()
+
+
+def test_a_run_on_two_nodes_is_submitted_and_does_not_start_here(tmp_path: Path) -> None:
+    words = [
+        "-e", "retrieval", "-d", "emoji_train", "-m", "clip-nano", "--cpu", "--set", "nnodes=2",
+    ]  # fmt: skip
+    done = CliRunner().invoke(app, ["run", *words, "--headless"])
+    assert done.exit_code == ExitCode.FAILED
+    assert "nnodes = 2: `workbench submit` runs it in a job" in str(done.exception)
+    assert not suite.list_suites(tmp_path / "log_root")
+    done = CliRunner().invoke(app, ["submit", *words, "--print"])
+    assert done.exit_code == 0, done.stderr
+    assert "#SBATCH --nodes=2\n" in done.stdout

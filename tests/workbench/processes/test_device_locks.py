@@ -10,7 +10,12 @@ from pathlib import Path
 
 from engines.protocol import RunSpec
 from results.records.schema import GpuInfo
-from workbench.processes.device_locks import DeviceLocks, device_names, lock_file
+from workbench.processes.device_locks import (
+    DeviceLocks,
+    device_names,
+    list_other_holders,
+    lock_file,
+)
 
 
 def lock(root: Path, *devices: str, holder: str = "suite") -> DeviceLocks:
@@ -58,6 +63,29 @@ def test_a_lock_dies_with_its_holder(tmp_path: Path) -> None:
     child.wait()
     child.stdout.close()
     assert mine.acquire()
+
+
+def test_suites_on_other_devices_are_listed_while_they_hold_them(tmp_path: Path) -> None:
+    script = textwrap.dedent("""
+        import sys
+        from pathlib import Path
+        from workbench.processes.device_locks import DeviceLocks
+        held = DeviceLocks(["gpu-1", "gpu-2"], "other", Path(sys.argv[1]))
+        print(held.acquire(), flush=True)
+        sys.stdin.read()
+    """)
+    mine = lock(tmp_path, "gpu-0", holder="mine")
+    assert mine.acquire()
+    (tmp_path / "device-gpu-3.lock").write_text('{"suite": "ended", "pid": 1}')
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"True\n"
+    assert list_other_holders(tmp_path) == {"other"}
+    child.communicate()
+    assert list_other_holders(tmp_path) == set()
+    assert list_other_holders(tmp_path / "missing") == set()
 
 
 def test_an_inheriting_child_does_not_keep_the_lock(tmp_path: Path) -> None:

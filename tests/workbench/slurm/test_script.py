@@ -86,3 +86,13 @@ def test_the_script_of_a_suite_with_an_odd_path() -> None:
     assert shlex.split(next(line for line in lines if "CACHE" in line)) == [
         "export", "WORKBENCH_CACHE=/scratch/it's",
     ]  # fmt: skip
+
+
+def test_runs_on_several_nodes_are_an_array_of_their_own_and_all_arrays_say_their_nodes() -> None:
+    groups = script.group_tasks([[], [], [1]], [2, 1, 1])
+    assert groups == [TaskGroup((1,), (), 2), TaskGroup((2,), (), 1), TaskGroup((3,), (1,), 1)]
+    assert script.group_options(groups[0]) == ["--array=1", "--nodes=2", "--ntasks-per-node=1"]
+    assert "--nodes=1" in script.group_options(groups[2], 0, {1: "7_1"})
+    assert script.group_tasks([[], []], [1, 1]) == [TaskGroup((1, 2))]
+    text = script.write_script(ScriptPaths(Path("p"), Path("/s")), groups, ScriptOptions(), "x")
+    assert "#SBATCH --array=1\n#SBATCH --nodes=2\n#SBATCH --ntasks-per-node=1\n" in text

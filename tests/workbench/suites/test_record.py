@@ -288,3 +288,16 @@ def test_max_rss_of_a_run_shorter_than_the_sampling_is_its_own_peak() -> None:
     reading = record.build_record(SPEC, killed, "s").memory.rss_main_peak
     assert reading.value is None
     assert reading.reason == "the run ended before the first sample of the loaded engine"
+
+
+def test_what_was_sampled_on_one_of_two_nodes_is_no_figure_of_the_run() -> None:
+    attempt = p.Attempt(number=1, pid=5, environment={"nodes": ["gpu07", "gpu08"]})
+    gpu = p.Gpu(index=0, used=GIB, process=GIB, energy=5.0)
+    sample = p.Sample(t=2, rss_main=1, rss_main_peak=7, rss_tree=9, gpus=(gpu,))
+    later = sample.model_copy(update={"t": 3, "gpus": (gpu.model_copy(update={"energy": 9.0}),)})
+    run = reduce_entries(entries(attempt, *START[1:], sample, later, p.Done(t=4)))
+    built = record.build_record(SPEC, run, "s/runs/01")
+    assert built.environment.nodes == ("gpu07", "gpu08")
+    missing = (built.memory.rss_tree_peak, built.memory.vram_device_peak, built.energy.run)
+    assert {(r.value, r.reason) for r in missing} == {(None, "sampled on one of its 2 nodes only")}
+    assert built.memory.rss_main_peak.value == 7

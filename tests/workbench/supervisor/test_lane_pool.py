@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from engines.protocol import Attempt
+from results.records.schema import RunRecord
 from tests.fixtures.nvml.state import GIB, build_library
 from tests.fixtures.nvml.stub import Stub
-from tests.fixtures.wardens import Sandbox, end_of, entries, until
+from tests.fixtures.wardens import PATIENCE, Sandbox, end_of, entries, until
 from workbench.suites import control, suite_reader
 from workbench.suites.control import Command
 from workbench.suites.state import SuiteState
@@ -118,6 +119,46 @@ def test_a_lane_waits_for_memory_and_for_processes_of_others(library: Path, tmp_
         assert shown == ["GPU-stub-2", "GPU-stub-5", "GPU-stub-6"]
 
 
+def test_a_mig_slice_is_a_lane_with_its_own_lock_readings_and_record(
+    library: Path, tmp_path: Path
+) -> None:
+    stub = Stub(library, tmp_path / "state", 2)
+    for device in stub.state.devices[:2]:
+        device.hold()
+    slices = [("MIG-a", "H100 MIG 3g.40gb", 40 * GIB), ("MIG-b", "H100 MIG 1g.10gb", 10 * GIB)]
+    divided = stub.state.devices[1]
+    divided.cut(able=True, slices=slices)
+    divided.slices[0].used, divided.slices[1].used = 3 * GIB, GIB
+    with Sandbox(tmp_path) as sandbox:
+        sandbox.environment |= stub.environment | {"WORKBENCH_FAKE_GPUS": "visible"}
+        folder = sandbox.suite("polite", "polite", "polite")
+        sandbox.start(folder, lanes="all", **QUICK)
+        reader = suite_reader.SuiteReader(folder)
+        until(lambda: all(run.state.sample for run in reader.poll().runs), "samples of all lanes")
+        names = ["GPU 0", "GPU 1 MIG-a", "GPU 1 MIG-b"]
+        assert [lane.name for lane in reader.poll().lanes] == names
+        second = sandbox.suite("ok", name="second")
+        sandbox.start(second, lanes="MIG-b,")
+        other = suite_reader.SuiteReader(second)
+        until(lambda: other.poll().warden == "queued", "the second suite's wait")
+        waiting = f"behind {folder.name} on MIG-b"
+        assert [lane.waiting for lane in other.poll().lanes] == [waiting]
+        run_id = reader.poll().runs[2].spec.run_id
+        control.send_command(folder, Command(do="skip", run=run_id))
+        assert sandbox.finish(second).runs[0].state.cause == "completed"
+        control.send_command(folder, Command(do="stop"))
+        sandbox.wardens[0].wait(PATIENCE)
+    lines = (sandbox.logs / "results.jsonl").read_text().splitlines()
+    rows = {r.identity.run_id: r for r in map(RunRecord.model_validate_json, lines)}
+    records = [rows[run.spec.run_id] for run in reader.poll().runs]
+    assert [r.environment.cuda_visible_devices for r in records] == ["GPU-stub-0", "MIG-a", "MIG-b"]
+    taken = [(gpu.uuid, gpu.parent_uuid) for r in records for gpu in r.environment.run_gpus]
+    assert taken == [("GPU-stub-0", ""), ("MIG-a", "GPU-stub-1"), ("MIG-b", "GPU-stub-1")]
+    assert [r.memory.vram_device_peak.value for r in records[1:]] == [3 * GIB, GIB]
+    assert records[1].energy.run.value is None
+    assert rows["01-fake-none-ok"].shared_host == (folder.name,)
+
+
 def test_two_suites_on_the_same_lanes_queue(library: Path, tmp_path: Path) -> None:
     stub = Stub(library, tmp_path / "state", 3)
     for device in stub.state.devices[:3]:
@@ -134,7 +175,7 @@ def test_two_suites_on_the_same_lanes_queue(library: Path, tmp_path: Path) -> No
         assert waiting == [f"behind {first.name} on GPU-stub-{row}" for row in (1, 0)]
         control.send_command(first, Command(do="skip", run=reader.poll().runs[1].spec.run_id))
         assert [run.state.cause for run in sandbox.finish(second).runs] == ["completed"] * 2
-        assert end_of(second, 0).shared_host == (), "one lane was free, the other not"
+        assert end_of(second, 0).shared_host == (first.name,), "on the other lane"
         assert reader.poll().runs[0].state.status == "running"
         control.send_command(first, Command(do="stop"))
         sandbox.wardens[0].wait(30)

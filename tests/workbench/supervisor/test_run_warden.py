@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
+
 from results.records import store
-from tests.fixtures.wardens import Sandbox, end_of, until
+from tests.fixtures.wardens import Sandbox, end_of, entries, until
 from workbench.slurm import collector
 from workbench.suites import suite, warden_file
 from workbench.supervisor import recovery
@@ -38,6 +40,27 @@ def test_wardens_of_two_runs_write_only_into_their_folders(sandbox: Sandbox) -> 
     records = list(store.read_records(sandbox.logs / "results.jsonl"))
     assert [record.exit.cause for record in records] == ["stopped", "completed", "skipped"]
     assert [record.environment.job for record in records] == ["7_1", "7_1", ""]
+
+
+@pytest.mark.parametrize(("job", "killed"), [("7", False), ("", True)])
+def test_the_second_sigterm_to_a_job_does_not_cut_its_save(
+    sandbox: Sandbox, job: str, *, killed: bool
+) -> None:
+    """Slurm sends it to all processes of a job, one of which passes it on to the warden."""
+    sandbox.environment |= {"SLURM_JOB_ID": job} if job else {}
+    folder = sandbox.suite("slow-save")
+    [run] = (folder / "runs").iterdir()
+    task = sandbox.start(folder, run=run.name)
+    sandbox.until_step(folder)
+    warden = warden_file.read_warden(run)
+    assert warden is not None
+    os.kill(warden.pid, signal.SIGUSR2)
+    until(lambda: any(getattr(e.msg, "name", "") == "save" for e in entries(folder)), "the save")
+    os.kill(warden.pid, signal.SIGTERM)
+    os.kill(warden.pid, signal.SIGTERM)
+    assert task.wait(30) == 0
+    assert end_of(folder).cause == "stopped"
+    assert bool(end_of(folder).killed) == killed
 
 
 def test_a_run_whose_job_was_killed_is_recovered_once(sandbox: Sandbox) -> None:

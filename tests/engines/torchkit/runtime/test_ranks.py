@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from engines import child, model_catalog
+from engines import catalog, model_catalog
 from engines.emitter import EngineError
 from engines.protocol import RunSpec, Task
 from engines.retrieval import Params
@@ -296,6 +296,8 @@ def test_only_training_is_shared():
         suite="s", run_id="01-tiny", engine="retrieval", subset="tiny_train", model="pico",
         cache_root="/nonexistent", params={"nproc_per_node": 4},
     )  # fmt: skip
-    found = {t: child.count_ranks(spec.model_copy(update={"task": t})) for t in get_args(Task)}
+    found = {
+        t: catalog.count_local_ranks(spec.model_copy(update={"task": t})) for t in get_args(Task)
+    }
     assert found == {"train": 4, "probe": 4, "evaluate": 1, "infer": 1, "ensemble": 1}
-    assert child.count_ranks(spec.model_copy(update={"params": {}})) == 1
+    assert catalog.count_local_ranks(spec.model_copy(update={"params": {}})) == 1
