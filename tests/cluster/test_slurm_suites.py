@@ -188,7 +188,7 @@ def test_a_time_limit_requeues_to_the_same_weights_and_then_what_needs_them(
     plan = TRAINING.format(data=data, steps=int(60 / seconds)) + EVALUATION
     clusters = login.tiny / "config/clusters"
     clusters.mkdir(exist_ok=True)
-    (clusters / "short.toml").write_text('time = "1"\nsignal_seconds = 45\n')
+    (clusters / "short.toml").write_text('time = "1"\nsignal_seconds = 20\n')
     folder = login.submit(plan, "--cpu", "--cluster", "short")
     jobs = login.jobs(folder)
     train, test = jobs.values()
