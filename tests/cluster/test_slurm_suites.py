@@ -185,10 +185,10 @@ def test_a_time_limit_requeues_to_the_same_weights_and_then_what_needs_them(
     first = suite.list_suites(login.logs)[0]
     seconds = login.run_state(first, 1).step_seconds
     assert seconds is not None
-    plan = TRAINING.format(data=data, steps=int(60 / seconds)) + EVALUATION
+    plan = TRAINING.format(data=data, steps=int(65 / seconds)) + EVALUATION
     clusters = login.tiny / "config/clusters"
     clusters.mkdir(exist_ok=True)
-    (clusters / "short.toml").write_text('time = "1"\nsignal_seconds = 20\n')
+    (clusters / "short.toml").write_text('time = "2"\nsignal_seconds = 60\n')
     folder = login.submit(plan, "--cpu", "--cluster", "short")
     jobs = login.jobs(folder)
     train, test = jobs.values()
