@@ -2,8 +2,8 @@
 
 Debian's packages slurmctld, slurmd, slurm-client and munge, as root; no systemd, no control
 groups, no accounting. Two partitions: a job in `high` takes the node from jobs in `low`, which are
-requeued. Partition `pair` has two nodes more, on the same address.
-Two GPUs are character devices that nobody opens.
+requeued. Partition `pair` has two nodes more, on the same address. Two GPUs are character devices
+that nobody opens. Job numbers are no other cluster's, since tests look for processes by them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={port}
+FirstJobId={port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
