@@ -36,6 +36,7 @@ NO_WARMUP: Final = "no step of the timing warm-up to count products in; set timi
 COMPILED: Final = "torch.compile hides what is computed again"
 NO_TOKENS: Final = "the model has no language model"
 NOT_TRAINED: Final = "no step was done"
+RESUMED: Final = "the run was resumed after the steps in which products are counted"
 
 KERNEL_SHARE: Final = 4 / 5
 """Of torch's count for an attention kernel's backward pass: without the scores that the kernel
@@ -183,6 +184,7 @@ class WorkMeter:
         self._steps = min(MOST_STEPS, -(-warmup_steps // 2))
         self._counter = ProductCounter()
         self._sums = _Sums()
+        self._step = 0
         self._is_compiled = False
         self._tokens: Tensor | int = 0
         self._token_samples = 0
@@ -190,7 +192,7 @@ class WorkMeter:
     @property
     def is_counting(self) -> bool:
         """Whether the products of the next step are counted."""
-        return not self._is_compiled and self._sums.steps < self._steps
+        return not self._is_compiled and self._step < self._steps
 
     def forward(self) -> AbstractContextManager[Any]:
         """Context of a forward pass."""
@@ -207,9 +209,18 @@ class WorkMeter:
             self._tokens = self._tokens + tokens.detach()
             self._token_samples += samples
 
+    def begin(self, start: int) -> None:
+        """Begin after step `start`.
+
+        The counted steps are the first ones of a training, also of a resumed one: under a dispatch
+        mode torch composes some functions otherwise, which changes the last bits of a step.
+        """
+        self._step = start
+
     def end_step(self) -> None:
         """End a step."""
         self._sums.steps += self.is_counting
+        self._step += 1
 
     def count_compiled(self, forward: Callable[[], int]) -> None:
         """Count a forward pass ahead, as compiled code hides its products.
@@ -217,8 +228,9 @@ class WorkMeter:
         `forward` computes a micro-batch and returns its samples. It runs uncompiled and keeps
         nothing for a backward pass, so it takes less memory than a step.
         """
-        if not self.is_counting:
+        if not self._steps:
             return
+        self._step = 0
         with (
             torch.compiler.set_stance("force_eager"),
             saved_tensors_hooks(lambda _: None, _refuse),
@@ -262,6 +274,8 @@ class WorkMeter:
         names = ("model_flops_per_sample", "mfu", "hfu")
         if not self._sums.samples or not self._counter.model:
             reason = NO_WARMUP if not self._steps else NOT_TRAINED
+            if self._steps and self._step > self._sums.steps:
+                reason = RESUMED
             return dict.fromkeys(names, Reading(reason=reason))
         # A rank computes its share of the samples of all.
         per_sample = self._ranks / self._sums.samples

@@ -137,6 +137,7 @@ def train(
     timer.warmup_until = start + timer.warmup_steps
     computing = _computing_model(job)
     work = work or WorkMeter(job.precision.device, 0)
+    work.begin(start)
     if job.prepare is not None and start < job.last_step:
         work.count_compiled(lambda: _compute_batch(job, start))
         job.prepare(start, emit)

@@ -231,6 +231,20 @@ def test_compiled_code_is_counted_ahead_without_a_backward_pass():
     assert timing.reasons["hfu"] == model_flops.COMPILED
 
 
+def test_a_resumed_run_counts_the_same_steps_or_none():
+    meter = WorkMeter(CPU, 4)
+    meter.begin(1)
+    assert meter.is_counting, "step 2 of 2"
+    meter.end_step()
+    assert not meter.is_counting
+    late = WorkMeter(CPU, 4)
+    late.begin(2)
+    assert not late.is_counting
+    late.add(4, None)
+    late.end_step()
+    assert late.complete(SPEED).reasons["mfu"] == model_flops.RESUMED
+
+
 def test_a_meter_that_does_not_count_costs_nothing():
     meter = WorkMeter(CPU, 0)
     assert isinstance(meter.forward(), nullcontext)
