@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 pytest.importorskip("textual_serve")
@@ -74,5 +76,7 @@ async def test_a_page_is_a_screen_of_its_own(
             WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED,
         ):  # fmt: skip
             pass
+        while psutil.Process().children():  # its transport is closed in this loop
+            await asyncio.sleep(0.05)
     finally:
         await client.close()
