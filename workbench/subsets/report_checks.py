@@ -5,12 +5,14 @@ Profiles are cached by content, so that a second report scans nothing.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from results.records.schema import Identity
 from results.records.suite_view import DataComparison, DataSection, SubsetCheck
+from results.text.sanitize import clean_line
 from workbench.subsets import profile_process
 from workbench.subsets.sections import build_sections
 
@@ -71,30 +73,30 @@ def compare_originals(
     Profiles that are there are used; subsets whose data are here are scanned.
     """
     comparisons = []
-    for pair in find_originals(runs):
-        try:
-            profiles = [_profile_or_scan(name, runs, on_message) for name in pair]
-        except profile_process.ProfileError as error:
-            first, second = pair
-            comparisons.append(DataComparison(first=first, second=second, problem=str(error)))
-        else:
-            comparisons.append(compare_profiles(*profiles))
+    for first, second in find_originals(runs):
+        profiles = {name: _profile_or_scan(name, runs, on_message) for name in (first, second)}
+        present = [profile for profile in profiles.values() if profile is not None]
+        if len(present) == 2:
+            comparisons.append(compare_profiles(*present))
+            continue
+        missing = next(name for name, profile in profiles.items() if profile is None)
+        problem = f"{missing} cannot be read here, `workbench data describe {missing}` says why"
+        comparisons.append(DataComparison(first=first, second=second, problem=problem))
     return tuple(comparisons)
 
 
 def _profile_or_scan(
     name: str, runs: Sequence[Identity], on_message: Callable[[str], None]
-) -> Profile:
-    """The profile that is there, else that of a scan.
-
-    Raises:
-        ProfileError: the data are not here.
-    """
-    try:
+) -> Profile | None:
+    """The profile that is there, else that of a scan; None: `on_message` has got the reason."""
+    with contextlib.suppress(profile_process.ProfileError):
         return profile_subset(name, runs, cached=True)
-    except profile_process.ProfileError:
-        on_message(f"{name}: scanned to compare it with its original …")
+    on_message(f"{name}: scanned for the comparison with its original …")
+    try:
         return profile_subset(name, runs)
+    except profile_process.ProfileError as error:
+        on_message(clean_line(str(error)))
+        return None
 
 
 def compare_subsets(first: str, second: str, runs: Sequence[Identity]) -> DataComparison:

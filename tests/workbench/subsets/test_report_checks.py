@@ -264,10 +264,13 @@ def test_an_original_that_is_not_here_is_said(monkeypatch: pytest.MonkeyPatch) -
     messages: list[str] = []
     runs = [_identity("infoseek_bal76k_train"), _identity("okvqa_mm_train")]
     lost, compared = report_checks.compare_originals(runs, messages.append)
-    assert lost.problem == "infoseek_train: its data are not here"
+    command = "`workbench data describe infoseek_train`"
+    assert lost.problem == f"infoseek_train cannot be read here, {command} says why"
     assert compared.records == (100, 100)
     assert not compared.problem
     assert ("okvqa_train", True) in scans, "a profile that is there is used before a scan"
     page = report.render(SuiteView(name="s", comparisons=(lost, compared)), "en")
-    assert "n/a (infoseek_train: its data are not here)" in page
-    assert len(messages) == 3
+    assert "n/a (infoseek_train cannot be read here" in page
+    assert "infoseek_train: its data are not here" in messages
+    korean = report.render(SuiteView(name="s", comparisons=(lost, compared)), "ko")
+    assert not english(korean[korean.index("infoseek_train") :].partition("## ")[0])
