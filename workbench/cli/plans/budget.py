@@ -17,9 +17,11 @@ from workbench.output_language import translate, translate_table
 
 if TYPE_CHECKING:
     from engines.memory_query import MemoryEstimate
+    from engines.protocol import RunSpec
     from results.text.table import Table
     from workbench.memory_estimate.gpus import GpuModel
     from workbench.planning.plan import SuitePlan
+    from workbench.planning.run_matrix import PlanCell
     from workbench.pricing.budget import Budget, FittedRun, PricedRun
 
 By = Annotated[
@@ -164,12 +166,11 @@ def _price(
     from dataclasses import replace
 
     from workbench import paths
-    from workbench.planning import expand
     from workbench.pricing import budget, pricing
     from workbench.pricing.earlier import EarlierRuns
 
     cache_root = paths.cache_root()
-    cells = expand.expand_cells(suite_plan, cache_root, log_root)
+    cells = _expand(suite_plan, cache_root, log_root, timed=limits.seconds is not None)
     specs = [spec for _, spec in cells]
     earlier = EarlierRuns(log_root).read()
     priced = pricing.price_runs(specs, cache_root, earlier, pricing.find_device(suite_plan))
@@ -189,6 +190,24 @@ def _price(
         replace(run, cost=replace(run.cost, memory=size), memory_note=problem)
         for run, (size, problem) in zip(runs, peaks, strict=True)
     ], note
+
+
+def _expand(
+    suite_plan: SuitePlan, cache_root: Path, log_root: Path, *, timed: bool
+) -> list[tuple[PlanCell, RunSpec]]:
+    """Cell and spec of each run. Memory alone needs neither data nor weights: a run of each
+    combination, whatever its seed, repeat and fold.
+    """
+    from workbench.memory_estimate import plan_estimate
+    from workbench.planning import expand
+
+    if timed:
+        return expand.expand_cells(suite_plan, cache_root, log_root)
+    return [
+        (cell, spec.model_copy(update={"run_id": "-".join(filter(None, (
+            spec.run_id, spec.engine, spec.subset, spec.base_model or spec.model, spec.label)))}))
+        for cell, spec in plan_estimate.expand_cells(suite_plan, cache_root, log_root)
+    ]  # fmt: skip
 
 
 def _choose_gpu(suite_plan: SuitePlan, gpu: str, memory: int) -> tuple[GpuModel, str]:
