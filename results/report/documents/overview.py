@@ -117,7 +117,7 @@ def render_experiments(page: ReportInput) -> Iterator[str]:
     )
     rows = tuple(_experiment_row(page, i, runs.get(i.run_id)) for i in identities)
     yield from titled_table("##", "document.experiments", Table(columns, rows), lang)
-    if rows and not all(view.notes.get(i.run_id) for i in identities):
+    if not all(view.notes.get(i.run_id) for i in list_identities(view)):
         yield fill_in(page, translate("document.run name", lang), "--finding", "document.finding")
 
 

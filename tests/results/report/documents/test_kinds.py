@@ -317,3 +317,12 @@ def test_a_challenge_begins_with_its_best_public_score(document):
         f"## Summary\n\n- Best public score: **{first}** 0.924; next: {second} 0.805\n"
     )
     assert "Best public score" not in report.render(document)
+
+
+def test_findings_have_a_place_in_a_study_of_captions_alone(study):
+    unnoted = study.model_copy(update={"notes": {}})
+    command = '**[to fill in]** finding: `workbench results note RUN --finding "…"`'
+    assert command in report.render(DocumentView(kind="study", suite=unnoted))
+    runs = [*(r.identity.run_id for r in study.records), *(i.run_id for i in study.planned)]
+    noted = study.model_copy(update={"notes": dict.fromkeys(runs, ("seen",))})
+    assert command not in report.render(DocumentView(kind="study", suite=noted))

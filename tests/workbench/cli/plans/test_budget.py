@@ -73,7 +73,11 @@ def test_sizes() -> None:
 
 
 def invoke(*arguments: str) -> tuple[int, str]:
-    answer = RUNNER.invoke(main.app, ["plan", "-p", "demo", *arguments])
+    return invoke_preset("demo", *arguments)
+
+
+def invoke_preset(preset: str, *arguments: str) -> tuple[int, str]:
+    answer = RUNNER.invoke(main.app, ["plan", "-p", preset, *arguments])
     return answer.exit_code, answer.output
 
 
@@ -135,6 +139,9 @@ def test_gpu_memory_is_estimated_where_no_gpu_has_measured_it(
     assert [row["kept"] for row in report["runs"]] == [True, True, False, False]
     assert "22.35 GiB are given" in report["runs"][2]["reason"]
     assert any("compute capability 8.6" in line for line in report["remarks"])
+    code, text = invoke_preset("vqa-quick", "--vram", "24GB")
+    assert code == 1, "30 GiB each"
+    assert "qwen2.5-vl-3b" in text, "its data and weights are not here, and need not be"
 
 
 def test_options_that_do_not_go_together(log_root: Path, tmp_path: Path) -> None:
