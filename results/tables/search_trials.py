@@ -19,7 +19,7 @@ LOSS: Final = "loss"
 
 
 def table(records: Sequence[RunRecord], search: SearchView, lang: str = "en") -> Table:
-    """One row a trial, in their order; the best one's metric in bold. No rows without trials."""
+    """One row a trial, in their order; the best one flagged, as it is the best of many by chance. No rows without trials."""
     trials = [r for r in records if r.identity.trial is not None]
     names = list(search.ranges)
     best = best_trial(trials, search)
@@ -71,11 +71,7 @@ def _row(
     value = TableCell("–", "value")
     if metric is not None:
         text = formats.interval(metric.value, metric.low, metric.high)
-        value = (
-            TableCell(text, "strong", (translate("trials.best", lang),))
-            if best
-            else TableCell(text, "value")
-        )
+        value = TableCell(text, "value", (translate("trials.best", lang),) if best else ())
     return (
         TableCell(str(trial.number if trial else 0), "value"),
         *(TableCell(formats.setting(settings.get(name))) for name in names),

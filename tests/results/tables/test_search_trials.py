@@ -42,7 +42,7 @@ def test_every_trial_is_a_row_and_the_best_is_marked(make):
     table = render_markdown(search_trials.table(records, SEARCH))
     assert "| trial | `lr` | `layers` | `recall@1` | steps | wall-clock | end |" in table
     assert "| 1 | 0.1 | \\[3, 7\\] | 0.200 [0.180, 0.220] | 40 |" in table
-    assert "| 2 | 0.01 | \\[5\\] | **0.500 [0.480, 0.520]** **[best]** | 40 |" in table
+    assert "| 2 | 0.01 | \\[5\\] | 0.500 [0.480, 0.520] **[best]** | 40 |" in table
     assert "| 3 | 0.001 | \\[3, 7\\] | – | 8 of 40 |" in table
     assert DETAIL in table
     assert "4 of 5 trials, chosen by tpe (seed 7), pruner: median." in table
