@@ -2,7 +2,7 @@
 
 The tables are read from the report's Markdown, so that none is forgotten. A column whose cells are
 all quantities of one kind becomes numbers in SI units, an interval two columns of its own,
-`n/a (reason)` a null with a column for the reason, and a flag a column `flags`.
+`n/a (reason)` a null with a column for the reason, and flags have a column.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from results.report.pictures import use_image_syntax
 if TYPE_CHECKING:
     from markdown_it.token import Token
 
-_FLAGS: Final = re.compile(r"\s*\[([^\[\]]+)\]$")
 _UNKNOWN: Final = re.compile(r"n/a(?: \((?P<reason>.*)\))?", re.DOTALL)
 _INTERVAL: Final = re.compile(r"(?P<value>.+?) \[(?P<low>[^,\]]+), (?P<high>[^\]]+)\]")
 _NUMBER: Final = r"[+−-]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]?\d+)?"
@@ -32,8 +31,8 @@ class ReportTable(NamedTuple):
     """Of the heading above it."""
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    flags: tuple[str, ...] = ()
-    """Of each row; empty: none."""
+    flags: tuple[tuple[str, ...], ...] = ()
+    """Of each cell; empty: none has any."""
 
 
 class Quantity(NamedTuple):
@@ -125,16 +124,28 @@ def read_tables(markdown: str) -> Iterator[ReportTable]:
 
 
 def _read_table(title: str, tokens: Sequence[Token]) -> ReportTable:
-    rows: list[list[str]] = []
+    rows: list[list[tuple[str, str]]] = []
     for at, token in enumerate(tokens):
         if token.type == "tr_open":
             rows.append([])
         elif token.type in ("th_open", "td_open"):
-            rows[-1].append(_plain(tokens[at + 1]))
+            rows[-1].append(_split_flags(tokens[at + 1]))
     head, *body = rows
-    flags = [match[1] if (match := _FLAGS.search(row[0])) else "" for row in body]
-    cells = tuple((_FLAGS.sub("", row[0]), *row[1:]) for row in body)
-    return ReportTable(title, _unique(head), cells, tuple(flags) if any(flags) else ())
+    cells = tuple(tuple(text for text, _ in row) for row in body)
+    flags = tuple(tuple(flag for _, flag in row) for row in body)
+    return ReportTable(title, _unique([text for text, _ in head]), cells,
+                       flags if any(map(any, flags)) else ())  # fmt: skip
+
+
+def _split_flags(token: Token) -> tuple[str, str]:
+    """The cell's text and its flags, which are its bold end in brackets."""
+    spans = [span for span in token.children or () if span.type != "text" or span.content]
+    text, last = _plain(token), spans[-3:]
+    if [span.type for span in last] == ["strong_open", "text", "strong_close"]:
+        flags = last[1].content
+        if flags.startswith("[") and flags.endswith("]"):
+            return text.removesuffix(flags).strip(), flags[1:-1]
+    return text, ""
 
 
 def _unique(names: Sequence[str]) -> tuple[str, ...]:
@@ -166,8 +177,9 @@ def make_frame(table: ReportTable) -> Any:
             columns[f"{name}{part}"] = values
             if unit:
                 units[f"{name}{part}"] = unit
-        if at == 0 and table.flags:
-            columns["flags"] = [flag or None for flag in table.flags]
+        flags = [row[at] or None for row in table.flags]
+        if any(flags):
+            columns["flags" if at == 0 else f"{name}.flags"] = flags
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     frame = data_frame.set_types(rows)
     frame.attrs["units"] = {n: unit for n, unit in units.items() if n in frame.columns}

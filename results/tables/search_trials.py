@@ -19,7 +19,10 @@ LOSS: Final = "loss"
 
 
 def table(records: Sequence[RunRecord], search: SearchView, lang: str = "en") -> Table:
-    """One row a trial, in their order; the best one flagged, as it is the best of many by chance. No rows without trials."""
+    """One row a trial, in their order; the best one flagged: of many, one is best by chance.
+
+    No rows without trials.
+    """
     trials = [r for r in records if r.identity.trial is not None]
     names = list(search.ranges)
     best = best_trial(trials, search)

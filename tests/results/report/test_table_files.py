@@ -18,7 +18,7 @@ PAGE = """# Report
 | subset | steps | wall | RSS | step | share | note |
 |---|---:|---:|---:|---:|---:|---|
 | `a_b` **[killed, OOM]** | 5,300 | **8:01.39** | ~3.15 GiB | 86.4 ms [85.9, 87.0] | 4.3 % | =1+1 |
-| `c` | 12 | 1:00:02 | 900 MiB | 1.25 s | n/a (too short) | \\|x\\| |
+| `c` | 12 | 1:00:02 **[forecast]** | 900 MiB | 1.25 s | n/a (too short) | \\|x\\| |
 | `d` | n/a (not run) | – | 0 B | n/a | 0.0 % |  |
 
 ## None
@@ -50,6 +50,7 @@ def test_flags_names_and_text_stay_what_they_are():
     frame = frame_of(PAGE)
     assert list(frame["subset"]) == ["a_b", "c", "d"]
     assert list(frame["flags"].dropna()) == ["killed, OOM"]
+    assert list(frame["wall.flags"].dropna()) == ["forecast"]
     assert list(frame["note"].dropna()) == ["=1+1", "|x|"]
 
 
