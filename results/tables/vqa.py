@@ -224,12 +224,12 @@ def _part_cell(part: str, lang: str) -> TableCell:
 
 
 def _metric_cell(metric: MetricRecord | None, reference: MetricRecord | None = None) -> TableCell:
-    """The value; strong if it is `reference` itself, with n where that differs."""
+    """The value, with n where that of `reference` differs."""
     if metric is None:
         return TableCell("–", "value")
     text = formats.interval(metric.value, metric.low, metric.high)
     counted = f" (n = {formats.count(metric.n)})" if reference and metric.n != reference.n else ""
-    return TableCell(text + counted, "strong" if metric is reference else "value")
+    return TableCell(text + counted, "value")
 
 
 def _gain_cell(metric: MetricRecord | None) -> TableCell:

@@ -14,8 +14,9 @@ NAME_FIELDS: Final = (
     ("label",),
     ("model_title",),
     ("label", "model_title"),
+    ("label", "model_title", "task"),
     ("subset", "model_title"),
-    ("label", "subset", "model_title"),
+    ("label", "subset", "model_title", "task"),
 )
 """Fields of names, the shortest first."""
 

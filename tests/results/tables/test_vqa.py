@@ -85,7 +85,7 @@ def test_runs_of_a_split_stand_side_by_side(make):
     rows = [line for line in shown.splitlines() if line.startswith("| `0")]
     assert len(rows) == 4
     assert "1/3" in rows[0]
-    assert "**0.510 [0.460, 0.560]**" in rows[0]
+    assert "| 0.510 [0.460, 0.560] |" in rows[0], "bold would say better than others"
     assert "0.250 [0.100, 0.300]" in rows[0]
     assert "0.500 (n = 32)" in rows[0]
     assert "ensemble" in rows[3]

@@ -111,3 +111,14 @@ def test_losses_that_fall_far_have_a_logarithmic_axis():
     assert not curves.is_wide([line(5.0, 0.0)]), "a logarithm needs values above 0"
     assert curves.is_wide([line(float("nan"), 20.0, 1.0)])
     assert not curves.is_wide([])
+
+
+def test_folds_and_their_ensemble_are_told_apart_by_their_task(mixed):
+    first = mixed.records[0]
+    ensemble = first.identity.model_copy(update={"run_id": "e", "task": "ensemble", "label": ""})
+    train = first.identity.model_copy(update={"label": ""})
+    records = tuple(first.model_copy(update={"identity": i}) for i in (train, ensemble))
+    groups = run_groups.group_runs(
+        SuiteView(name="s", records=records), [train.run_id, ensemble.run_id]
+    )
+    assert run_groups.name_groups(groups, TEXT) == ["clip-nano · train", "clip-nano · ensemble"]
