@@ -72,7 +72,7 @@ class RunChange(SuiteViewPart):
     """See `results.comparison.experiments`."""
     values: tuple[ValueChange, ...] = ()
     settings: tuple[tuple[str, str, str], ...] = ()
-    """Name, before, after; `–`: not set."""
+    """Name, before, after; `–`: not set; `?`: the source of an imported run does not state it."""
     others: tuple[str, ...] = ()
     """What else differs: data, model, seed, code, versions, hardware."""
     public_score: str = ""

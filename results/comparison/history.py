@@ -26,12 +26,14 @@ from results.comparison.groups import (
     compare_groups,
     compare_metric,
 )
-from results.records import cost_forecasts
+from results.records import cost_forecasts, published_runs
 from results.records.metric_names import choose_headline
 from results.records.schema import RunRecord
 from results.text import formats
 
 UNSET: Final = "–"
+NOT_STATED: Final = "?"
+"""A setting that the source of an imported run does not state."""
 MAX_PLACES: Final = 12
 """Places of a ranking that are tested and shown."""
 
@@ -59,7 +61,7 @@ def compare_runs(
     sides = RunGroup("before", (other,)), RunGroup("after", (record,))
     comparison = compare_groups(*sides, log_root)
     settings = tuple(
-        (name, _format_setting(before), _format_setting(after))
+        (name, _format_setting(before, other), _format_setting(after, record))
         for name, before, after in experiments.changed_settings(other, record)
     )
     kinds = [d.kind for d in find_differences(sides) if d.kind != "settings"]
@@ -256,5 +258,7 @@ def _cost_change(change: CostChange) -> ValueChange:
     )  # fmt: skip
 
 
-def _format_setting(value: object) -> str:
-    return UNSET if value is None else formats.setting(value)
+def _format_setting(value: object, record: RunRecord) -> str:
+    if value is None:
+        return NOT_STATED if published_runs.is_imported(record) else UNSET
+    return formats.setting(value)

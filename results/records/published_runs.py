@@ -34,7 +34,7 @@ UNKNOWN: Final = "the published report does not say"
 METRICS: Final = {
     "diversity": "diversity",
     "score": "SigLIP probability (google/siglip2-so400m-patch14-384)",
-    "meteor": "METEOR (as published, whitespace words)",
+    "meteor": "METEOR (as published, split at blanks)",
     "bertscore": "BERTScore F1 (as published)",
 }
 """Field of an experiment -> name of its metric. A METEOR by other words is another metric."""

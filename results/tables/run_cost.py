@@ -215,9 +215,11 @@ def total_line(records: Sequence[RunRecord], lang: str = "en") -> str:
     """`Total, sequential: **about 14 min 59 s** (8:01 + 2:06 + …)`, as one Markdown line.
 
     Forecasts are never added to measurements: they follow separately, or, if there is nothing else,
-    make a total that says what it is. Imported runs are no part of it; empty: there are no others.
+    make a total that says what it is. Imported runs are never added to own ones: theirs is the
+    total where there are no others. Empty: no time is known.
     """
-    records = [r for r in records if not published_runs.is_imported(r)]
+    own = [r for r in records if not published_runs.is_imported(r)]
+    records = own or [r for r in records if r.timing.end_to_end_seconds.value is not None]
     counted = [r for r in records if not cost_forecasts.is_cost_probe(r)]
     expected = [r for r in records if cost_forecasts.is_cost_probe(r)]
     forecast_total = _forecast_total(expected, lang) if expected else ""

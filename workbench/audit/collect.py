@@ -13,6 +13,7 @@ from datasets_mm.recipes.recipe import RecipeError
 from engines import model_catalog
 from engines.protocol import RunSpec
 from engines.trained_weights import RUN
+from results.records import published_runs
 from results.records.schema import GpuInfo, Identity, RunRecord
 from workbench.audit import data_facts
 from workbench.audit.run_facts import RunFacts
@@ -114,14 +115,18 @@ def _add_plan_facts(run: RunFacts, cache_root: Path, rows: int | None = None) ->
     """The facts with those that follow from settings, catalogs and built subsets."""
     identity, params = run.identity, run.identity.params
     evaluate_on = _reported_subsets(identity, cache_root)
-    names = {*evaluate_on, str(params.get("validate_on") or "")} - {""}
-    counts = {name: plan_estimate.count_rows(name, cache_root) for name in names}
     judge = str(params.get("siglip") or "")
+    if run.record is not None and published_runs.is_imported(run.record):  # of other data
+        rows, data, counts = None, None, {m.split: m.n for m in run.record.metrics}
+    else:
+        names = {*evaluate_on, str(params.get("validate_on") or "")} - {""}
+        rows, data = rows or _count_rows(identity, cache_root), _measure_data(identity, cache_root)
+        counts = {name: plan_estimate.count_rows(name, cache_root) or 0 for name in names}
     changes = {
-        "steps": _count_steps(identity, run.record, rows or _count_rows(identity, cache_root)),
+        "steps": _count_steps(identity, run.record, rows),
         "evaluate_on": evaluate_on,
         "evaluation_rows": {name: count for name, count in counts.items() if count},
-        "data": _measure_data(identity, cache_root),
+        "data": data,
         "judge_context": read_context(judge) if judge else None,
     }
     return RunFacts(**{**vars(run), **changes})

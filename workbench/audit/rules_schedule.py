@@ -42,6 +42,8 @@ def judge_warmup(run: RunFacts) -> Verdict:
     """Warm-up: most of a training, and of a stage, should have the peak rate or its decay."""
     if not run.steps:
         return Unjudged(NO_ROWS if run.trains else NO_TRAINING)
+    if not run.is_own and not any({"warmup_steps", "warmup_ratio"} & {*s} for s in run.stages):
+        return Unjudged("imported")
     counts = [
         (_count_warmup(stage, steps.total), steps.total)
         for stage, steps in zip(run.stages, run.steps, strict=True)

@@ -107,6 +107,8 @@ def judge_ranking(runs: Sequence[RunFacts]) -> Verdict:
     if all(len(group) < 2 for group in peers.values()):
         return Unjudged("no-pair")
     scored = [entries for group in peers.values() for entries in _scored_peers(group)]
+    if all(entry.metric.low is None for entries in scored for entry in entries):
+        return Unjudged("no-interval")
     ties = [tie for entries in scored if (tie := _find_tie(entries))]
     if not ties:
         return None

@@ -277,7 +277,8 @@ def presets() -> None:
     for name in plan.preset_files():
         preset = plan.load_preset(name)
         typer.echo(clean_line(f"{name:<24} {preset.about}"))
-        if sentence := expectations.describe_expectations(preset, paths.cache_root()):
+        cache = paths.cache_root()
+        if sentence := expectations.describe_expectations(preset, cache, any_rows=True):
             typer.echo(f"{'':<24} {clean_line(sentence)}")
     for sentence in published.describe_steps_without_recipe():
         typer.echo(f"{'-':<24} {sentence}")

@@ -10,10 +10,13 @@ from workbench.memory_estimate import plan_estimate
 from workbench.planning.plan import PlanError, SuitePlan
 
 
-def plan_expectations(plan: SuitePlan, cache_root: Path) -> list[Expectation]:
+def plan_expectations(
+    plan: SuitePlan, cache_root: Path, *, any_rows: bool = False
+) -> list[Expectation]:
     """The published expectations of a plan's runs, each once; reads no data and no weights.
 
-    None for a subset with another number of rows, a cost probe, a search or a plan with overrides.
+    None for a cost probe, a search or a plan with overrides, and unless `any_rows` none for a
+    subset that is built with another number of rows.
     """
     trains = plan.task in (None, "train") and plan.cost_probe is None and plan.search is None
     if not trains or plan.overrides:
@@ -27,14 +30,14 @@ def plan_expectations(plan: SuitePlan, cache_root: Path) -> list[Expectation]:
         expectation = published.find_expectation(spec.engine, spec.subset, spec.model, spec.params)
         if expectation is None or spec.task != "train":
             continue
-        rows = plan_estimate.count_rows(spec.subset, cache_root)
+        rows = None if any_rows else plan_estimate.count_rows(spec.subset, cache_root)
         if rows is None or expectation.has_rows(rows):
             expectations[expectation.preset] = expectation
     return list(expectations.values())
 
 
-def describe_expectations(plan: SuitePlan, cache_root: Path) -> str:
-    """The plan's expectations and their source as a sentence; empty: there are none."""
-    expectations = plan_expectations(plan, cache_root)
+def describe_expectations(plan: SuitePlan, cache_root: Path, *, any_rows: bool = False) -> str:
+    """`plan_expectations` and their source as a sentence; empty: there are none."""
+    expectations = plan_expectations(plan, cache_root, any_rows=any_rows)
     shown = "; ".join(expectation.describe() for expectation in expectations)
     return f"published, not measured here: {shown}" if shown else ""

@@ -9,7 +9,6 @@ its longest step are carried out. Of a deep language model some shallow ones are
 from __future__ import annotations
 
 import gc
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -61,11 +60,6 @@ class FakeCaptioningRun:
     tuning: TrainingOptions
     most: CaptioningMaxLengths
     tower: VisionTower
-
-    @property
-    def share(self) -> int:
-        """Media of a micro-batch per process."""
-        return math.ceil(self.params.batch / self.params.nproc_per_node)
 
     def batch(self, size: int) -> tuple[Tensor, Tensor]:
         """Media (features or pixels) and caption ids of `size` samples on the device."""
@@ -305,7 +299,7 @@ def training_peaks(run: FakeCaptioningRun, model: Captioner) -> Moments:
     ledger.reset_peak()
     model.calibrate(run.features(run.batch(CALIBRATION_MEDIA)[0]))
     calibration = tracked_moments("calibration", ledger)
-    batch = run.batch(run.share)  # the loop holds its batch until the next one
+    batch = run.batch(run.params.batch)  # the loop holds its batch until the next one
 
     def loss() -> Tensor:
         media, ids = batch

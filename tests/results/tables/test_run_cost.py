@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from results.records import published_runs
 from results.records.schema import Exit, Reading
 from results.tables import metrics as tables_metrics
 from results.tables import run_cells, run_cost, steps_and_memory
@@ -200,3 +201,10 @@ def test_a_long_suite_has_a_short_total_line(make):
     line = run_cost.total_line([make.record(f"{i:02d}-run") for i in range(40)])
     assert line.startswith("Total, sequential: **about 5 h 20 min 56 s** (8:01 + 8:01")
     assert line.endswith("… + 8:01; 40 runs)")
+
+
+def test_imported_times_are_never_added_to_measured_ones(weekly):
+    imported = published_runs.read_published("weekly-m2kr").records
+    total = run_cost.total_line(weekly.records)
+    assert run_cost.total_line([*weekly.records, *imported]) == total
+    assert run_cost.total_line(imported) == total, "the report's own numbers"

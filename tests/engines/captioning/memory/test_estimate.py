@@ -287,10 +287,10 @@ def test_bertscores_encoder_is_counted_by_its_id_and_else_said_to_be_left_out():
     assert "encoder" not in unused.facts["left out"]
 
 
-def test_ranks_share_the_batch_and_keep_their_gradients():
+def test_each_rank_has_the_whole_batch_and_its_gradients():
     one = asked("nano-captioner", batch=64, validate_every_epochs=0)
     two = asked("nano-captioner", batch=64, validate_every_epochs=0, nproc_per_node=2)
-    assert two.phases["train"]["activations"] < 0.6 * one.phases["train"]["activations"]
+    assert two.phases["train"]["activations"] >= one.phases["train"]["activations"]
     assert two.phases["train"]["gradients"] > 0
 
 
