@@ -11,7 +11,7 @@ import pytest
 from tests.cluster.login_node import TRAINING, LoginNode
 from workbench.suites import suite
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def plan(login: LoginNode, steps: int, setting: str) -> str:

@@ -156,6 +156,7 @@ def test_stop_from_the_login_node(login: LoginNode) -> None:
     assert not login.node.run("squeue", "--noheader", "--states=PENDING,RUNNING").strip()
 
 
+@pytest.mark.slow
 def test_preemption_requeues_and_the_run_goes_on(login: LoginNode) -> None:
     plan = TRAINING.format(data=login.tiny / "data", steps=300)
     folder = login.submit(plan, "--cpu", "--sbatch=--cpus-per-task=2", "--time", "10")
