@@ -218,8 +218,8 @@ def total_line(records: Sequence[RunRecord], lang: str = "en") -> str:
     make a total that says what it is. Imported runs are never added to own ones: theirs is the
     total where there are no others. Empty: no time is known.
     """
-    own = [r for r in records if not published_runs.is_imported(r)]
-    records = own or [r for r in records if r.timing.end_to_end_seconds.value is not None]
+    measured_here = [r for r in records if not published_runs.is_imported(r)]
+    records = measured_here or [r for r in records if r.timing.end_to_end_seconds.value is not None]
     counted = [r for r in records if not cost_forecasts.is_cost_probe(r)]
     expected = [r for r in records if cost_forecasts.is_cost_probe(r)]
     forecast_total = _forecast_total(expected, lang) if expected else ""
