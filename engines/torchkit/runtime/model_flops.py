@@ -20,7 +20,6 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils import flop_counter
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines import protocol
@@ -58,6 +57,9 @@ class ProductCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # tor
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch
+        from torch.utils.flop_counter import flop_registry  # loads Triton
+
+        self._formulas = flop_registry
         self.model: defaultdict[str, float] = defaultdict(float)
         """The model's FLOPs by dtype, such as `bfloat16`."""
         self.computed = 0.0
@@ -70,7 +72,7 @@ class ProductCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # tor
     ) -> Any:
         """Run the operation and count it."""
         kwargs = kwargs or {}
-        formula = flop_counter.flop_registry.get(getattr(func, "_overloadpacket", func))
+        formula = self._formulas.get(getattr(func, "_overloadpacket", func))
         name = func.name().partition(".")[0]
         if name in FOUR_BIT:
             formula = count_four_bit

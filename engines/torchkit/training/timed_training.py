@@ -138,7 +138,9 @@ def _train(
     # Training starts from the seed, whatever filling the caches has drawn.
     # Ranks draw different dropout masks: theirs are different records.
     device.seed_generators(job.position.seed(run.spec.seed) + (run.process_group.rank << 40))
-    work = WorkMeter(run.device, warmup, run.process_group.size)
+    # A CPU has no peak to compare with: one step is counted.
+    counting_steps = warmup if run.device.type == "cuda" else min(warmup, 1)
+    work = WorkMeter(run.device, counting_steps, run.process_group.size)
     steps = loop.train(job, timer, summary, run.emit, work)
     timing = work.complete(summary.timing())
     run.emit.send(timing)

@@ -105,7 +105,7 @@ def test_a_search_finds_the_hill_and_says_so(sandbox: Sandbox) -> None:
     assert best is records[heights.index(max(heights))]
     shown = suite_view.format_summary(folder)
     assert "| trial | `lr` | `weight_decay` | `recall@1` |" in shown
-    assert f"**{max(heights):.3f} [{max(heights) - 0.05:.3f}" in shown
+    assert f"{max(heights):.3f} [{max(heights) - 0.05:.3f}" in shown
     assert "5 of 5 trials, chosen by tpe (seed 42), pruner: none" in shown
 
 

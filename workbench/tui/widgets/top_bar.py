@@ -65,9 +65,10 @@ class BarStatus(Widget):
         free = room - activity.cell_len - (2 if activity else 0)
         root = clean_line(self.root)
         if cell_len(root) > free:
-            root = f"…{root[-max(1, free - 1) :]}" if free >= MIN_ROOT_CELLS else ""
-            while cell_len(root) > free:
-                root = f"…{root[2:]}"
+            root = root if free >= MIN_ROOT_CELLS else ""
+            while root and cell_len(root) >= free:
+                root = root[1:]
+            root = f"…{root}" if root else ""
         parts = [activity, Text(root, style=self.get_component_rich_style("status--root"))]
         text = Text("  ").join(part for part in parts if part)
         text.pad_left(max(0, room + 1 - text.cell_len))

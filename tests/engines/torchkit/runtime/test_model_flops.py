@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import flop_counter
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from engines import protocol
@@ -148,8 +149,8 @@ def test_a_formula_that_fails_does_not_end_the_step():
     def broken(*args, **kwargs):
         raise AssertionError
 
-    registry = {**model_flops.flop_counter.flop_registry, torch.ops.aten.mm: broken}
-    with mock.patch.object(model_flops.flop_counter, "flop_registry", registry):
+    registry = {**flop_counter.flop_registry, torch.ops.aten.mm: broken}
+    with mock.patch.object(flop_counter, "flop_registry", registry):
         counter = counted(lambda: torch.ones(2, 2) @ torch.ones(2, 2))
     assert counter.uncounted == {"aten::mm"}
 
