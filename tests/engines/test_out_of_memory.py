@@ -132,6 +132,7 @@ HARMLESS = {
     "vqa/models/hf_processor.py", "vqa/models/processor.py", "vqa/models/chat_template.py",
     "vqa/memory/max_lengths.py", "captioning/memory/max_lengths.py", "vqa/data/images.py",
     "torchkit/runtime/model_flops.py",  # formulas of shapes
+    "torchkit/runtime/rank_nodes.py",  # a store on the network
     "torchkit/modeling/feature_cache.py",  # raises again
 }  # fmt: skip
 """Files of the engines whose broad handlers surround no work of a device."""
