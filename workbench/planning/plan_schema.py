@@ -10,6 +10,7 @@ import inspect
 import itertools
 import json
 import textwrap
+import threading
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -27,6 +28,8 @@ FILE_NAME: Final = "plan.schema.json"
 PARTS: Final[tuple[type[BaseModel], ...]] = (
     SuitePlan, RunBlock, Variant, Override, Exclusion, SearchPlan, SearchRange,
 )  # fmt: skip
+PARSING: Final = threading.Lock()
+"""Python 3.11 counts the depth of a syntax tree over all threads, and fails where two parse."""
 SETTINGS_REFERENCE: Final = {"$ref": "#/$defs/Settings"}
 
 
@@ -127,7 +130,8 @@ def field_docs(model: type[BaseModel]) -> dict[str, str]:
     for base in reversed(model.__mro__):
         if not (issubclass(base, BaseModel) and base is not BaseModel):
             continue
-        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        with PARSING:
+            body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
         statements = body.body if isinstance(body, ast.ClassDef) else []
         for field, text in itertools.pairwise(statements):
             match field, text:
