@@ -17,9 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from datasets_mm.child_messages import emit_message, ignore_progress
 from datasets_mm.profile.sample_records import describe_record, make_thumbnail
-from datasets_mm.profile.target import Target, TargetError, resolve_target
-from datasets_mm.recipes.recipe import RecipeError
-from datasets_mm.sources.fingerprint import SourceError
+from datasets_mm.profile.target import Target, TargetError, resolve_target, run_sending
 from datasets_mm.storage.corpus import map_table
 
 if TYPE_CHECKING:
@@ -91,17 +89,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--id", action="append", default=[], dest="ids")
     parser.add_argument("--passage", action="append", default=[], dest="passages")
     options = parser.parse_args(arguments)
-    try:
+
+    def send() -> None:
         target = resolve_target(options.name, options.cache_root, None, "", ignore_progress)
         for record in find_records(target, options.ids, options.cache_root):
             emit_message(kind="record", **record)
         for passage in find_passages(target, options.passages, options.cache_root):
             emit_message(kind="passage", **passage)
-    except (TargetError, RecipeError, SourceError, OSError) as error:
-        emit_message(kind="failed", error=str(error))
-        return 1
-    emit_message(kind="done")
-    return 0
+
+    return run_sending(send)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,7 @@ from datasets_mm.atomic_files import atomic_path
 from datasets_mm.child_messages import emit_message, ignore_progress
 from datasets_mm.media.decode import UnusableError, decode, open_inside, read_inside
 from datasets_mm.media_types import is_video
-from datasets_mm.profile.target import Target, TargetError, resolve_target
-from datasets_mm.recipes.recipe import RecipeError
+from datasets_mm.profile.target import Target, TargetError, resolve_target, run_sending
 from datasets_mm.sources.fingerprint import SourceError
 from datasets_mm.storage.corpus import map_table
 
@@ -143,18 +142,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--find", default="", help="only records with all these words, or id:ID")
     parser.add_argument("--data-root", type=Path, help="folder of data that do not ship")
     options = parser.parse_args(arguments)
-    try:
+
+    def send() -> None:
         target = resolve_target(
             options.name, options.cache_root, options.data_root, "", ignore_progress
         )
         cache, words = options.cache_root, options.find
         for record in draw_samples(target, options.count, options.seed, cache, words):
             emit_message(kind="record", **record)
-    except (TargetError, RecipeError, SourceError, OSError) as error:
-        emit_message(kind="failed", error=str(error))
-        return 1
-    emit_message(kind="done")
-    return 0
+
+    return run_sending(send)
 
 
 if __name__ == "__main__":

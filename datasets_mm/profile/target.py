@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from datasets_mm import catalog
-from datasets_mm.child_messages import Progress
+from datasets_mm.child_messages import Progress, emit_message
 from datasets_mm.profile.profile import FieldProfile, Profile
-from datasets_mm.recipes.recipe import Form, Recipe, Source
+from datasets_mm.recipes.recipe import Form, Recipe, RecipeError, Source
 from datasets_mm.sources.file_patterns import match_pattern
+from datasets_mm.sources.fingerprint import SourceError
 from datasets_mm.sources.location import Location, reject_incomplete
 from datasets_mm.storage.corpus import map_table
 from datasets_mm.strict_toml import suggest_nearest
@@ -52,6 +54,20 @@ class Target:
             bytes=self.path.stat().st_size if self.path.is_file() else 0,
             **self.facts,
         )
+
+
+def run_sending(send: Callable[[], None]) -> int:
+    """Call `send`, which emits a target's messages, then emit `done` or `failed`.
+
+    Returns the exit code of the child process.
+    """
+    try:
+        send()
+    except (TargetError, RecipeError, SourceError, OSError) as error:
+        emit_message(kind="failed", error=str(error))
+        return 1
+    emit_message(kind="done")
+    return 0
 
 
 def resolve_target(

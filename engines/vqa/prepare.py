@@ -33,6 +33,7 @@ from engines.vqa.models import chat_template
 from engines.vqa.models import processor as models_processor
 from engines.vqa.models.chat_template import ChatTemplate, ChoicePrompt
 from engines.vqa.models.model import Answerer, VqaBatch
+from engines.vqa.models.processor import ImageTextProcessor
 from engines.vqa.nano import model
 from engines.vqa.params import Params
 
@@ -95,12 +96,7 @@ def prepare(context: Context, data: VqaData) -> PreparedAnswerer:
     hf_processor = load_hf_processor(folder)
     template = read_template(hf_processor, params, data, folder)
     processor = models_processor.create_processor(hf_processor, template, folder)
-    emit.phase("cache", "pictures")
-    limits = SizeLimits.from_params(params, processor.factor)
-    pictures = Pictures(processor, limits, context.cache_root, context.report_progress)
-    for split in (data.train, data.validation, *data.splits.values()):
-        pictures.add(split.root, split.paths, (1.0, *params.tta_scales))
-    warn_of_void_scales(context, pictures, data)
+    pictures = decode_pictures(context, data, processor)
     longest = check_lengths(context, template, pictures, data)
     emit.phase("load", context.entry.name)
     base_model = pretrained.load(
@@ -133,6 +129,18 @@ def prepare(context: Context, data: VqaData) -> PreparedAnswerer:
         state=base_state(context, folder, scratch=scratch), tower_parameters=tower_parameters,
         base=folder if scratch else None,
     )  # fmt: skip
+
+
+def decode_pictures(context: Context, data: VqaData, processor: ImageTextProcessor) -> Pictures:
+    """The pictures of all splits at the scales of the run; warns of scales that change nothing."""
+    params = context.params
+    context.emit.phase("cache", "pictures")
+    limits = SizeLimits.from_params(params, processor.factor)
+    pictures = Pictures(processor, limits, context.cache_root, context.report_progress)
+    for split in (data.train, data.validation, *data.splits.values()):
+        pictures.add(split.root, split.paths, (1.0, *params.tta_scales))
+    warn_of_void_scales(context, pictures, data)
+    return pictures
 
 
 def describe_weights(model: Any) -> str:

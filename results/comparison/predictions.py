@@ -126,7 +126,7 @@ def answer_text(line: Mapping[str, Any]) -> str:
     return str(top[0]) if isinstance(top, list) and top else ""
 
 
-def wanted_text(line: Mapping[str, Any]) -> str:
+def reference_text(line: Mapping[str, Any]) -> str:
     """What was right: the first reference, the right letter with its option, or the positive."""
     references = line.get("references")
     if isinstance(references, list) and references:

@@ -70,22 +70,19 @@ def metrics(
 
     body = [row(r) for r in runs]
     body += _chance_row(runs, split, names, len(fields), lang)
-    hidden = sorted({int(name.rpartition("@")[2]) for name in all_names if name not in names})
     methods = (
         m.method
         for r in runs
         for m in metrics_of_split(r, split).values()
         if m.low is not None and m.method
     )
-    remarks = [*run_cells.interval_remarks(methods, lang)]
-    if any((r.identity.run_id, name) in best for r in runs for name in names):
-        remarks.append(TableCell(translate("remark.best", lang), "value"))
-    if headline in names:
-        remarks.append(TableCell(translate("remark.headline", lang), "value"))
-    if hidden:
-        cutoffs = ", ".join(map(str, hidden))
-        remarks.append(TableCell(translate("remark.cutoffs", lang).format(cutoffs), "value"))
-    return Table(columns, tuple(body), tuple(remarks))
+    has_best = any((r.identity.run_id, name) in best for r in runs for name in names)
+    texts = [translate("remark.best", lang)] if has_best else []
+    texts += [translate("remark.headline", lang)] if headline in names else []
+    if hidden := sorted({int(name.rpartition("@")[2]) for name in all_names if name not in names}):
+        texts.append(translate("remark.cutoffs", lang).format(", ".join(map(str, hidden))))
+    remarks = (TableCell(text, "value") for text in texts)
+    return Table(columns, tuple(body), (*run_cells.interval_remarks(methods, lang), *remarks))
 
 
 def _visible_names(names: Sequence[str], headline: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from results.comparison.predictions import PredictionList, answer_text, wanted_text
+from results.comparison.predictions import PredictionList, answer_text, reference_text
 from results.text import formats
 from results.text.table import Table, TableCell, TableColumn
 from results.text.translations import translate
@@ -23,7 +23,7 @@ def predictions_table(listed: PredictionList | None, lang: str = "en") -> Table:
             TableCell(formats.number(item.score), "value"),
             TableCell(str(item.line.get("rank") or "–")),
             TableCell(answer_text(item.line)),
-            TableCell(wanted_text(item.line)),
+            TableCell(reference_text(item.line)),
         )
         for item in listed.predictions
     )

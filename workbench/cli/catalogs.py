@@ -1,4 +1,4 @@
-"""Lists of models and subsets on the command line."""
+"""Lists of models, presets and subsets on the command line."""
 
 from __future__ import annotations
 
@@ -34,6 +34,22 @@ def _print_model(name: str, engines: str, title: str, problem: str | None) -> No
     """Two lines: what it is, and `ready` or why it cannot be used here."""
     _print_line(f"{clean_line(name):<20} {engines:<12} {clean_line(title)}")
     _print_line(f"{'':<20} {'':<12} {clean_line(problem) if problem else 'ready'}")
+
+
+def print_presets() -> None:
+    """Print each preset with what is expected of it, and published steps that have none."""
+    from results.records import published
+    from workbench.memory_estimate import expectations
+    from workbench.planning import plan
+
+    for name in plan.preset_files():
+        preset = plan.load_preset(name)
+        _print_line(clean_line(f"{name:<24} {preset.about}"))
+        expected = expectations.describe_expectations(preset, paths.cache_root(), any_rows=True)
+        if expected:
+            _print_line(f"{'':<24} {clean_line(expected)}")
+    for sentence in published.describe_steps_without_recipe():
+        _print_line(f"{'-':<24} {sentence}")
 
 
 def print_subsets(*, as_json: bool) -> None:

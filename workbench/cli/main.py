@@ -268,20 +268,9 @@ def run(
 @app.command()
 def presets() -> None:
     """List the presets, and what a document expects of them: time and accuracy."""
-    from results.records import published
-    from results.text.sanitize import clean_line
-    from workbench import paths
-    from workbench.memory_estimate import expectations
-    from workbench.planning import plan
+    from workbench.cli import catalogs
 
-    for name in plan.preset_files():
-        preset = plan.load_preset(name)
-        typer.echo(clean_line(f"{name:<24} {preset.about}"))
-        cache = paths.cache_root()
-        if sentence := expectations.describe_expectations(preset, cache, any_rows=True):
-            typer.echo(f"{'':<24} {clean_line(sentence)}")
-    for sentence in published.describe_steps_without_recipe():
-        typer.echo(f"{'-':<24} {sentence}")
+    catalogs.print_presets()
 
 
 @app.command()

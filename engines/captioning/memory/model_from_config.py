@@ -180,6 +180,13 @@ def _name_backward_stage(ledger: AllocationTracker, output: torch.Tensor, stage:
         hook(lambda _: setattr(ledger, "stage", stage))
 
 
+def _find_sizes(part: ModelPart) -> Any:
+    match = known_configs.find_config(part, KNOWN_CONFIGS)
+    if match is None:
+        raise EngineError("its sizes are not known here")
+    return match[0]
+
+
 def build_scorer(params: Params) -> tuple[Any, str]:
     """The image-text scorer that is set, with fake weights; None and a remark: it is left out."""
     if "siglip" not in params.scorers or not params.siglip:
@@ -187,10 +194,7 @@ def build_scorer(params: Params) -> tuple[Any, str]:
     part = parse_part(params.siglip) or ModelPart(path=params.siglip)
     rest = part.hub or part.path
     try:
-        match = known_configs.find_config(part, KNOWN_CONFIGS)
-        if match is None:
-            raise EngineError("its sizes are not known here")
-        cls, sizes = clip_score.select_model_class(match[0], rest)
+        cls, sizes = clip_score.select_model_class(_find_sizes(part), rest)
     except (EngineError, LookupError, ValueError, TypeError) as error:
         return None, f"the judge {rest} ({error})"
     return cls._from_config(sizes, attn_implementation=ATTENTION).eval(), ""
@@ -218,10 +222,7 @@ def build_encoder(params: Params) -> tuple[Any, str]:
     part = parse_part(params.bert_score) or ModelPart(path=params.bert_score)
     rest = part.hub or part.path
     try:
-        match = known_configs.find_config(part, KNOWN_CONFIGS)
-        if match is None:
-            raise EngineError("its sizes are not known here")
-        sizes = build_config(match[0])
+        sizes = build_config(_find_sizes(part))
         name = part.hub or Path(part.path).name
         sizes.num_hidden_layers = bert_score.choose_layer(
             name, params.bert_score_layer, int(sizes.num_hidden_layers)

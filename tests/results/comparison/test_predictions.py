@@ -72,7 +72,7 @@ def test_a_loss_is_worst_where_it_is_high_and_wrong_answers_where_they_are_sure(
 )
 def test_answers_of_all_engines_have_words(line, answer, wanted):
     assert predictions.answer_text(line) == answer
-    assert predictions.wanted_text(line) == wanted
+    assert predictions.reference_text(line) == wanted
 
 
 def test_items_of_own_splits_are_records_of_the_runs_subset(make, tmp_path):

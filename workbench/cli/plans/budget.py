@@ -52,6 +52,21 @@ class BudgetRequest(NamedTuple):
     gpu: str = ""
 
 
+def read_request(
+    by: str, vram: str, write: Path | None, *, as_json: bool, gpu: str
+) -> BudgetRequest | None:
+    """The request for the part of a plan that fits; None: no limit is set.
+
+    Raises:
+        typer.BadParameter: `write` without a limit.
+    """
+    if by or vram:
+        return BudgetRequest(by, vram, write, as_json, gpu)
+    if write is not None:
+        raise typer.BadParameter("writes the plan that fits --by or --vram", param_hint="--write")
+    return None
+
+
 def parse_deadline(text: str, now: datetime) -> datetime:
     """The local time of `18:00` today, `2026-12-01T09:00` or `2026-12-01 09:00`.
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from workbench.memory_estimate.gpus import GpuModel
     from workbench.memory_estimate.memory_check import TargetDevice
     from workbench.memory_estimate.plan_estimate import StepCounts
+    from workbench.planning.plan import SuitePlan
 
 HostGib = Annotated[
     float | None,
@@ -99,10 +100,7 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     suite_plan = plan.resolve_model_names(
         load_plan(plan_file, preset, flags, setting, cpu=cpu), logs
     )
-    if write is not None and not (by or vram):
-        raise typer.BadParameter("writes the plan that fits --by or --vram", param_hint="--write")
-    if by or vram:
-        request = budget.BudgetRequest(by, vram, write, as_json, gpu)
+    if request := budget.read_request(by, vram, write, as_json=as_json, gpu=gpu):
         now = datetime.now().astimezone()
         raise typer.Exit(budget.print_fitted_plan(suite_plan, request, logs, now))
     device = _with_host_memory(
@@ -116,17 +114,27 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
         source = (plan_file, preset, setting or ())
         explanation.print_explanation(suite_plan, source, logs)
     specs = plan_estimate.expand_runs(suite_plan, paths.cache_root(), logs)
-    host_bytes = int((host_gib or AUDIT_HOST_GIB) * (1 << 30))
-    reports = [
-        _RunReport(spec, suite_plan.origins, _count_rows(spec, rows), device, host_bytes)
-        for spec in specs
-    ]
+    reports = _make_reports(suite_plan, specs, rows, device, host_gib)
     fits = _print_gpu_problems(specs, device)
     fits &= _print_reports(reports, device, markdown=markdown, as_json=as_json)
     if specs and not as_json:
         command = _run_command(plan_file, preset, flags, setting, cpu=cpu, log_root=log_root)
         _print_checklist(specs, command, markdown=markdown)
     raise typer.Exit(ExitCode.COMPLETED if fits else ExitCode.FAILED)
+
+
+def _make_reports(
+    suite_plan: SuitePlan,
+    specs: Sequence[RunSpec],
+    rows: int | None,
+    device: TargetDevice,
+    host_gib: float | None,
+) -> list[_RunReport]:
+    host_bytes = int((host_gib or AUDIT_HOST_GIB) * (1 << 30))
+    return [
+        _RunReport(spec, suite_plan.origins, _count_rows(spec, rows), device, host_bytes)
+        for spec in specs
+    ]
 
 
 def _count_rows(spec: RunSpec, rows: int | None) -> int | None:

@@ -248,7 +248,7 @@ class RecordBrowser(FooterKeys, ModalScreen[None]):
         self.query_one(FindInput).open(self.words, self.bench.earlier_texts(WORDS))
 
     @on(FindInput.Submitted, "#sample-find")
-    def _found(self, event: FindInput.Submitted) -> None:
+    def _search(self, event: FindInput.Submitted) -> None:
         event.stop()
         self.words, self._ids = event.value.strip(), ()
         self.bench.remember_text(WORDS, self.words)

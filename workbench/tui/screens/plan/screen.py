@@ -392,5 +392,5 @@ class PlanScreen(PlanActions):
             self.change(replace(self.draft, settings=values))
 
     @on(SettingsForm.ChoiceRequested)
-    def _choice_wanted(self, event: SettingsForm.ChoiceRequested) -> None:
+    def _open_choice(self, event: SettingsForm.ChoiceRequested) -> None:
         ask_choice(self.app, self.query_one("#settings", SettingsForm), event.setting, event.value)

@@ -46,19 +46,19 @@ class CaseSources:
             "--cache-root", str(self._cache_root),
         ]  # fmt: skip
         command += [f"--id={name}" for name in ids] + [f"--passage={name}" for name in passages]
-        records, found_passages = {}, {}
+        records, passage_of_id = {}, {}
         try:
             async for message in read_messages([*command, "--", subset]):
                 if message.get("kind") == "record":
                     records[str(message["id"])] = message
                 elif message.get("kind") == "passage":
-                    found_passages[str(message["id"])] = message
+                    passage_of_id[str(message["id"])] = message
         except ChildError as error:
             self.trouble = clean_line(str(error))
             return
         for sides in missing:
             passages_of_case = {
-                n: found_passages[n] for n in list_passages(sides) if n in found_passages
+                n: passage_of_id[n] for n in list_passages(sides) if n in passage_of_id
             }
             name = item_id(sides[0])
             self._kept[subset, name] = CaseSource(records.get(name), passages_of_case)

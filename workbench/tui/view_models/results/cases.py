@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from results.comparison.predictions import LETTERS, answer_text, wanted_text
+from results.comparison.predictions import LETTERS, answer_text, reference_text
 from results.text.sanitize import clean, clean_line
 from workbench.suites import quantities as q
 from workbench.tui.view_models.cells import GridCell, GridColumn, GridRow
@@ -140,7 +140,7 @@ def describe_item(side: CaseSide, source: CaseSource) -> list[CaseLine]:
         lines.append(CaseLine("question", question, "strong"))
     if instruction := source.fields.get("instruction"):
         lines.append(CaseLine("instruction", str(instruction)))
-    lines += _describe_wanted(first, source)
+    lines += _describe_reference(first, source)
     if medium := first.get("medium") or source.fields.get("image_path"):
         lines.append(CaseLine("picture", str(medium)))
     return _clean_lines(lines)
@@ -155,14 +155,14 @@ def _clean_lines(lines: Iterable[CaseLine]) -> list[CaseLine]:
     return [CaseLine(line.name, clean(line.text), line.tone) for line in lines]
 
 
-def _describe_wanted(line: Mapping[str, Any], source: CaseSource) -> Iterator[CaseLine]:
+def _describe_reference(line: Mapping[str, Any], source: CaseSource) -> Iterator[CaseLine]:
     references = line.get("references")
     if isinstance(references, list):
         for number, reference in enumerate(references, 1):
             yield CaseLine("reference" if number == 1 else "", str(reference)[:TEXT_CHARACTERS])
     elif "top" in line:
         yield from _describe_positives(line, source)
-    elif right := wanted_text(line):
+    elif right := reference_text(line):
         yield CaseLine("right", right)
     if answers := source.fields.get("answer"):
         yield CaseLine("answers", ", ".join(map(str, answers))[:TEXT_CHARACTERS])
