@@ -10,6 +10,7 @@ With `nproc_per_node` > 1 this process starts that many ranks, each of which is 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import json
@@ -20,7 +21,7 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NoReturn
 
 from pydantic import ValidationError
 
@@ -39,11 +40,14 @@ _PR_SET_PDEATHSIG: Final = 1
 Hint = Literal["failed", "oom-cuda", "oom-host", "stopped", "usage"]
 
 
-def main(argv: list[str]) -> int:
-    """Run the engine of one run folder; returns the exit code, 0 only after `Done`."""
+def main(argv: list[str]) -> NoReturn:
+    """Run the engine of one run folder and end the process; exit code 0 only after `Done`.
+
+    The interpreter is not torn down: freeing the objects of torch and transformers takes 1.3 CPU
+    seconds, and a process group that lost a peer may hang in its destructor.
+    """
     if len(argv) != 2:
-        print("usage: python -m engines.child RUN_DIR", file=sys.stderr)  # noqa: T201
-        return 2
+        sys.exit("usage: python -m engines.child RUN_DIR")
     run_dir, rank = Path(argv[1]), read_rank()
     if rank:
         redirect_output(run_dir / "ranks" / f"rank{rank}.log")
@@ -63,11 +67,10 @@ def main(argv: list[str]) -> int:
     code = run_engine(emit, run_dir, rank)
     flushed = emit.close()
     code = code if flushed or code else EXIT_FAILED
-    if rank is not None:  # a process group that lost a peer may hang in its destructor
+    with contextlib.suppress(OSError):  # a full disk below engine.log fails no run
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)
-    return code
+    os._exit(code)
 
 
 def run_engine(emit: Emitter, run_dir: Path, rank: int | None = None) -> int:
@@ -218,4 +221,4 @@ def wait_for_parent_end(fd: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    main(sys.argv)

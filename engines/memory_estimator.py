@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import sys
 import time
 from importlib.util import find_spec
@@ -71,6 +72,7 @@ def main() -> None:
         estimate = answer_query(MemoryQuery.model_validate_json(line))
         sys.stdout.write(estimate.model_dump_json() + "\n")
         sys.stdout.flush()
+    os._exit(0)  # tearing down torch takes a second
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """What holds for all tests: which warnings of a GPU are no errors; Ctrl-C is not ignored; device
-locks are the tests' own, so that no suite of this machine is waited for.
+locks are the tests' own, so that no suite of this machine is waited for; each begins in English.
 
 Torch computes on one thread in the tests' own processes: two threads that spin while they wait take
 five times the CPU time beside a busy process. Engines that a test starts have their own setting.
@@ -17,6 +17,8 @@ import sys
 import tempfile
 
 import pytest
+
+from workbench import output_language
 
 ONLY_ON_A_GPU = (
     "Attempting to run cuBLAS, but there was no current CUDA context! Attempting to set the "
@@ -56,6 +58,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_runtest_setup() -> None:
+    output_language.set_language("en")
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
 

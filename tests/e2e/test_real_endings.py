@@ -110,35 +110,22 @@ def do(fault: str, run: Foreground) -> None:
         case "suspended, then stopped":
             os.kill(engine, signal.SIGSTOP)
             control.send_command(run.folder, control.Command(do="stop"))
-        case "kill rank":
-            ranks = [
-                p for p in tree.descendant_pids(engine)[1:] if "engines.child" in command_of(p)
-            ]
-            os.kill(ranks[-1], signal.SIGKILL)
-        case "kill warden":
-            os.kill(warden, signal.SIGKILL)
         case "kill warden and guard":
             os.kill(guard_of(run), signal.SIGKILL)
             os.kill(warden, signal.SIGKILL)
 
 
-def command_of(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-
-
 CAUSES = {
-    "ctrl-c": "stopped", "ctrl-c 3": "stopped", "kill engine": "killed", "kill rank": "failed",
-    "kill warden": "supervisor-lost", "kill warden and guard": "supervisor-lost",
-    "crash": "failed", "suspended, then stopped": "stopped",
+    "ctrl-c": "stopped", "ctrl-c 3": "stopped", "kill engine": "killed", "crash": "failed",
+    "kill warden and guard": "supervisor-lost", "suspended, then stopped": "stopped",
 }  # fmt: skip
 ENDINGS = [
-    (1, "ctrl-c"), (1, "crash"), (1, "suspended, then stopped"), (1, "kill warden and guard"),
-    (2, "ctrl-c"), (2, "ctrl-c 3"), (2, "kill engine"), (2, "kill rank"), (2, "kill warden"),
-    (2, "kill warden and guard"), (2, "suspended, then stopped"),
+    (1, "ctrl-c"), (1, "crash"), (1, "suspended, then stopped"),
+    (2, "ctrl-c 3"), (2, "kill engine"), (2, "kill warden and guard"),
 ]  # fmt: skip
 """What an engine with threads, or its ranks, could answer in a way of their own. That a dropped
 line, a closed terminal and a killed watcher reach the warden has no torch in it: test_endings.py
-and test_faults.py."""
+and test_faults.py. A rank that is killed, and ranks that save after SIGTERM: test_ranks.py."""
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.timeout(600)
 def test_a_slice_of_the_soak() -> None:
     command = [
-        sys.executable, "-m", "benchmarks.soak", "--kills", "4", "--seconds", "45", "--runs", "2"
+        sys.executable, "-m", "benchmarks.soak", "--kills", "3", "--seconds", "30", "--runs", "1"
     ]  # fmt: skip
     done = subprocess.run(
         [*command, "--seed", "7"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -24,5 +24,5 @@ def test_a_slice_of_the_soak() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
     assert said["broken"] == []
-    assert said["kills"] >= 4
-    assert said["runs compared"] >= 2
+    assert said["kills"] >= 3
+    assert said["runs compared"] >= 1

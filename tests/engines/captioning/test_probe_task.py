@@ -3,7 +3,7 @@
 import pytest
 
 from engines.protocol import Probe
-from tests.engines import engine_runs, jointly
+from tests.engines import engine_runs
 from tests.engines import tiny_captioning as tiny
 from tests.engines.tiny_captioning import go, losses, spec
 
@@ -36,19 +36,3 @@ def test_a_costing_run_is_the_start_of_the_run_and_leaves_nothing(folder, tmp_pa
     assert [p for p in (tmp_path / "probe").rglob("*") if p.is_file()] == []
     assert not [m for m in sent if m.kind == "metric" or (m.kind == "phase" and m.name == "eval")]
     assert losses(sent)[0] == losses(whole)[0]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(240)
-def test_two_ranks_equal_one_process_with_the_joint_batch(folder, tmp_path):
-    """17 media and 1 held out: steps of 8, 8 and then 1, where rank 1 has nothing to do."""
-    settings = {"epochs": 2, "lora_dropout": 0.0, "early_stopping": True, "validation_share": 0.06,
-                "evaluate_on": [], "evaluate_train": 4, "patience": 1}  # fmt: skip
-    ends = jointly.trained(tmp_path, 8, lambda more: spec(folder, settings={**settings, **more}))
-    jointly.check_same(tmp_path, ends, steps=6, samples={8, 1})
-    looks = [len([m for m in end.kinds("phase") if "after epoch" in m.detail]) for end in ends]
-    assert looks == [2, 2], "the leader alone looks and speaks"
-    one, two = ends
-    assert [m.value for m in two.kinds("metric") if m.name == "loss"] == pytest.approx(
-        [m.value for m in one.kinds("metric") if m.name == "loss"], rel=1e-3
-    )

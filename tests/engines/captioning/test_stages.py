@@ -176,11 +176,18 @@ def test_a_stage_that_cannot_train_is_one_sentence(settings, sentence):
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_two_ranks_train_the_stages_of_one_process(folder, tmp_path):
-    """The best weights of a stage are read by rank 0, and the next one begins with them on both."""
+    """The best weights of a stage are read by rank 0, and the next one begins with them on both.
+
+    17 media and 1 held out: steps of 8, 8 and then 1, where rank 1 has nothing to do.
+    """
     stages = [{"trainable": ["projector"]}, {}]
     settings = {**SETTINGS, "stages": stages, "epochs": 1, "lora_dropout": 0.0, "patience": 1,
-                "early_stopping": True, "validation_share": 0.06}  # fmt: skip
+                "early_stopping": True, "validation_share": 0.06, "evaluate_train": 4}  # fmt: skip
     ends = jointly.trained(tmp_path, 8, lambda more: spec(folder, settings={**settings, **more}))
     jointly.check_same(tmp_path, ends, steps=6, samples={8, 1})
     assert [(m.stage, m.epoch) for m in ends[1].kinds("epoch")] == [(1, 1), (2, 1)]
     assert [m.stage for m in ends[1].kinds("stage")] == [1, 2]
+    after = [len([m for m in end.kinds("phase") if "after epoch" in m.detail]) for end in ends]
+    assert after == [2, 2], "rank 0 alone validates and sends"
+    one, two = ([m.value for m in end.kinds("metric") if m.name == "loss"] for end in ends)
+    assert two == pytest.approx(one, rel=1e-3)

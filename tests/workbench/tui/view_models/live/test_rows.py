@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -111,15 +110,8 @@ def test_the_screen_and_a_progress_line_show_the_same_numbers() -> None:
     assert line.endswith(f"{str(shown['left']).removeprefix('-')} left")
 
 
-@pytest.fixture
-def korean() -> Iterator[None]:
-    output_language.set_language("ko")
-    yield
-    output_language.set_language("en")
-
-
-@pytest.mark.usefixtures("korean")
 def test_in_korean_notices_and_reports_are_korean(tmp_path: Path) -> None:
+    output_language.set_language("ko")
     notice = protocol.Notice(code="stalled", text="no progress for 30 s in phase load")
     run = reduce_entries([protocol.Entry(seq=0, wall=0.0, src="warden", msg=notice)], RunState())
     assert "30초 동안 진행이 없음" in live_rows.newest_notice(run)
