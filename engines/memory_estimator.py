@@ -24,7 +24,7 @@ def answer_query(query: MemoryQuery) -> MemoryEstimate:
     began = time.perf_counter()
     catalog.load(query.engine)
     name = f"engines.{query.engine}.memory.estimate"
-    if find_spec(name) is None:
+    if find_spec(f"engines.{query.engine}.memory") is None:
         return MemoryEstimate(problem=f"engine '{query.engine}': its memory cannot be forecast yet")
     try:
         model_catalog.load(query.model)

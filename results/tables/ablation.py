@@ -148,13 +148,19 @@ def _select_labelled(records: Sequence[RunRecord]) -> list[RunRecord]:
 
 
 def _is_on(setting: str, record: RunRecord) -> bool:
-    """Whether a run has the setting on; for `auto`, as its engine reported."""
-    entry, value = load_optimizations().get(setting, {}), record.identity.params.get(setting)
+    """Whether a run has the setting on, in any of its stages; for `auto`, as its engine reported."""
+    params = record.identity.params
+    stages = params.get("stages") or ({},)
+    return any(_is_on_with(setting, {**params, **stage}, record) for stage in stages)
+
+
+def _is_on_with(setting: str, params: Mapping[str, Any], record: RunRecord) -> bool:
+    entry, value = load_optimizations().get(setting, {}), params.get(setting)
     if value == "auto":
         value = record.facts.get(setting, "").partition(" ")[0].rstrip(",;")
     if "on" in entry:
         return entry["on"] in str(value or "").casefold()
-    if "needs" in entry and not _is_on(entry["needs"], record):
+    if "needs" in entry and not _is_on_with(entry["needs"], params, record):
         return False
     return bool(value) and value != entry.get("off")
 

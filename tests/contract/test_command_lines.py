@@ -7,6 +7,7 @@ sentence may leave arguments out.
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import re
 from pathlib import Path
@@ -16,11 +17,13 @@ import pytest
 import typer
 
 from tests.fixtures.command_lines import PAGES, ROOT, command_lines, workbench_calls
+from engines import catalog
 from workbench.cli.main import app
 from workbench.planning import plan
 
 NOTEBOOKS = sorted(ROOT.glob("examples/notebooks/*.ipynb"))
 COMMANDS: Any = typer.main.get_command(app)
+SETTINGS = {key for name in catalog.names() for key in catalog.load(name).Params.model_fields}
 
 
 def check(words: list[str], *, whole: bool) -> str:
@@ -37,6 +40,9 @@ def check(words: list[str], *, whole: bool) -> str:
         option = word.partition("=")[0]
         if re.match(r"--?[a-z]", option) and option not in known:
             return f"{command.name} has no {option}"
+    keys = {b.partition("=")[0] for a, b in itertools.pairwise(words) if a == "--set" and "=" in b}
+    if unknown := keys - SETTINGS:
+        return f"no setting {', '.join(sorted(unknown))}"
     if not whole or any("…" in word or "..." in word for word in words):
         return ""
     try:
@@ -65,7 +71,7 @@ def argument_text(argument: ast.expr) -> str:
     """An argument of a notebook's call: a variable is a duration, an f-string a setting."""
     if isinstance(argument, ast.Constant):
         return str(argument.value)
-    return "11h" if isinstance(argument, ast.Name) else "a=b"
+    return "11h" if isinstance(argument, ast.Name) else "data_root=a"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -96,6 +102,7 @@ def test_every_command_of_a_notebook_parses(path: Path) -> None:
         ("workbench run --preset demo --no-such", "run has no --no-such"),
         ("workbench run -p dmo", "no preset 'dmo'"),
         ("workbench run --repeats many", "valid integer"),
+        ("workbench run -d emoji_train --set batch_size=64", "no setting batch_size"),
         ("workbench data describe", "Missing argument"),
         ("workbench run plan.toml --until soon", "no duration"),
         ("workbench run plan.toml --until 11h30m  # stops", ""),

@@ -209,6 +209,8 @@ def test_a_simulation_that_fails_ends_no_other(monkeypatch):
     host = {"Python": 10, MAPPED: 100, STEP: 5}
     monkeypatch.setattr(estimate, "estimate_memory", lambda _: MemoryEstimate(host=host))
     assert memory_estimator.answer_query(want).host == {**host, OTHERS: 2 * 15}
+    small = want.model_copy(update={"engine": "probe", "model": "none"})
+    assert "cannot be forecast yet" in memory_estimator.answer_query(small).problem
 
 
 def test_a_half_described_model_is_a_sentence():
