@@ -1,6 +1,6 @@
 """The documents as a static site: every link is checked, then MkDocs builds it.
 
-    python .ci/site.py --check         links and anchors between the pages of the repository only
+    python .ci/site.py --check         only: links and anchors between the pages, files they name
     python .ci/site.py build/site      the pages for MkDocs: docs/ and the documents of the root
 
 Links out of docs/ (README, benchmarks/, examples/) lead to copies below the site's root.
@@ -23,6 +23,12 @@ ROOT_PAGES = {
 }  # fmt: skip
 LINK = re.compile(r"(!?\[[^\]]*\])\(([^()\s]+)\)")
 CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
+FILE = re.compile(
+    r"`((?:\.ci|benchmarks|datasets_mm|engines|examples|results|tests|workbench)/[\w./-]+"
+    r"\.(?:py|toml|md|sh))`"
+)
+INVENTED = re.compile("NAME|engines/mine/")
+"""In paths of files that the reader makes."""
 
 
 def site_pages() -> dict[Path, Path]:
@@ -42,9 +48,13 @@ def anchors(page: Path) -> set[str]:
 
 
 def find_problems() -> Iterator[str]:
-    """A sentence for each link to a file or heading that is not there."""
+    """A sentence for each link to a file or heading, and each named file, that is not there."""
     for page in site_pages():
-        text = CODE.sub("", (ROOT / page).read_text("utf-8"))
+        whole = (ROOT / page).read_text("utf-8")
+        for name in FILE.findall(whole if page.name != "CHANGELOG.md" else ""):
+            if not INVENTED.search(name) and not (ROOT / name).exists():
+                yield f"{page}: {name} is not there"
+        text = CODE.sub("", whole)
         for _, target in LINK.findall(text):
             if re.match(r"[a-z]+:", target):
                 continue

@@ -148,7 +148,7 @@ def _select_labelled(records: Sequence[RunRecord]) -> list[RunRecord]:
 
 
 def _is_on(setting: str, record: RunRecord) -> bool:
-    """Whether a run has the setting on, in any of its stages; for `auto`, as its engine reported."""
+    """Whether a run has the setting on, in a stage at least; for `auto`, as its engine reported."""
     params = record.identity.params
     stages = params.get("stages") or ({},)
     return any(_is_on_with(setting, {**params, **stage}, record) for stage in stages)

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import typer
 
-from tests.fixtures.command_lines import PAGES, ROOT, command_lines, workbench_calls
 from engines import catalog
+from tests.fixtures.command_lines import PAGES, ROOT, command_lines, workbench_calls
 from workbench.cli.main import app
 from workbench.planning import plan
 

@@ -84,7 +84,7 @@ def test_where_an_optimization_is_applied_comes_from_the_labels_and_settings(rec
     study = [
         study_run("E1-v2", early_stopping=False, num_workers=4, **common),
         study_run("E5-v2", early_stopping=False, num_workers=0, **common),
-        study_run("E5-v3", stages=[{"lr": 1e-3}, {"early_stopping": True}], num_workers=4, **common),
+        study_run("E5-v3", stages=[{"early_stopping": True}], num_workers=4, **common),
     ]
     shown = {row[0].text: row[3].text for row in ablation.applied(study).rows}
     assert shown == {
