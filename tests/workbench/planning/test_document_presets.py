@@ -141,5 +141,12 @@ def test_the_audits_steps_on_an_a10g() -> None:
     assert {name: steps[name] for name in stated} == stated
 
 
+def test_each_run_of_the_ablation_switches_something_off() -> None:
+    runs = specs("ablation-captioning")
+    everything = runs.pop("all on").params
+    assert len(runs) == 11
+    assert [label for label, spec in runs.items() if not differing(spec, everything)] == []
+
+
 def test_every_expectation_is_in_the_documents() -> None:
     assert {recipe.preset for recipe in published.expectations()} == {*VQA, *PUBLIC}
