@@ -150,7 +150,7 @@ def _select_labelled(records: Sequence[RunRecord]) -> list[RunRecord]:
 def _is_on(setting: str, record: RunRecord) -> bool:
     """Whether a run has the setting on, in a stage at least; for `auto`, as its engine reported."""
     params = record.identity.params
-    stages = params.get("stages") or ({},)
+    stages: Sequence[Mapping[str, Any]] = params.get("stages") or ({},)
     return any(_is_on_with(setting, {**params, **stage}, record) for stage in stages)
 
 
