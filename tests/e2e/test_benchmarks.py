@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from benchmarks import weekly
+from engines.torchkit.runtime import matmul_precision
 from workbench.planning import plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,11 +63,11 @@ def test_the_gpu_epoch_is_the_weekly_preset(tmp_path: Path) -> None:
         assert params.model_dump(mode="json", include=chosen.settings.keys()) == chosen.settings
         assert job.model.vision_layers == (3, 7, 11)
         assert job.model.text_layers == (2, 5, 8)
-        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+        assert torch.backends.cuda.matmul.allow_tf32
         assert job.precision.name == "bf16"
         assert job.steps == 3
         assert job.lr_at(2) < job.lr_at(1)  # a cosine, as a run has it
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    matmul_precision.allow_tf32(False)
 
 
 def test_speed_switches_change_settings_that_there_are() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
+from engines import emitter
+from engines.torchkit.training import step_timing
 from tests.engines import engine_runs
 from tests.engines.random_models import ModelFolders
 
@@ -118,6 +120,13 @@ def model_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelFol
 
 
 tiny = engine_runs.subset_fixture(write_tiny_subset, "session")
+
+
+@pytest.fixture
+def single_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step message is of one step; else of as many as half a second holds."""
+    monkeypatch.setattr(step_timing, "MAX_WINDOW_STEPS", 1)
+    monkeypatch.setattr(emitter, "STEP_INTERVAL_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -201,11 +201,14 @@ class WorkbenchApp(AppCommands):
         shown = before if before is not None and is_displayed(before) else None
         screen.set_focus(shown or next(filter(is_displayed, screen.focus_chain), None))
 
-    def on_mount(self) -> None:
-        """Make signals end the app as `q` does; otherwise the terminal stays in raw mode."""
+    def on_load(self) -> None:
+        """Make signals end the app as `q` does, before the terminal is put into raw mode."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self.exit)
+
+    def on_mount(self) -> None:
+        """Watch the suites, and name what is wrong with the screen's configuration."""
         self.call_after_refresh(self._watch_suites)
         self.tell_config_problems()
 

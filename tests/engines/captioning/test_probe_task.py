@@ -14,6 +14,7 @@ pytest.importorskip("peft")
 folder = engine_runs.subset_fixture(tiny.write)
 
 
+@pytest.mark.usefixtures("single_steps")
 def test_a_costing_run_is_the_start_of_the_run_and_leaves_nothing(folder, tmp_path):
     settings = {"epochs": 4, "early_stopping": True, "validation_share": 0.1, "evaluate_on": [],
                 "evaluate_train": 0, "gradient_accumulation_steps": 1, "batch": 1}  # fmt: skip

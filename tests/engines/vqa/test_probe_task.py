@@ -4,9 +4,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from engines import emitter
 from engines.protocol import Probe
-from engines.torchkit.training import step_timing
 from tests.engines import engine_runs, jointly, tiny_vqa, vlm_kinds
 from tests.engines.tiny_vqa import go, lines, spec
 from tests.fixtures.engine_process import engine
@@ -35,6 +33,7 @@ def losses(sent: list) -> list[float]:
     return [message.loss for message in sent if message.kind == "step"]
 
 
+@pytest.mark.usefixtures("single_steps")
 def test_a_costing_run_is_the_start_of_the_run_and_leaves_nothing(folder, model, tmp_path):
     settings = {"epochs": 4, "batch": 1, "early_stopping": True}
     whole = go(spec(folder, model=model, settings=settings), tmp_path / "whole")
@@ -87,6 +86,7 @@ def test_two_ranks_share_the_answers_of_a_submission(folder, tmp_path):
     assert sorted(texts[0].splitlines()) == sorted(texts[1].splitlines())
 
 
+@pytest.mark.usefixtures("single_steps")
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns of itself
 def test_a_compiled_model_trains_alike(folder, tmp_path, monkeypatch):
     """Sequences of several lengths, traced forward and backward; test_compilation.py has
@@ -99,8 +99,6 @@ def test_a_compiled_model_trains_alike(folder, tmp_path, monkeypatch):
 
     inner = torch.nn.Module.compile
     monkeypatch.setattr(torch.nn.Module, "compile", traced)
-    monkeypatch.setattr(step_timing, "MAX_WINDOW_STEPS", 1)
-    monkeypatch.setattr(emitter, "STEP_INTERVAL_SECONDS", 0.0)
     torch._dynamo.reset()
     plain, fast = (
         go(spec(folder, settings={**QUIET, "max_steps": 3, "compile": it}), tmp_path / str(it))

@@ -257,6 +257,7 @@ def test_no_window_is_too_small(log_root: Path, size: tuple[int, int]) -> None:
     sample_suites.busy_root(log_root)
     sample_suites.write_records(log_root, 5)
     with workbench(log_root, size) as terminal:
+        terminal.until_raw()
         for key in (b"2", b"3", b"\r", b"\x1b", b"1", b"?", b"\x1b"):
             for _ in range(4):
                 terminal.read(0.1)
@@ -265,6 +266,14 @@ def test_no_window_is_too_small(log_root: Path, size: tuple[int, int]) -> None:
         os.kill(terminal.pid, signal.SIGTERM)
         assert terminal.wait() == 0, terminal.output[-2000:]
         assert b"Traceback" not in terminal.output
+        assert_sane(terminal)
+
+
+def test_a_signal_in_the_first_moment_leaves_the_terminal_sane(log_root: Path) -> None:
+    with workbench(log_root) as terminal:
+        terminal.until_raw()
+        os.kill(terminal.pid, signal.SIGTERM)
+        assert terminal.wait(30) == 0, terminal.output[-2000:]
         assert_sane(terminal)
 
 

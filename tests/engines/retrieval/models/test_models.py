@@ -223,6 +223,7 @@ def test_image_features_do_not_depend_on_their_batch(tmp_path):
 
 
 @needs_demo
+@pytest.mark.usefixtures("single_steps")
 def test_a_cold_and_a_warm_cache_give_bitwise_equal_losses(tiny, tmp_path):
     def losses(name: str) -> list[float]:
         settings = {

@@ -249,6 +249,7 @@ async def test_log_stays_where_it_was_scrolled_to(app: WorkbenchApp, log_root: P
         await pilot.press("2")
         await until(pilot, lambda: "line 149" in screen_text(pilot))
         live_of(app).query_one(LogTail).focus()
+        await until(pilot, lambda: isinstance(app.focused, LogTail))
         await pilot.press("home")
         await until(pilot, lambda: "line 0 " in screen_text(pilot) + " ")
         sample_suites.log(folder, 3, "".join(f"line {n}\n" for n in range(160)))

@@ -399,6 +399,7 @@ async def test_runs_are_left_out_and_reordered_and_parts_have_forms(app: Workben
         await pilot.press("x")
         assert screen.draft == screen.origin, "x needs the runs"
         screen.query_one("#runs", Grid).focus()
+        await until(pilot, lambda: app.focused is screen.query_one("#runs", Grid))
         await pilot.press("right", "right", "x")
         await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 3)
         out = {"subset": "emoji_train", "model": "effnet-minilm"}
