@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
-from pydantic import PlainValidator
+from pydantic import PlainSerializer, PlainValidator
 
 from engines.protocol import Device, RunSpec, parse_device
 from results.records.schema import GpuInfo
@@ -56,6 +56,10 @@ def parse_lanes(value: Any) -> Literal["all"] | int | tuple[Device, ...] | None:
 LaneChoice = Annotated[
     Literal["all"] | int | tuple[Device, ...] | None,
     PlainValidator(parse_lanes, json_schema_input_type=str | int | tuple[int | str, ...] | None),
+    # pydantic's own turns a tuple into a list, and then warns that it is none
+    PlainSerializer(
+        lambda choice: list(choice) if isinstance(choice, tuple) else choice, when_used="json"
+    ),
 ]
 """All devices, a number of lanes, or the GPUs of the lanes; None: no lanes, one run at a time."""
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import pytest
 from pydantic import BaseModel, Field
 
 from engines.param_sections import PinMemory, Workers
+from workbench.planning import plan
 from workbench.planning.run_matrix import Devices
 from workbench.tui.view_models import form_fields
+from workbench.tui.view_models.catalog import read_catalogs
+from workbench.tui.view_models.plan_draft import draft_from_table
 
 
 class Params(BaseModel):
@@ -93,3 +97,11 @@ def test_a_switch_with_a_word_turns_through_all_three() -> None:
 
 def test_a_one_is_not_the_switch_true() -> None:
     assert not form_fields.is_default_value(FORM["tf32"], 1)
+
+
+def test_lanes_are_typed_as_on_the_command_line(tmp_path: Path) -> None:
+    lanes = {setting.name: setting for setting in read_catalogs(tmp_path, tmp_path).suite}["lanes"]
+    run = {"engine": "probe", "subsets": ["none"], "models": ["none"]}
+    for typed, choice in (("all", "all"), ("4", 4), ("0,1,3", (0, 1, 3)), ("3,", (3,))):
+        chosen = {**run, "lanes": form_fields.parse_value(lanes, typed)}
+        assert plan.parse(draft_from_table(chosen, ("lanes",)).table()).lanes == choice
