@@ -227,10 +227,13 @@ def list_other_holders(root: Path) -> set[str]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether some process holds the lock; also False if the file cannot be opened."""
+    """Whether some process holds the lock; also False if the file cannot be opened.
+
+    Tried in shared mode: on NFS the other one needs a file that is open for writing.
+    """
     try:
         with path.open("rb") as file:
-            return not _flock(file.fileno())
+            return not _flock(file.fileno(), fcntl.LOCK_SH)
     except OSError:
         return False
 

@@ -14,12 +14,16 @@ from workbench.suites import array_tasks, journal, state, trials
 from workbench.suites.control import read_orders
 from workbench.suites.orders import Orders
 from workbench.suites.suite import SuiteError, list_run_names, read_runs
-from workbench.suites.warden_file import WardenFile, is_alive, is_here, read_warden
+from workbench.suites.warden_file import (
+    WardenFile,
+    is_alive,
+    is_here,
+    is_starting,
+    read_warden,
+)
 
 NO_NEWS: Final = "no news from"
 """Begins the detail of a suite whose warden, on another machine, is silent."""
-WARDEN_START_SECONDS: Final = 15.0
-"""A suite without warden.json for longer than this counts as lost."""
 
 
 def _describe_warden(warden: WardenFile, *, gone: bool) -> str:
@@ -130,8 +134,7 @@ class SuiteReader:
         if warden is None:
             if device_locks.is_held(self.suite / "warden.lock"):
                 return "running"  # its file was deleted; it is written anew within 20 s
-            age = time.time() - (self.suite / "plan.toml").stat().st_mtime
-            return "starting" if age < WARDEN_START_SECONDS else "lost"
+            return "starting" if is_starting(self.suite) else "lost"
         if warden.state == "ended" or not gone:
             return warden.state
         return "lost"

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
@@ -17,6 +17,9 @@ from workbench.processes import tree
 from workbench.processes.lanes import LaneStatus
 from workbench.suites import state
 from workbench.suites.suite import SuiteError, find_suite, list_suites
+
+START_SECONDS: Final = 15.0
+"""A suite without warden.json for longer than this counts as lost."""
 
 
 class WardenFile(BaseModel):
@@ -69,6 +72,15 @@ def read_warden(suite: Path) -> WardenFile | None:
         return None
 
 
+def is_starting(suite: Path) -> bool:
+    """Whether the suite was made just now and its warden has written nothing yet."""
+    try:
+        age = time.time() - (suite / "plan.toml").stat().st_mtime
+    except OSError:
+        return False
+    return age < START_SECONDS and not os.path.lexists(suite / "warden.json")
+
+
 def write_warden(suite: Path, warden: WardenFile) -> None:
     """Replace warden.json atomically; only the warden and `recover_dead_suite` call this."""
     content = json.dumps(warden.model_dump(mode="json"), indent=1)
@@ -111,9 +123,10 @@ def is_here(warden: WardenFile) -> bool:
 
 
 def is_alive(warden: WardenFile) -> bool:
-    """Whether that process is alive; on another host, whether it wrote within a minute."""
+    """Whether that process is alive; on another host, whether it wrote within a minute, and not
+    that it has ended."""
     if not is_here(warden):
-        return time.time() - warden.updated_wall < 60
+        return warden.state not in ("ended", "lost") and time.time() - warden.updated_wall < 60
     try:
         stat = Path(f"/proc/{warden.pid}/stat").read_text()
     except OSError:

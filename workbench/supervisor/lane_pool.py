@@ -12,6 +12,8 @@ from typing import Final, Self
 from engines.protocol import RunSpec
 from workbench.processes import device_locks, gpu_selection
 from workbench.processes.lanes import Lane, LaneStatus, Machine, make_lanes
+from workbench.slurm import submission
+from workbench.suites import array_tasks, warden_file
 from workbench.supervisor import run_gpus
 from workbench.supervisor.attempt import EngineAttempt
 from workbench.supervisor.run_queue import QueuedRun
@@ -103,7 +105,7 @@ class LanePool:
     def _find_obstacle(self, lane: Lane, spec: RunSpec) -> str:
         """Why the run must wait on a free lane; empty: it need not."""
         if self._predecessor is not None:
-            if device_locks.is_held(self._predecessor / "warden.lock"):
+            if _is_unended(self._predecessor):
                 return f"behind {self._predecessor.name}"
             self._predecessor = None
         try:
@@ -137,3 +139,10 @@ class LanePool:
         for work in self.works:
             if work.lane.locks not in used:
                 work.lane.locks.release()
+
+
+def _is_unended(suite: Path) -> bool:
+    """Whether a suite's warden is at work or starts just now, or jobs of it run or wait."""
+    if (submitted := submission.read_submission(suite)) is not None:
+        return array_tasks.is_at_work(suite, submitted)
+    return warden_file.is_starting(suite) or device_locks.is_held(suite / "warden.lock")

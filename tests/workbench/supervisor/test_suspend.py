@@ -14,8 +14,9 @@ from tests.fixtures.wardens import Sandbox, until
 from workbench.cli.options import parse_duration
 from workbench.exit_codes import ExitCode
 from workbench.headless.follow import exit_status
-from workbench.suites import control, suite_reader
+from workbench.suites import control, suite_reader, warden_file
 from workbench.suites.control import Command
+from workbench.supervisor import resume
 
 
 @pytest.fixture
@@ -29,13 +30,21 @@ def causes(folder: Path) -> list[str]:
 
 
 def test_at_the_time_limit_the_step_ends_and_the_suite_is_continued_later(sandbox: Sandbox) -> None:
+    """Also on another machine, to which its log root was copied."""
     folder = sandbox.suite("polite", "ok")
-    for resume in (False, True):
-        sandbox.start(folder, resume=resume, time_limit=2.0)
+    for again in (False, True):
+        sandbox.start(folder, resume=again, time_limit=2.0)
         state = sandbox.finish(folder)
         assert causes(folder) == ["stopped", "stopped"]
         assert "time limit of 2 s; `workbench resume` goes on" in state.detail
         assert exit_status(state) is ExitCode.TO_BE_CONTINUED
+        sandbox.logs = sandbox.logs.rename(sandbox.root / f"copy {again}")
+        folder = sandbox.logs / folder.name
+        warden = warden_file.read_warden(folder)
+        assert warden is not None
+        elsewhere = {"host": "elsewhere", "place": "elsewhere"}
+        warden_file.write_warden(folder, warden.model_copy(update=elsewhere))
+        assert len(resume.prepare_resume(folder)) == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])

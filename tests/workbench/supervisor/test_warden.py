@@ -16,7 +16,7 @@ from engines import protocol
 from engines.protocol import Sample, Step
 from results.records import store
 from tests.fixtures.fake_engine import BAD_LINES
-from tests.fixtures.wardens import Sandbox, end_of, entries, until
+from tests.fixtures.wardens import PATIENCE, Sandbox, end_of, entries, until
 from workbench.suites import control, state, suite, suite_reader
 from workbench.suites.control import Command
 
@@ -332,17 +332,20 @@ def test_a_second_suite_waits_behind_the_first(sandbox: Sandbox) -> None:
 
 
 def test_a_suite_waits_for_the_end_of_the_one_it_is_queued_behind(sandbox: Sandbox) -> None:
-    """Also where it shares the device, and so could start."""
-    first = sandbox.suite("steps-forever", name="first")
-    sandbox.start(first)
-    sandbox.until_step(first)
-    second = sandbox.suite("ok", name="second")
-    sandbox.start(second, share=True, after=first)
+    """Also where it shares the device, and so could start, and where the other one's warden has
+    not begun yet."""
+    first, second = sandbox.suite("steps-forever", name="first"), sandbox.suite("ok", name="second")
+    os.utime(first / "plan.toml", (4e9, 4e9))  # made just now, for long
+    behind = sandbox.start(second, share=True, after=first)
     reader = suite_reader.SuiteReader(second)
     until(lambda: reader.poll().warden == "queued", "queued")
     assert reader.poll().detail == f"behind {first.name}"
+    sandbox.start(first)
+    sandbox.until_step(first)
+    assert reader.poll().warden == "queued"
     control.send_command(first, Command(do="stop"))
-    assert sandbox.finish(second).runs[0].state.cause == "completed"
+    sandbox.finish(first)
+    assert behind.wait(PATIENCE) == 0
     ends = [end_of(folder) for folder in (first, second)]
     third = sandbox.suite("ok", name="third")
     sandbox.start(third, after=first)  # it has ended: nothing to wait for

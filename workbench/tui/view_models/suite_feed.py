@@ -82,7 +82,7 @@ def read_suites(log_root: Path) -> tuple[SuiteEntry, ...]:
 def _read_entry(folder: Path) -> SuiteEntry:
     from results.text.sanitize import clean_line
     from workbench.slurm import submission
-    from workbench.suites import array_tasks, suite, suite_reader, warden_file
+    from workbench.suites import array_tasks, suite, warden_file
 
     state, detail, started, warden = "starting", "", None, None
     try:
@@ -97,10 +97,7 @@ def _read_entry(folder: Path) -> SuiteEntry:
     try:
         if submitted is not None:
             state, detail = array_tasks.read_brief_state(folder, submitted)
-        elif (
-            warden is None
-            and time.time() - folder.stat().st_mtime > suite_reader.WARDEN_START_SECONDS
-        ):
+        elif warden is None and not warden_file.is_starting(folder):
             state = "lost"
         runs = len(suite.list_run_names(folder))
     except OSError:
