@@ -66,11 +66,16 @@ def _select_missing(path: Path, lines: list[bytes]) -> list[bytes]:
 
 
 def _read_key(line: bytes) -> tuple[Any, ...] | None:
-    """(suite, run id, attempt); None: no record."""
+    """(suite, run id, attempt, Unix time of its end); None: no record.
+
+    A run that was stopped before its first attempt is recorded as 1, and so is that attempt.
+    """
     try:
-        identity = json.loads(line)["identity"]
-        return identity["suite"], identity["run_id"], identity["attempt"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        record = json.loads(line)
+        identity = record["identity"]
+        numbers = identity["attempt"], record.get("ended_wall")
+        return identity["suite"], identity["run_id"], *numbers
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

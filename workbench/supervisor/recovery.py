@@ -71,9 +71,8 @@ def recover_tasks(folder: Path, *, unsubmitted: bool = False) -> list[str]:
     accounts = queue.read_accounting([t.job for v, t in over if v.state.end is None and t.job])
     recovered = []
     for view, task in over:
-        row = accounts.get(task.job) or task.row
-        job = f"job {task.job}" if task.job else "no job was submitted"
-        detail = f"{job}: {row.describe()}" if row else job
+        outcome = accounts.describe(task.job, task.row)
+        detail = f"job {task.job}: {outcome}" if task.job else "no job was submitted"
         if recover_run(folder / "runs" / view.folder, view.spec, detail):
             recovered.append(view.spec.run_id)
     collector.collect_records(folder.parent)
@@ -100,7 +99,7 @@ def recover_run(run: Path, spec: RunSpec, detail: str) -> bool:
             cause: Cause = "stopped" if ended.status == "queued" else "supervisor-lost"
             before = "; the run never started" if ended.status == "queued" else ""
             ended = write_end(run, cause, f"{detail}{before}")
-        elif _is_recorded(run, spec, ended.attempt):
+        elif _is_recorded(run, spec, ended):
             return False
         write_record(run / collector.RECORDS, run, spec, ended)
         if warden is not None and warden.state not in ("ended", "lost"):
@@ -111,15 +110,9 @@ def recover_run(run: Path, spec: RunSpec, detail: str) -> bool:
     return True
 
 
-def _is_recorded(run: Path, spec: RunSpec, attempt: int) -> bool:
+def _is_recorded(run: Path, spec: RunSpec, ended: state.RunState) -> bool:
     """Whether the run's own records have this attempt."""
-    with contextlib.suppress(OSError, store.NewerSchemaError):
-        records = store.read_records(run / collector.RECORDS)
-        return any(
-            (r.identity.run_id, r.identity.attempt) == (spec.run_id, max(1, attempt))
-            for r in records
-        )
-    return False
+    return (spec.run_id, ended.attempt) in _recorded_attempts(run / collector.RECORDS, spec.suite)
 
 
 def _acquire_lock(lock: Path, seconds: float) -> int | None:
@@ -131,7 +124,7 @@ def _acquire_lock(lock: Path, seconds: float) -> int | None:
 
 
 def _record_dead(folder: Path) -> list[str]:
-    kept = _recorded_attempts(folder)
+    kept = _recorded_attempts(folder.parent / "results.jsonl", folder.name)
     recovered = []
     for run, spec in suite.read_runs(folder):
         with contextlib.suppress(JournalBusyError, JournalLostError, OSError):
@@ -152,11 +145,15 @@ def _ended_state(run: Path) -> state.RunState | None:
     return write_end(run, "supervisor-lost", "the warden died while this run was at work")
 
 
-def _recorded_attempts(folder: Path) -> set[tuple[str, int]]:
-    """(run id, attempt) of every record of this suite."""
+def _recorded_attempts(records: Path, suite_name: str) -> set[tuple[str, int]]:
+    """(run id, attempt) of every record of a suite.
+
+    Attempt 0: the run ended before its first one. Its record says 1, as that of the first does.
+    """
     recorded = set()
     with contextlib.suppress(OSError, store.NewerSchemaError):
-        for record in store.read_records(folder.parent / "results.jsonl"):
-            if record.identity.suite == folder.name:
-                recorded.add((record.identity.run_id, record.identity.attempt))
+        for record in store.read_records(records):
+            if record.identity.suite == suite_name:
+                attempt = record.identity.attempt if record.started_wall is not None else 0
+                recorded.add((record.identity.run_id, attempt))
     return recorded

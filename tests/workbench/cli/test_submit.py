@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from engines.protocol import Attempt
 from workbench.cli import start
 from workbench.cli.main import app
 from workbench.cli.submit import find_problems
@@ -15,7 +17,9 @@ from workbench.exit_codes import ExitCode
 from workbench.planning import plan
 from workbench.slurm import submission
 from workbench.suites import suite, suite_reader
+from workbench.suites.journal import Journal
 from workbench.suites.suite import SuiteError
+from workbench.supervisor import recovery
 
 PROBE = [
     "-e", "probe", "-d", "none", "-m", "none", "--set", "steps=2", "--seed", "1", "--seed", "2",
@@ -84,3 +88,44 @@ def test_a_run_on_two_nodes_is_submitted_and_does_not_start_here(tmp_path: Path)
     done = CliRunner().invoke(app, ["submit", *words, "--print"])
     assert done.exit_code == 0, done.stderr
     assert "#SBATCH --nodes=2\n" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("sacct", "detail"),
+    [
+        ("echo '7_1|OUT_OF_MEMORY|None|gpu07|week'", "job 7_1: OUT_OF_MEMORY"),
+        ("echo '7_1|TIMEOUT|TimeLimit|gpu07|week'", "job 7_1: TIMEOUT (TimeLimit)"),
+        ("echo '7_1|RUNNING|None|gpu07|week'", "job 7_1: unknown: the accounting does not have it"),
+        (
+            "echo 'Slurm accounting storage is disabled' >&2; exit 1",
+            "job 7_1: unknown: no accounting (sacct: Slurm accounting storage is disabled)",
+        ),
+        (
+            "",
+            "job 7_1: unknown: no accounting (sacct cannot be started: No such file or directory)",
+        ),
+    ],
+)
+def test_how_a_job_ended_that_has_left_the_queue_is_the_word_of_the_accounting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sacct: str, detail: str
+) -> None:
+    assert CliRunner().invoke(app, ["submit", *PROBE, "--print"]).exit_code == 0
+    [folder] = suite.list_suites(tmp_path / "log_root")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name, command in (("squeue", "exit 0"), ("sacct", sacct)):
+        if command:
+            (programs / name).write_text(f"#!/bin/sh\n{command}\n")
+            (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    submitted = submission.read_submission(folder)
+    assert submitted is not None
+    run, spec = suite.read_runs(folder)[0]
+    changes = {"jobs": {spec.run_id: "7_1"}, "submitted_wall": time.time()}
+    submission.write_submission(folder, submitted.model_copy(update=changes))
+    with Journal.open(run / "events.jsonl") as journal:
+        journal.write("warden", Attempt(number=1, pid=1))
+    assert recovery.recover_tasks(folder) == [spec.run_id]
+    end = suite_reader.SuiteReader(folder).poll().runs[0].state.end
+    assert end is not None
+    assert (end.cause, end.detail) == ("supervisor-lost", detail)

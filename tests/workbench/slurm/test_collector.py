@@ -12,9 +12,9 @@ import pytest
 from workbench.slurm import collector
 
 
-def line(suite: str, run: str, attempt: int) -> str:
+def line(suite: str, run: str, attempt: int, ended: float = 1.5) -> str:
     identity = {"suite": suite, "run_id": run, "attempt": attempt}
-    return json.dumps({"identity": identity}) + "\n"
+    return json.dumps({"identity": identity, "ended_wall": ended}) + "\n"
 
 
 @pytest.fixture
@@ -48,6 +48,14 @@ def test_collecting_is_idempotent_and_adds_what_is_new(logs: Path) -> None:
 def test_a_record_in_other_words_counts_as_there(logs: Path) -> None:
     (logs / "results.jsonl").write_text(line("s", "01-a", 1).replace(" ", ""))
     assert collector.collect_records(logs) == 1
+
+
+def test_the_first_attempt_of_a_run_that_was_stopped_before_it_is_no_copy(logs: Path) -> None:
+    assert collector.collect_records(logs) == 2
+    with (logs / "s/runs/01-a/records.jsonl").open("a") as file:
+        file.write(line("s", "01-a", 1, ended=2.5))
+    assert collector.collect_records(logs) == 1
+    assert collector.collect_records(logs) == 0
 
 
 def test_nothing_is_written_without_jobs_or_while_another_one_collects(logs: Path) -> None:

@@ -19,10 +19,14 @@ from results.records import store
 from results.records.store import last_attempts
 from results.tables import run_cells
 from tests.fixtures.wardens import Sandbox, entries, until
+from workbench.processes import tree
 from workbench.reporting import suite_view
 from workbench.suites import control, oom_retry, state, suite, suite_reader, warden_file
 from workbench.suites.control import Command
+from workbench.suites.journal import Journal
 from workbench.supervisor import recovery, resume
+from workbench.supervisor.event_log import write_end
+from workbench.supervisor.run_records import write_record
 
 
 @pytest.fixture
@@ -95,6 +99,24 @@ def test_a_stopped_suite_goes_on_and_forgets_the_stop(sandbox: Sandbox) -> None:
     assert causes(folder) == ["skipped", "completed", "completed"]
     assert resume.unfinished_runs(folder) == []
     assert attempts(folder) == [2, 1, 1], "a run that never started has its first attempt now"
+
+
+def test_a_run_that_was_stopped_before_it_began_and_lost_later_has_both_records(
+    sandbox: Sandbox,
+) -> None:
+    folder = sandbox.suite("ok")
+    [(run, spec)] = suite.read_runs(folder)
+    records = sandbox.logs / "results.jsonl"
+    write_record(records, run, spec, write_end(run, "stopped", "before its turn"))
+    with Journal.open(run / "events.jsonl") as journal:
+        journal.write("warden", protocol.Attempt(number=1, pid=1))
+    dead = warden_file.WardenFile(
+        pid=os.getpid(), start_ticks=0, host="here", place=tree.pid_namespace(),
+        token="of-nobody", state="running",
+    )  # fmt: skip
+    warden_file.write_warden(folder, dead)
+    assert recovery.recover_dead_suite(folder) == [spec.run_id]
+    assert [r.exit.cause for r in store.read_records(records)] == ["stopped", "supervisor-lost"]
 
 
 def test_what_a_person_took_out_by_name_stays_out(sandbox: Sandbox) -> None:
