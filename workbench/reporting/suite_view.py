@@ -216,18 +216,18 @@ def format_summary(folder: Path) -> str:
 
 
 def find_record(log_records: Sequence[RunRecord], run_id: str, log_root: Path) -> RunRecord:
-    """The record of a run named by its id, `suite/id` or a part of that.
+    """The record of a run named by its id, its label, `suite/id` or a part of an id.
 
-    Of several matches: the newest run with exactly that id, else the newest one.
+    Of several matches: the newest run with exactly that id or label, else the newest one.
 
     Raises:
         SuiteError: no run fits.
     """
-    matches = [r for r in log_records if run_id in f"{r.identity.suite}/{r.identity.run_id}"]
-    if not matches:
+    exact = [r for r in log_records if run_id in (r.identity.run_id, r.identity.label)]
+    parts = [r for r in log_records if run_id in f"{r.identity.suite}/{r.identity.run_id}"]
+    if not (matches := exact or parts):
         raise suite.SuiteError(f"{log_root}: no run '{run_id}'; `workbench results list` has them")
-    exact = [r for r in matches if r.identity.run_id == run_id]
-    return (exact or matches)[-1]
+    return matches[-1]
 
 
 def show_record(log_root: Path, run_id: str, *, as_json: bool) -> None:

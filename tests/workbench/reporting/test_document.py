@@ -189,3 +189,15 @@ def test_the_command(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         refused = CliRunner().invoke(app, [*run, *words])
         assert refused.exit_code != 0
         assert problem in refused.output + str(refused.exception)
+
+
+def test_a_record_is_found_by_its_id_its_label_or_a_part_of_its_id() -> None:
+    records = [
+        record(run_id="01-a-v", identity={"label": "V"}),
+        record(run_id="02-b", identity={"label": "E5-v2"}),
+        record(run_id="02-b-E5-v2-twice", identity={"label": "other"}),
+    ]
+    for name, run in (("V", 0), ("01-a", 0), ("E5-v2", 1), ("02-b", 1), ("twice", 2)):
+        assert suite_view.find_record(records, name, Path()) is records[run], name
+    with pytest.raises(SuiteError, match="no run 'E6'"):
+        suite_view.find_record(records, "E6", Path())

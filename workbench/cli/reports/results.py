@@ -68,7 +68,9 @@ def register(app: typer.Typer) -> None:
 def show(
     run_id: Annotated[
         str,
-        typer.Argument(help="A run's id or a part of it.", autocompletion=completion.complete_runs),
+        typer.Argument(
+            help="A run's id, a part of it, or its label.", autocompletion=completion.complete_runs
+        ),
     ],
     log_root: LogRoot = None,
     as_json: AsJson = False,
