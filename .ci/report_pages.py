@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import tomllib
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -42,6 +44,8 @@ class ReportPage(BaseModel):
     about: str
     commands: tuple[str, ...]
     kind: str = ""
+    sections: tuple[str, ...] = ()
+    """Headings of the report's sections and subsections that are shown; none: all."""
 
     @property
     def plan(self) -> Path:
@@ -77,25 +81,30 @@ def measure(page: ReportPage) -> None:
         ]  # fmt: skip
         text = "\n".join(printed)
         if page.kind:
-            view = read_view(folder / "bench_logs", page.kind)
+            view = read_view(folder / "bench_logs", page)
             text = view.model_dump_json(exclude_defaults=True).replace(f"{name}/", "") + "\n"
             text = text.replace(str(paths.cache_root()), "~/.cache/workbench")
             text = text.replace(f'"hostname":"{socket.gethostname()}"', '"hostname":"host"')
         page.view.write_text(text, "utf-8")
 
 
-def read_view(log_root: Path, kind: str) -> DocumentView:
-    """The document of the log root's only suite, as `workbench report` builds it."""
+def read_view(log_root: Path, page: ReportPage) -> DocumentView:
+    """What the page's last command prints: of the suites that it names, else of the only one.
+
+    Without the curves, which figures alone need.
+    """
     records = suite_view.read_records(log_root)
-    if kind == "weekly":
+    words = shlex.split(page.commands[-1])[2:]
+    named = list(takewhile(lambda word: not word.startswith("-"), words))
+    if page.kind == "weekly":
         days = period.parse_period("7d", None, datetime.now(UTC))
         chosen = selection.select_by_period(log_root, days, records)
     else:
-        days, names = None, [str(suite.find_suite(log_root, None))]
+        days, names = None, named or [str(suite.find_suite(log_root, None))]
         chosen = selection.select_by_names(log_root, names, records)
-    request = document.DocumentRequest(log_root, chosen, kind, days)
+    request = document.DocumentRequest(log_root, chosen, page.kind, days)
     (view,) = document.build_documents(request, records)
-    return view
+    return view.model_copy(update={"suite": view.suite.model_copy(update={"curves": {}})})
 
 
 def render_page(page: ReportPage) -> str:
@@ -116,9 +125,21 @@ def render_output(page: ReportPage) -> str:
     if page.kind:
         text = report.render(DocumentView.model_validate_json(text), "en")
     shown, folded, _ = text.partition("<details>")
-    shown = re.sub(r"^(#+) ", r"\1## ", shown, flags=re.MULTILINE).strip()
+    shown = re.sub("```.*?^```", _hide_marks, shown, flags=re.MULTILINE | re.DOTALL)
+    head, *sections = re.split(r"^(?=###? )", shown, flags=re.MULTILINE)
+    if page.sections:
+        kept = (s for s in sections if s.splitlines()[0].lstrip("# ") in page.sections)
+        shown = head + "".join(kept)
+    shown = re.sub(r"^(#+) ", r"\1## ", shown, flags=re.MULTILINE).strip().replace("\0", "")
     rest = "\n\nSettings, environment and measurements follow, folded." if folded else ""
+    if page.sections:
+        rest = "\n\nThe report's other sections are left out here."
     return f"{shown}{rest}\n"
+
+
+def _hide_marks(block: re.Match[str]) -> str:
+    """A block of code whose comments are no headings."""
+    return re.sub("^#", "\0#", block[0], flags=re.MULTILINE)
 
 
 def main(arguments: list[str]) -> int:
