@@ -33,7 +33,7 @@ from workbench.suites import suite
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs/reports"
-NOTE = "Written by `make reference`; the output was measured on two busy CPU cores."
+NOTE = "Written by `make reference`"
 
 
 class ReportPage(BaseModel):
@@ -109,8 +109,10 @@ def read_view(log_root: Path, page: ReportPage) -> DocumentView:
 
 def render_page(page: ReportPage) -> str:
     """A page: what it is for, its input, its commands, its output."""
-    parts = [f"# {page.title}\n\n{page.about.strip()}\n\n{NOTE}\n"]
-    if page.plan.is_file():
+    has_plan = page.plan.is_file()
+    note = f"{NOTE}; the output was measured on two busy CPU cores." if has_plan else f"{NOTE}."
+    parts = [f"# {page.title}\n\n{page.about.strip()}\n\n{note}\n"]
+    if has_plan:
         text = page.plan.read_text("utf-8").removeprefix("schema = 1\n")
         parts.append(f"## Input\n\n`{page.plan.name}`:\n\n```toml\n{text}```\n")
     lines = "\n".join(f"    {command}" for command in page.commands)
