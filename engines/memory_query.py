@@ -60,6 +60,13 @@ class MemoryEstimate(BaseModel):
     phases: dict[Phase, dict[str, int]] = Field(
         default={}, description="Bytes that live at once at each phase's peak, by part"
     )
+    moments: dict[str, dict[str, int]] = Field(
+        default={}, description="As `phases`, of moments that have parts which the peaks lack"
+    )
+    weights: tuple[str, ...] = Field(default=(), description="Names of the parts that are weights")
+    avoided: dict[str, int] = Field(
+        default={}, description="Bytes in prediction that the engine avoids, by what they are for"
+    )
     host: dict[str, int] = Field(default={}, description="Bytes of host memory, by part")
     facts: dict[str, str] = Field(default={}, description="What it was computed for")
     problem: str = Field(default="", description="One sentence, where there is no answer")

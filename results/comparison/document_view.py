@@ -18,6 +18,10 @@ Kind = Literal["suite", "weekly", "study", "audit", "challenge", "run"]
 KINDS: Final[tuple[Kind, ...]] = ("suite", "weekly", "study", "audit", "challenge", "run")
 
 T = TypeVar("T")
+BY_RUN: Final = (
+    "curves", "states", "changes", "captions", "answers", "run_words", "planned_facts", "reported",
+)  # fmt: skip
+"""Parts of a suite's view by run id, beside its notes."""
 _TIME: Final = re.compile(r"^\d{8}-\d{6}-")
 
 
@@ -168,16 +172,22 @@ def merge_suites(suites: Sequence[SuiteView], words: SuiteWords | None = None) -
     if len(views) == 1 and words is None:
         return views[0]
     searches = [view.search for view in views if view.search is not None]
-    by_run = ("curves", "states", "changes", "captions", "answers", "run_words")
     noted = {run: texts for view in views for run, texts in view.notes.items() if run}
     findings = tuple(text for view in views for text in view.notes.get("", ()))
     forecasts = {(r.identity.suite, r.identity.run_id): r for v in views for r in v.forecasts}
     joined: dict[str, Any] = {
         name: {key: value for view in views for key, value in getattr(view, name).items()}
-        for name in (*by_run, "recipes")
+        for name in (*BY_RUN, "recipes", "published_effects")
     }
-    for name in ("records", "pending", "planned"):
+    for name in ("records", "pending"):
         joined[name] = tuple(entry for view in views for entry in getattr(view, name))
+    labels = {r.identity.label for view in views for r in view.records} - {""}
+    joined["planned"] = tuple(
+        identity
+        for view in views
+        for identity in view.planned
+        if view.state != "imported" or identity.label not in labels  # a plan that was carried out
+    )
     for name in ("charts", "checks", "comparisons"):
         joined[name] = tuple(_unique(entry for view in views for entry in getattr(view, name)))
     return SuiteView(
@@ -208,9 +218,9 @@ def _rename_runs(suite: SuiteView, ids: Mapping[tuple[str, str], str]) -> SuiteV
         update = {"run_id": rename(identity.run_id)}
         return record.model_copy(update={"identity": identity.model_copy(update=update)})
 
-    by_run = ("curves", "states", "changes", "captions", "answers", "run_words", "notes")
     update: dict[str, Any] = {
-        name: {rename(run): value for run, value in getattr(suite, name).items()} for name in by_run
+        name: {rename(run): value for run, value in getattr(suite, name).items()}
+        for name in (*BY_RUN, "notes")
     }
     update["records"] = tuple(map(rename_record, suite.records))
     update["pending"] = tuple(map(rename, suite.pending))

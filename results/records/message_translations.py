@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from results.records import published_runs
 from results.records.schema import Reading, RunRecord
+from results.text.particles import KoreanTemplate
 from results.text.table import Table, TableCell
 from results.text.translations import LANGS
 
@@ -73,14 +75,16 @@ def _localize_record(record: RunRecord, lang: str) -> RunRecord:
     metrics = tuple(
         m.model_copy(update={"method": localize(m.method, lang)}) for m in record.metrics
     )
-    machine = record.environment
+    machine, ended = record.environment, record.exit
+    if not published_runs.is_imported(record):  # whose detail is what marks it
+        ended = ended.model_copy(update={"detail": localize(ended.detail, lang)})
     update: dict[str, Any] = {
         "timing": _localize_readings(record.timing, lang),
         "memory": _localize_readings(record.memory, lang),
         "energy": _localize_readings(record.energy, lang),
         "metrics": metrics,
         "notices": tuple(localize_notice(text, lang) for text in record.notices),
-        "exit": record.exit.model_copy(update={"detail": localize(record.exit.detail, lang)}),
+        "exit": ended,
         "environment": machine.model_copy(
             update={"gpu_reason": localize(machine.gpu_reason, lang)}
         ),
@@ -109,7 +113,7 @@ def _localize_reading(reading: Reading, lang: str) -> Reading:
 @functools.cache
 def _load_phrases(lang: str) -> list[tuple[re.Pattern[str], str]]:
     return [
-        (_compile_pattern(english), other)
+        (_compile_pattern(english), KoreanTemplate(other) if lang == "ko" else other)
         for group in GROUPS
         for english, other in _load_table(lang)[group]
     ]

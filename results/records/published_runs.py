@@ -28,6 +28,8 @@ from results.records.schema import (
 )
 
 SHIPPED: Final = Path(__file__).parent / "published"
+PREFIX: Final = "published-"
+"""How names of suites and run ids of published results begin."""
 IMPORT_MARK: Final = "; not measured here"
 """How the detail of an imported record's end ends."""
 UNKNOWN: Final = "the published report does not say"
@@ -38,6 +40,10 @@ METRICS: Final = {
     "bertscore": "BERTScore F1 (as published)",
 }
 """Field of an experiment -> name of its metric. A METEOR by other words is another metric."""
+
+
+ReportedName = Literal["projector", "parameters", "notebook", "outputs"]
+"""What a report names or counts in words of its own."""
 
 
 class PublishedError(ValueError):
@@ -65,8 +71,8 @@ class PublishedSuiteNote(PublishedNote):
     ]
 
 
-class PublishedExperiment(_FileModel):
-    """What a report says of one experiment; subset and model are the file's unless it says so."""
+class PublishedPlan(_FileModel):
+    """An experiment without results; subset and model are the file's unless it says so."""
 
     label: str = Field(default="", max_length=40)
     subset: str = ""
@@ -74,7 +80,23 @@ class PublishedExperiment(_FileModel):
     params: dict[str, Any] = {}
     """Beside those of the file."""
     facts: dict[str, str] = {}
+    reported: dict[ReportedName, str] = {}
+    """The report's own names and sizes, and where its notebook and files are; beside the file's."""
     notes: tuple[PublishedNote, ...] = ()
+    state: str = Field(default="waiting", max_length=40)
+    """`waiting`, or the report's own word, as of an earlier experiment: settings and facts of the
+    file are then not said of it. Of an experiment with results a note."""
+
+    @property
+    def is_of_file(self) -> bool:
+        """Whether the settings and facts of the file are its own too."""
+        return self.state in ("waiting", "done")
+
+
+class PublishedExperiment(PublishedPlan):
+    """What a report says of one experiment with results."""
+
+    state: Literal["done"] = "done"
     seconds: float | None = None
     """Of the whole run, wall clock."""
     max_rss_gib: float | None = None
@@ -100,6 +122,34 @@ class PublishedExperiment(_FileModel):
     bertscore: float | None = None
 
 
+class PublishedCheck(_FileModel):
+    """A full check of a subset for missing fields."""
+
+    subset: str
+    records: int
+    missing: int
+    fields: tuple[str, ...]
+
+
+class PublishedSection(_FileModel):
+    """Figures of two subsets side by side."""
+
+    title: str
+    unit: Literal["", "%"] = ""
+    rows: tuple[tuple[str, float, float], ...] = ()
+    """Label, figure of the first, figure of the second."""
+    remark: str = ""
+
+
+class PublishedComparison(_FileModel):
+    """Two subsets as a report compares them."""
+
+    first: str
+    second: str
+    records: tuple[int, int]
+    sections: tuple[PublishedSection, ...] = Field(default=(), alias="section")
+
+
 class PublishedResults(_FileModel):
     """A file of published results."""
 
@@ -111,12 +161,25 @@ class PublishedResults(_FileModel):
     split: str = ""
     model: str = ""
     device: str = ""
+    platform: str = ""
+    cuda_visible_devices: str | None = None
     n: int = 0
     """Samples that the metrics are means over."""
     params: dict[str, Any] = {}
     facts: dict[str, str] = {}
+    reported: dict[ReportedName, str] = {}
+    effects: dict[str, str] = {}
+    """By setting: the effect of an optimization as the report states it."""
     notes: tuple[PublishedSuiteNote, ...] = ()
     experiments: tuple[PublishedExperiment, ...] = Field(alias="experiment")
+    planned: tuple[PublishedPlan, ...] = ()
+    checks: tuple[PublishedCheck, ...] = Field(default=(), alias="check")
+    comparisons: tuple[PublishedComparison, ...] = Field(default=(), alias="comparison")
+
+    @property
+    def suite(self) -> str:
+        """Name of the suite of its records."""
+        return f"{PREFIX}{self.name}"
 
 
 class PublishedRuns(NamedTuple):
@@ -125,6 +188,8 @@ class PublishedRuns(NamedTuple):
     records: list[RunRecord]
     notes: Mapping[tuple[str, str], Sequence[PublishedNote]] = MappingProxyType({})
     """By suite and run id; those about all runs have no run id."""
+    results: PublishedResults | None = None
+    """The file; None: the records are of another program's log."""
 
 
 def shipped_names() -> list[str]:
@@ -149,10 +214,21 @@ def read_published(name_or_path: str) -> PublishedRuns:
         PublishedError: there is no such file, or it is wrong.
     """
     shipped = name_or_path in shipped_names()
-    path = SHIPPED / f"{name_or_path}.toml" if shipped else Path(name_or_path)
+    results = read_file(SHIPPED / f"{name_or_path}.toml" if shipped else Path(name_or_path))
+    records = [_record(results, experiment) for experiment in results.experiments]
+    described = (*results.experiments, *results.planned)
+    notes = {(results.suite, run_id(results, e)): e.notes for e in described}
+    return PublishedRuns(records, {**notes, (results.suite, ""): results.notes}, results)
+
+
+def read_file(path: Path) -> PublishedResults:
+    """A file of published results.
+
+    Raises:
+        PublishedError: there is no such file, or it is wrong.
+    """
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
-        results = PublishedResults.model_validate(table)
+        return PublishedResults.model_validate(tomllib.loads(path.read_text("utf-8")))
     except OSError as error:
         names = ", ".join(shipped_names())
         raise PublishedError(
@@ -164,12 +240,26 @@ def read_published(name_or_path: str) -> PublishedRuns:
         raise PublishedError(f"{path}: {location}: {first['msg']}; mend it and repeat") from None
     except ValueError as error:
         raise PublishedError(f"{path}: is no TOML ({error}); mend it and repeat") from None
-    records = [_record(results, experiment) for experiment in results.experiments]
-    notes = {
-        (record.identity.suite, record.identity.run_id): experiment.notes
-        for record, experiment in zip(records, results.experiments, strict=True)
-    }
-    return PublishedRuns(records, {**notes, (_suite_name(results), ""): results.notes})
+
+
+def copy_path(log_root: Path, suite: str) -> Path:
+    """Where a log root keeps the file of an imported suite, with what is no record and no note."""
+    return log_root / "published" / f"{suite.removeprefix(PREFIX)}.toml"
+
+
+def run_id(results: PublishedResults, experiment: PublishedPlan) -> str:
+    """Run id of an experiment."""
+    return f"{PREFIX}{(experiment.label or experiment.subset or results.subset).lower()}"
+
+
+def identify(results: PublishedResults, experiment: PublishedPlan) -> Identity:
+    """Identity of an experiment's run."""
+    return Identity(
+        suite=results.suite, run_id=run_id(results, experiment), engine=results.engine,
+        task="train", subset=experiment.subset or results.subset,
+        model=experiment.model or results.model, label=experiment.label,
+        params=(results.params if experiment.is_of_file else {}) | experiment.params,
+    )  # fmt: skip
 
 
 def unmeasured_parts(reason: str) -> tuple[TimingRecord, MemoryUse]:
@@ -178,10 +268,6 @@ def unmeasured_parts(reason: str) -> tuple[TimingRecord, MemoryUse]:
     fields = TimingRecord.model_fields.items()
     times = {name: unknown for name, field in fields if field.annotation is Reading}
     return TimingRecord(**times), MemoryUse(**dict.fromkeys(MemoryUse.model_fields, unknown))
-
-
-def _suite_name(results: PublishedResults) -> str:
-    return f"published-{results.name}"
 
 
 def _record(results: PublishedResults, experiment: PublishedExperiment) -> RunRecord:
@@ -194,16 +280,12 @@ def _record(results: PublishedResults, experiment: PublishedExperiment) -> RunRe
         max_rss = Reading(value=experiment.max_rss_gib * 2**30, method=method)
         memory = memory.model_copy(update={"rss_main_peak": max_rss})
     epochs = _epochs(experiment)
-    subset = experiment.subset or results.subset
     return RunRecord(
-        identity=Identity(
-            suite=_suite_name(results),
-            run_id=f"published-{(experiment.label or subset).lower()}",
-            engine=results.engine, task="train", subset=subset,
-            model=experiment.model or results.model, params=results.params | experiment.params,
-            label=experiment.label,
+        identity=identify(results, experiment),
+        environment=Environment(
+            device=results.device, platform=results.platform,
+            cuda_visible_devices=results.cuda_visible_devices,
         ),
-        environment=Environment(device=results.device),
         timing=timing,
         memory=memory,
         metrics=_metrics(results, experiment),

@@ -116,6 +116,8 @@ class SubsetCheck(SuiteViewPart):
     sentence: str
     """How many records were checked, and how many lack one of the fields."""
     problems: tuple[str, ...] = ()
+    source: str = ""
+    """Where it was published; empty: it was checked here."""
 
 
 class DataSection(SuiteViewPart):
@@ -128,7 +130,7 @@ class DataSection(SuiteViewPart):
 
 
 class DataComparison(SuiteViewPart):
-    """Two subsets, scanned in full."""
+    """Two subsets side by side, scanned in full or published."""
 
     first: str
     second: str
@@ -136,6 +138,8 @@ class DataComparison(SuiteViewPart):
     sections: tuple[DataSection, ...] = ()
     problem: str = ""
     """Why they are not compared."""
+    source: str = ""
+    """Where it was published; empty: they were scanned here."""
 
 
 class SuiteWords(SuiteViewPart):
@@ -230,7 +234,13 @@ class SuiteView(SuiteViewPart):
     states: dict[str, str] = {}
     """By run id: the state that a person noted, else waiting, running, done or stopped."""
     planned: tuple[Identity, ...] = ()
-    """What the runs of `pending` are to be."""
+    """What the runs of `pending` are to be, and experiments without results of imported files."""
+    planned_facts: dict[str, dict[str, str]] = {}
+    """By run id of `planned`: facts that its source states."""
+    reported: dict[str, dict[str, str]] = {}
+    """By run id: names and sizes in the words of an imported run's source."""
+    published_effects: dict[str, str] = {}
+    """By setting: the effect of an optimization as an imported file states it."""
     search: SearchView | None = None
     """None: its runs were all known when it started."""
     captions: dict[str, tuple[CaptionExample, ...]] = {}

@@ -27,7 +27,7 @@ def render_scores(view: SuiteView, lang: str) -> Iterator[str]:
     yield f"## {translate('vqa.title', lang)}"
     for split in splits:
         yield f"### {code(split)}"
-        yield from vqa.sections(records, split, lang)
+        yield from vqa.sections(records, split, lang, view.answers)
 
 
 def render_errors(view: SuiteView, lang: str, pictures: Mapping[str, str]) -> Iterator[str]:

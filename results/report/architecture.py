@@ -38,7 +38,7 @@ def render(view: SuiteView, lang: str) -> str:
         records = [r for r in view.records if _base_model(r) == name and r.facts]
         planned = [identity for identity in view.planned if identity.model == name]
         for lines in (
-            _draw_captioner(records, planned, lang),
+            _draw_captioner(view, records, planned, lang),
             _draw_vqa_model(records, lang),
             _draw_towers(records, lang),
         ):
@@ -51,7 +51,9 @@ def _base_model(record: RunRecord) -> str:
     return record.identity.base_model or record.identity.model
 
 
-def _draw_captioner(records: Sequence[RunRecord], planned: Sequence[Identity], lang: str) -> Lines:
+def _draw_captioner(
+    view: SuiteView, records: Sequence[RunRecord], planned: Sequence[Identity], lang: str
+) -> Lines:
     runs = [r for r in records if r.identity.engine == "captioning" and "vision" in r.facts]
     if not runs:
         return []
@@ -62,20 +64,27 @@ def _draw_captioner(records: Sequence[RunRecord], planned: Sequence[Identity], l
         encoder.partition(",")[0].replace(" at ", ", "),
         message_translations.localize(patches, lang),
     ]
-    projectors = _projector_lines(runs, planned, lang)
+    projectors = _projector_lines(view, runs, planned, lang)
     return _draw_chain([vision, projectors, _language_model_lines(last, "llm", lang)])
 
 
-def _projector_lines(records: Sequence[RunRecord], planned: Sequence[Identity], lang: str) -> Lines:
+def _projector_lines(
+    view: SuiteView, records: Sequence[RunRecord], planned: Sequence[Identity], lang: str
+) -> Lines:
     """The projector with its size and tokens, or all that are compared."""
     sizes: dict[str, str] = {}
-    for record in records:
-        kind, size, *rest = (*record.facts.get("projector", "").split(", "), "")
+    facts_of_runs = [(r.identity, r.facts) for r in records]
+    facts_of_runs += [(i, view.planned_facts.get(i.run_id, {})) for i in planned]
+    for identity, facts in facts_of_runs:
+        kind, size, *rest = (*facts.get("projector", "").split(", "), "")
+        title = captioning.projector_title(kind or identity.params.get("projector"))
+        reported = view.reported.get(identity.run_id, {}).get("projector", "")
         count = size.partition(" ")[0].replace(",", "")
         parameters = formats.parameters(int(count)) if count.isdigit() else ""
-        sizes[captioning.projector_title(kind)] = ", ".join(filter(None, (parameters, *rest[:1])))
-    for identity in planned:
-        sizes.setdefault(captioning.projector_title(identity.params.get("projector")), "")
+        name = f"{title} = {reported}" if reported not in ("", title) else title
+        details = (parameters,) if name != title else (parameters, *rest[:1])  # a line is short
+        described = ", ".join(filter(None, details))
+        sizes[name] = described or sizes.get(name, "")
     rows = [f"{name} ({size})" if size else name for name, size in sizes.items() if name]
     head = [translate("architecture.projector", lang), _state_text("trained", lang), ""]
     if len(rows) < 2:

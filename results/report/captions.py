@@ -20,7 +20,7 @@ FRAMES_PER_ROW: Final = 4
 def render_scores(view: SuiteView, lang: str) -> Iterator[str]:
     """The list of experiments, and all scores by split; nothing without captioning runs."""
     records = captioning.captioning_runs(view.records)
-    table = captioning.experiments(records, view.planned, view.states, view.notes, lang)
+    table = captioning.experiments(view, lang)
     if not table.rows:
         return
     yield f"## {translate('captions.experiments', lang)}"

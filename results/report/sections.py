@@ -13,7 +13,7 @@ from typing import Any, Final
 from results.records import message_translations
 from results.records.schema import Environment, RunRecord
 from results.records.suite_view import SuiteView
-from results.tables import run_cost
+from results.tables import captioning, run_cost
 from results.text import formats
 from results.text.table import (
     Table,
@@ -314,10 +314,11 @@ def appendix(records: Sequence[RunRecord]) -> str:
 
 
 def notes(view: SuiteView) -> str:
-    """Notes about runs that are not in the training table."""
-    trained = {r.identity.run_id for r in view.records if r.identity.task == "train"}
+    """Notes about runs that no other table has."""
+    listed = {r.identity.run_id for r in view.records if r.identity.task == "train"}
+    listed |= {i.run_id for i in view.planned if i.engine == captioning.ENGINE}
     lines: list[str] = []
     for run, texts in view.notes.items():
-        if run and run not in trained:
+        if run and run not in listed:
             lines += [f"- {code(run)}: {prose(text)}" for text in texts]
     return join_lines(lines)

@@ -103,7 +103,7 @@ def count_lines(view: SuiteView, lang: str) -> Iterator[str]:
 
 def format_state(state: str, lang: str) -> str:
     """State of a suite in words."""
-    states = {"queued", "running", "paused", "stopping", "starting", "ended", "lost"}
+    states = {"queued", "running", "paused", "stopping", "starting", "ended", "lost", "imported"}
     return translate(f"state.{state}", lang) if state in states else escape(state or "n/a")
 
 
@@ -146,6 +146,9 @@ def render_setup(page: ReportInput) -> Iterator[str]:
     yield from titled("###", "report.environment", sections.environment(records, lang), lang)
     yield from titled("###", "report.fixed", sections.fixed_settings(records, lang), lang)
     yield from titled("###", "report.differing", sections.differing_settings(records, lang), lang)
+    files = dict.fromkeys(r["outputs"] for r in page.view.reported.values() if "outputs" in r)
+    names = ", ".join(map(code, files))
+    yield from titled("###", "document.reported outputs", f"- {names}" if names else "", lang)
 
 
 def render_method(page: ReportInput) -> Iterator[str]:
@@ -276,7 +279,7 @@ def render_optimizations(page: ReportInput) -> Iterator[str]:
     view, lang = page.view, page.lang
     if changes_table := ablation.table(view.records, lang, view.changes):
         yield from titled("##", "optimization.heading", render_markdown(changes_table), lang)
-    elif applied := ablation.applied(view.records, lang):
+    elif applied := ablation.applied(view.records, lang, view.published_effects):
         yield from titled("##", "optimization.applied heading", render_markdown(applied), lang)
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from results.records.schema import MetricRecord, Reading, RunRecord
 from results.records.suite_view import MetricChange
+from results.text import formats
 from results.text.formats import number, percent
 from results.text.table import Table, TableCell, TableColumn
 from results.text.translations import cause, translate
@@ -104,8 +105,13 @@ def table(
     )
 
 
-def applied(records: Sequence[RunRecord], lang: str = "en") -> Table | None:
-    """Optimization, purpose, effect, the labelled runs that have it on; None without such a run."""
+def applied(
+    records: Sequence[RunRecord], lang: str = "en", published: Mapping[str, str] | None = None
+) -> Table | None:
+    """Optimization, purpose, effect, the labelled runs that have it on; None without such a run.
+
+    `published`: by setting, the effect as the source of imported runs states it.
+    """
     labelled = _select_labelled(records)
     runs_of_setting = {
         name: runs for name in load_optimizations() if (runs := runs_with_setting(name, labelled))
@@ -118,14 +124,64 @@ def applied(records: Sequence[RunRecord], lang: str = "en") -> Table | None:
         (
             TableCell(_display_name(load_optimizations()[name], lang)),
             _purpose(load_optimizations()[name], lang),
-            TableCell(load_optimizations()[name]["effect" if lang == "en" else f"effect_{lang}"]),
+            TableCell(_effect(name, labelled, lang, (published or {}).get(name, ""))),
             TableCell(", ".join(runs)),
         )
         for name, runs in runs_of_setting.items()
     )
-    return Table(
-        columns, body, (TableCell(translate("optimization.applied remark", lang), "value"),)
-    )
+    remarks = ["applied remark"]
+    remarks += ["published remark"] if runs_of_setting.keys() & (published or {}).keys() else []
+    cells = (TableCell(translate(f"optimization.{remark}", lang), "value") for remark in remarks)
+    return Table(columns, body, tuple(cells))
+
+
+def _effect(setting: str, records: Sequence[RunRecord], lang: str, published: str) -> str:
+    """What is expected of it, what follows from the runs' own numbers, what a source states."""
+    expected = str(load_optimizations()[setting]["effect" if lang == "en" else f"effect_{lang}"])
+    if counted := _counted_effect(setting, records, lang):
+        expected += f", {counted}"
+    if not published:
+        return expected
+    return translate("optimization.published effect", lang).format(expected, published)
+
+
+def _counted_effect(setting: str, records: Sequence[RunRecord], lang: str) -> str:
+    """Frames encoded, effective batch, epochs saved, of the first run that tells; else empty."""
+    count = {
+        "feature_cache": _count_frames, "gradient_accumulation_steps": _multiply_batch,
+        "early_stopping": _count_epochs,
+    }.get(setting)  # fmt: skip
+    if count is None:
+        return ""
+    for record in records:
+        if _is_on(setting, record) and (numbers := count(record)):
+            return translate(f"optimization.counted {setting}", lang).format(
+                record.identity.label, *map(formats.count, numbers)
+            )
+    return ""
+
+
+def _count_frames(record: RunRecord) -> tuple[float, ...]:
+    """Frames that the encoder computes with the cache, and would compute without it."""
+    once = record.samples * int(record.identity.params.get("frames") or 1)
+    epochs = record.epochs or 0.0
+    return (once, once * epochs) if once and epochs > 1 else ()
+
+
+def _multiply_batch(record: RunRecord) -> tuple[float, ...]:
+    params = record.identity.params
+    batch, steps = params.get("batch"), params.get("gradient_accumulation_steps")
+    if not isinstance(batch, int) or not isinstance(steps, int):
+        return ()
+    return batch, steps, batch * steps
+
+
+def _count_epochs(record: RunRecord) -> tuple[float, ...]:
+    """Epoch after which early stopping ended the last stage, and its planned epochs."""
+    stages = record.identity.params.get("stages") or (record.identity.params,)
+    ended = [epoch.epoch for epoch in record.training_epochs if epoch.stopped]
+    planned = stages[-1].get("epochs")
+    return (ended[-1], planned) if ended and planned else ()
 
 
 def runs_with_setting(setting: str, records: Sequence[RunRecord]) -> list[str]:

@@ -10,8 +10,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from results.records import published_runs
 from results.records.metric_names import split_name
 from results.records.schema import Identity, MetricRecord, RunRecord
+from results.records.suite_view import SuiteView
 from results.tables import run_cells
 from results.tables.metrics import metrics_of_split
 from results.text import formats
@@ -67,57 +69,83 @@ def splits(records: Sequence[RunRecord]) -> list[str]:
     )
 
 
-def experiments(
-    records: Sequence[RunRecord],
-    planned: Sequence[Identity] = (),
-    states: Mapping[str, str] | None = None,
-    notes: Mapping[str, tuple[str, ...]] | None = None,
-    lang: str = "en",
-) -> Table:
+def experiments(view: SuiteView, lang: str = "en") -> Table:
     """`experiment · projector · params · diversity · SigLIP · METEOR · … · state · finding`.
 
     A column has values of one metric only: METEOR by another rule has a column of its own. A row
     is a run, evaluated on the last of its splits (the held-out one, where there is one); runs that
-    have not ended stand below with what is known of them.
+    have not ended stand below with what is known of them. What an imported run's source calls or
+    counts otherwise stands beside it.
     """
-    runs = captioning_runs(records)
-    waiting = [i for i in planned if i.engine == ENGINE]
+    runs = captioning_runs(view.records)
+    waiting = [i for i in view.planned if i.engine == ENGINE]
     scored = _study_columns(runs)
+    setup = run_cells.setup_columns(
+        [(r.identity.params, r.facts | _sample_fact(r)) for r in runs]
+        + [(i.params, view.planned_facts.get(i.run_id, {})) for i in waiting],
+        lang,
+    )
     columns = (
         TableColumn(translate("captions.id", lang)),
         TableColumn(translate("captions.projector", lang)),
         TableColumn(translate("captions.params", lang), right=True),
+        *setup.columns,
         TableColumn(translate("captions.on", lang)),
         *(TableColumn(column.title, right=True) for column in scored),
         TableColumn(translate("captions.state", lang)),
         TableColumn(translate("captions.finding", lang)),
     )
+    body = [_run_row(view, record, scored, lang) for record in runs]
+    body += [_planned_row(view, identity, len(scored), lang) for identity in waiting]
+    rows = tuple((*row[:3], *cells, *row[3:]) for row, cells in zip(body, setup.cells, strict=True))
+    remarks = (*setup.remarks, *_name_remarks(scored, lang)) if body else ()
+    return Table(columns, rows, remarks)
 
-    def last_cells(identity: Identity, default: str) -> tuple[TableCell, TableCell]:
-        run = identity.run_id
-        findings = "; ".join((notes or {}).get(run, ()))
-        return state_cell((states or {}).get(run) or default, lang), TableCell(findings, "prose")
 
-    body = [
-        (
-            _name_cell(r.identity, run_cells.flags(r, lang)),
-            *_projector_cells(r, lang),
-            *_study_cells(r, scored, lang),
-            *last_cells(r.identity, "done" if r.exit.cause == "completed" else r.exit.cause),
-        )
-        for r in runs
-    ]  # fmt: skip
-    nothing = TableCell("–", "value")
-    body += [
-        (
-            _name_cell(i, ()),
-            TableCell(projector_title(i.params.get("projector"))),
-            *[nothing] * (2 + len(scored)),
-            *last_cells(i, "waiting"),
-        )
-        for i in waiting
-    ]  # fmt: skip
-    return Table(columns, tuple(body), tuple(_name_remarks(scored, lang)) if body else ())
+def _sample_fact(record: RunRecord) -> dict[str, str]:
+    return {"samples": formats.count(record.samples)} if record.samples else {}
+
+
+def _run_row(
+    view: SuiteView, record: RunRecord, scored: Sequence[StudyColumn], lang: str
+) -> tuple[TableCell, ...]:
+    identity = record.identity
+    missing = TableCell(translate("not reached", lang), "unknown")
+    if published_runs.is_imported(record):
+        missing = run_cells.missing_cell(record, lang)
+    reported = view.reported.get(identity.run_id, {})
+    return (
+        _name_cell(identity, run_cells.flags(record, lang)),
+        *_projector_cells(identity, (record.facts, reported), missing, lang),
+        *_study_cells(record, scored, missing, lang),
+        *_last_cells(view, identity, _end_of(record), lang),
+    )
+
+
+def _planned_row(
+    view: SuiteView, identity: Identity, scores: int, lang: str
+) -> tuple[TableCell, ...]:
+    run, nothing = identity.run_id, TableCell("–", "value")
+    sources = view.planned_facts.get(run, {}), view.reported.get(run, {})
+    return (
+        _name_cell(identity, ()),
+        *_projector_cells(identity, sources, nothing, lang),
+        *[nothing] * (1 + scores),
+        *_last_cells(view, identity, "waiting", lang),
+    )
+
+
+def _end_of(record: RunRecord) -> str:
+    return "done" if record.exit.cause == "completed" else record.exit.cause
+
+
+def _last_cells(
+    view: SuiteView, identity: Identity, default: str, lang: str
+) -> tuple[TableCell, TableCell]:
+    """State and findings."""
+    run = identity.run_id
+    findings = "; ".join(view.notes.get(run, ()))
+    return state_cell(view.states.get(run) or default, lang), TableCell(findings, "prose")
 
 
 def scores(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table:
@@ -148,6 +176,12 @@ def is_collapsed(record: RunRecord, split: str) -> bool:
     )
 
 
+def count_unique(record: RunRecord, split: str) -> str:
+    """`6/97`: distinct captions of a split, and all; empty without a diversity."""
+    metric = next((m for m in record.metrics if (m.split, m.name) == (split, "diversity")), None)
+    return "" if metric is None else f"{round(metric.value * metric.n)}/{metric.n}"
+
+
 def _name_cell(identity: Identity, flags: tuple[str, ...]) -> TableCell:
     return TableCell(identity.label or identity.run_id, "text" if identity.label else "code", flags)
 
@@ -165,15 +199,28 @@ def _title(identity: Identity) -> str:
     return re.sub(r"[^\w .+·-]", "?", text)
 
 
-def _projector_cells(record: RunRecord, lang: str) -> tuple[TableCell, TableCell]:
-    """Kind and number of parameters of the projector, from the engine's facts."""
-    match = _PARAMETERS.match(record.facts.get("projector", ""))
+def beside_reported(text: str, reported: str, lang: str = "en") -> str:
+    """`Cross-attention (report: C-Abstractor)`; `text` alone where the report says the same."""
+    if not reported or reported == text:
+        return text
+    return translate("captions.reported", lang).format(text, reported)
+
+
+def _projector_cells(
+    identity: Identity,
+    sources: tuple[Mapping[str, str], Mapping[str, str]],
+    missing: TableCell,
+    lang: str,
+) -> tuple[TableCell, TableCell]:
+    """Kind and number of parameters of the projector. `sources`: facts, the report's own words."""
+    facts, reported = sources
+    match = _PARAMETERS.match(facts.get("projector", ""))
+    kind = projector_title(match[1] if match else identity.params.get("projector"))
+    name = TableCell(beside_reported(kind, reported.get("projector", ""), lang))
     if match is None:
-        kind = projector_title(record.identity.params.get("projector"))
-        return TableCell(kind), TableCell(translate("not reached", lang), "unknown")
-    return TableCell(projector_title(match[1])), TableCell(
-        formats.parameters(int(match[2].replace(",", ""))), "value"
-    )
+        return name, missing
+    size = formats.parameters(int(match[2].replace(",", "")))
+    return name, TableCell(beside_reported(size, reported.get("parameters", ""), lang), "value")
 
 
 def _last_split(record: RunRecord) -> str:
@@ -209,14 +256,11 @@ def _study_columns(records: Sequence[RunRecord]) -> list[StudyColumn]:
 
 
 def _study_cells(
-    record: RunRecord, columns: Sequence[StudyColumn], lang: str
+    record: RunRecord, columns: Sequence[StudyColumn], missing: TableCell, lang: str
 ) -> tuple[TableCell, ...]:
     split = _last_split(record)
     if not split:
-        return (
-            TableCell("–", "value"),
-            *[TableCell(translate("not reached", lang), "unknown")] * len(columns),
-        )
+        return (TableCell("–", "value"), *[missing] * len(columns))
     metrics = {m.name: m for m in record.metrics if m.split == split}
     flags = (translate("captions.collapse", lang),) if is_collapsed(record, split) else ()
     cells = (

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import re
 import signal
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from results.comparison.document_view import short_suite_name
 from results.records import cost_forecasts, message_translations, published_runs
@@ -24,6 +24,18 @@ _MADE_OF: Final = re.compile(r"[0-9,]+ \([0-9,]+ × [0-9,]+\)")
 """Batch after an OOM, `64 (2 × 32)`; the fact comes from an engine and is validated."""
 
 _NAMES: Final = ("suite", "label", "engine", "task", "model", "run_id")
+
+
+NONE: Final = "–"
+
+
+class SetupColumns(NamedTuple):
+    """What runs are made of: a column for each part that differs, a remark with the others."""
+
+    columns: tuple[TableColumn, ...]
+    cells: tuple[tuple[TableCell, ...], ...]
+    """Of each run, one a column."""
+    remarks: tuple[TableCell, ...]
 
 
 def flags(record: RunRecord, lang: str = "en") -> tuple[str, ...]:
@@ -187,6 +199,49 @@ def _join_reasons(body: Sequence[tuple[TableCell, ...]], column: int) -> str:
         f"{', '.join(dict.fromkeys(names))}: {reason}" for reason, names in names_of_reason.items()
     )
     return "; ".join(parts)
+
+
+def setup_columns(
+    runs: Sequence[tuple[Mapping[str, Any], Mapping[str, str]]], lang: str = "en"
+) -> SetupColumns:
+    """Encoder, language model, LoRA, frames, samples and layers of runs, as far as they are known.
+
+    `runs`: settings and facts of each; `samples` among the facts is their number.
+    """
+    values = [_setup_values(params, facts, lang) for params, facts in runs]
+    names = list(dict.fromkeys(name for run in values for name in run))
+    texts_of_name = {name: {run[name] for run in values if name in run} for name in names}
+    differing = [name for name in names if len(texts_of_name[name]) > 1]
+    shared = {
+        name: texts for name, texts in texts_of_name.items() if len(texts) == 1 and texts != {NONE}
+    }
+    text = ", ".join(
+        f"{translate(f'setup.{n}', lang)} {next(iter(texts))}" for n, texts in shared.items()
+    )
+    return SetupColumns(
+        tuple(TableColumn(translate(f"setup.{name}", lang)) for name in differing),
+        tuple(tuple(TableCell(run.get(name, NONE)) for name in differing) for run in values),
+        (TableCell(translate("setup.shared", lang).format(text)),) if text else (),
+    )
+
+
+def _setup_values(params: Mapping[str, Any], facts: Mapping[str, str], lang: str) -> dict[str, str]:
+    """By name, without those that are not known."""
+    rank, alpha, layers = (params.get(name) for name in ("lora_rank", "lora_alpha", "layers"))
+    llm = facts.get("llm", "").partition(",")[0]
+    quantized = params.get("quantize") in ("nf4", "int8")
+    values = {
+        "text": facts.get("text", ""),
+        "encoder": facts.get("vision", "").partition(";")[0].partition(",")[0],
+        "llm": f"{llm} ({params['quantize']})" if llm and quantized else llm,
+        "lora": f"r={rank}, alpha={alpha}" if rank else NONE if rank == 0 else "",
+        "frames": str(params.get("frames") or ""),
+        "samples": facts.get("samples", ""),
+        "layers": ", ".join(map(str, layers)) if isinstance(layers, list | tuple) else "",
+    }
+    return {
+        name: message_translations.localize(text, lang) for name, text in values.items() if text
+    }
 
 
 def _field_cell(value: object, field: str) -> TableCell:

@@ -22,6 +22,9 @@ ENGINE: Final = "vqa"
 LETTERS: Final = "abcd"
 METHODS: Final = ("majority", "probability", "fold-weighted", "stacked")
 
+Answers = Mapping[str, Sequence[AnsweredSplit]]
+"""Answered splits by run id."""
+
 COLUMNS: Final = (
     ("accuracy", "accuracy"),
     ("TTA gain", "tta"),
@@ -45,10 +48,13 @@ def splits(records: Sequence[RunRecord]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def run_table(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table:
+def run_table(
+    records: Sequence[RunRecord], split: str, lang: str = "en", answers: Answers | None = None
+) -> Table:
     """A row a run that answered the split: accuracy with interval, checks, gains, time.
 
-    Columns that no run fills are left out.
+    Columns that no run fills are left out. Below them, the accuracy of the most frequent letter
+    alone, once for runs of equal questions; `answers`: the letters, by run id.
     """
     runs = [
         (r, metrics)
@@ -75,11 +81,35 @@ def run_table(records: Sequence[RunRecord], split: str, lang: str = "en") -> Tab
         )
         for record, metrics in runs
     )
+    body += tuple(_majority_rows([r for r, _ in runs], split, len(columns), lang, answers or {}))
     remarks = [
         TableCell(translate("vqa.chance", lang), "value"),
         *_method_remarks(runs, filled_columns, lang),
     ]
     return Table(columns, body, tuple(remarks))
+
+
+def _majority_rows(
+    records: Sequence[RunRecord], split: str, width: int, lang: str, answers: Answers
+) -> Iterator[tuple[TableCell, ...]]:
+    """A row for each set of true letters: their most frequent one, and its share."""
+    runs_of_counts: dict[tuple[int, ...], list[RunRecord]] = {}
+    for record in records:
+        for answered in answers.get(record.identity.run_id, ()):
+            if answered.split == split and any(map(sum, answered.confusion)):
+                counts = tuple(map(sum, answered.confusion))
+                runs_of_counts.setdefault(counts, []).append(record)
+    for counts, runs in runs_of_counts.items():
+        most = max(counts)
+        letter = LETTERS[counts.index(most)]
+        fold = _fold_cell(runs[0], lang) if len(runs_of_counts) > 1 else TableCell("–", "value")
+        yield (
+            TableCell(translate("vqa.most frequent", lang).format(letter), "value"),
+            fold,
+            TableCell(formats.count(sum(counts)), "value"),
+            TableCell(formats.number(most / sum(counts), 3), "value"),
+            *[TableCell("–", "value")] * (width - 4),
+        )
 
 
 def ensemble_table(record: RunRecord, split: str, lang: str = "en") -> Table | None:
@@ -139,9 +169,11 @@ def _temperature_remarks(metrics: Mapping[str, MetricRecord], lang: str) -> list
     return [TableCell(translate("vqa.temperature", lang).format(*values), "value")]
 
 
-def sections(records: Sequence[RunRecord], split: str, lang: str = "en") -> Iterator[str]:
+def sections(
+    records: Sequence[RunRecord], split: str, lang: str = "en", answers: Answers | None = None
+) -> Iterator[str]:
     """Markdown of one split: its runs, then each ensemble against its folds."""
-    yield render_markdown(run_table(records, split, lang))
+    yield render_markdown(run_table(records, split, lang, answers))
     for record in records:
         voted = ensemble_table(record, split, lang)
         if voted is not None:

@@ -11,6 +11,8 @@ import tomllib
 from pathlib import Path
 from typing import Final, Literal
 
+from results.text.particles import KoreanTemplate
+
 Lang = Literal["en", "ko"]
 
 LANGS: Final[tuple[Lang, ...]] = ("en", "ko")
@@ -42,8 +44,9 @@ def load_words(lang: str) -> dict[str, dict[str, str]]:
         raise KeyError(lang)
     folder = Path(__file__).parent / "lang"
     files = (folder / f"{lang}.toml", folder / f"documents.{lang}.toml")
+    template = KoreanTemplate if lang == "ko" else str
     return {
-        group: words
+        group: {key: template(text) for key, text in words.items()}
         for path in files
         for group, words in tomllib.loads(path.read_text("utf-8")).items()
     }

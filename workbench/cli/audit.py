@@ -158,9 +158,12 @@ def _print_json(rows: Sequence[AuditRow], *, every: bool) -> None:
 def _print_tables(rows: Sequence[AuditRow], lang: str, *, every: bool, markdown: bool) -> None:
     from results.tables import audit as audit_tables
     from results.text.table import render_markdown
+    from results.text.translations import translate
 
     tables = [audit_tables.fault_table(rows, lang)]
     tables += [audit_tables.rule_table(rows, lang)] if every else []
+    if markdown:
+        typer.echo(f"## {translate('audit.heading', lang)}\n")
     for table in tables:
         if markdown:
             typer.echo(render_markdown(table))

@@ -6,11 +6,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from engines.memory_query import MemoryEstimate, Phase
+from engines.memory_query import Phase
 from engines.protocol import RunSpec, count_ranks
-from workbench.memory_estimate import environment, fit_check, policy
-from workbench.memory_estimate.gpus import GpuModel
-from workbench.memory_estimate.policy import GB
+from workbench.memory_estimate import environment, policy
 
 EXTRAS: Final = ("captioning", "retrieval", "vqa")
 """Engines with an extra of that name, for packages that some of their settings need."""
@@ -36,15 +34,24 @@ def checklist_lines(specs: Sequence[RunSpec], command: Sequence[str]) -> list[st
     return [f"{number}. {step}" for number, step in enumerate(steps, 1)]
 
 
+MEMORY_SETTINGS: Final = (
+    "quantize", "double_quant", "precision", "lora_rank", "gradient_checkpointing",
+    "feature_cache", "long_side", "frames", "max_length",
+)  # fmt: skip
+"""Settings that memory depends on beside the batch."""
+
+
 def setting_lines(params: Mapping[str, Any]) -> list[str]:
-    """Settings of the gradients, of early stopping and of prediction, one line each."""
+    """Settings of memory, gradients, early stopping and prediction, one line each."""
 
     def list_settings(*names: str) -> str:
         settings = [f"`{n}={params[n]}`" for n in names if params.get(n) not in (None, "")]
         return ", ".join(settings)
 
+    memory = list_settings(*MEMORY_SETTINGS)
+    lines = [f"memory: {memory}"] if memory else []
     gradients = list_settings("max_grad_norm", "weight_decay", "warmup_ratio")
-    lines = [f"gradients and schedule: {gradients}"] if gradients else []
+    lines += [f"gradients and schedule: {gradients}"] if gradients else []
     if "early_stopping" in params:
         names = ("monitor", "monitor_where", "patience", "min_delta", "load_best")
         stopping = list_settings(*names)
@@ -112,19 +119,3 @@ def remedy_lines(spec: RunSpec, phase: Phase) -> list[str]:
         )
     lines.append("a run that meets `CUDA out of memory` halves its micro-batch itself and goes on")
     return lines
-
-
-def audit_estimate(spec: RunSpec, estimate: MemoryEstimate, gpu: GpuModel) -> str:
-    """The audit's estimate beside ours; empty where the settings or the GPU are not the audit's."""
-    audited_settings = {"eval_batch_size": 6, "max_new_tokens": 16, "quantize": "nf4"}
-    same = all(spec.params.get(key) == value for key, value in audited_settings.items())
-    if spec.engine != "vqa" or spec.model not in policy.AUDITED_MODELS or not same:
-        return ""
-    if policy.select_preset(gpu.memory_bytes).gigabytes != 22 or "predict" not in estimate.phases:
-        return ""
-    ours = fit_check.check_fit(estimate, "predict", gpu).total / GB
-    low, high = policy.AUDIT_PREDICTION_GB
-    return (
-        f"the audit's own estimate: {low} to {high} GB in prediction (24 GB, 6 at once, 16 new "
-        f"tokens); ours: {ours:.1f} GB. Neither has been measured on an A10G yet"
-    )

@@ -6,6 +6,7 @@ source.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from engines.memory_query import MAPPED, STEP, MemoryEstimate, Phase
@@ -52,15 +53,21 @@ class PhaseFit(NamedTuple):
 
 def check_fit(estimate: MemoryEstimate, phase: Phase, device: GpuModel | HostMemory) -> PhaseFit:
     """The parts of a phase on a device, overheads included, and their sum."""
-    parts = dict(estimate.phases[phase])
-    if isinstance(device, HostMemory):
-        parts |= {name: size for name, size in estimate.host.items() if name != STEP}
-        return PhaseFit(phase, parts, sum(parts.values()), device.memory_bytes)
-    tensors = sum(parts.values())
-    parts["cuBLAS workspace"] = WORKSPACE_BYTES[(device.capability or (0, 0)) >= (9, 0)]
-    parts["allocator slack, 6 %"] = int(ALLOCATOR_SLACK * tensors)
-    parts["CUDA context"] = CONTEXT_BYTES
+    parts = add_overheads(estimate, estimate.phases[phase], device)
     return PhaseFit(phase, parts, sum(parts.values()), device.memory_bytes)
+
+
+def add_overheads(
+    estimate: MemoryEstimate, tensors: Mapping[str, int], device: GpuModel | HostMemory
+) -> dict[str, int]:
+    """Bytes by part: tensors, then what a GPU or a host needs beside them."""
+    parts = dict(tensors)
+    if isinstance(device, HostMemory):
+        return parts | {name: size for name, size in estimate.host.items() if name != STEP}
+    parts["cuBLAS workspace"] = WORKSPACE_BYTES[(device.capability or (0, 0)) >= (9, 0)]
+    parts["allocator slack, 6 %"] = int(ALLOCATOR_SLACK * sum(tensors.values()))
+    parts["CUDA context"] = CONTEXT_BYTES
+    return parts
 
 
 def peak_phase(estimate: MemoryEstimate, device: GpuModel | HostMemory) -> PhaseFit:

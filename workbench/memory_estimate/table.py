@@ -19,9 +19,12 @@ def _value_cell(text: str) -> TableCell:
     return TableCell(text, "value")
 
 
-def steps_table(steps: StepCounts, origins: Mapping[str, str]) -> Table:
+def steps_table(
+    steps: StepCounts, origins: Mapping[str, str], *, early_stopping: bool = False
+) -> Table:
     """Rows, batch and optimizer steps, with the source of each setting."""
     effective = steps.batch * steps.gradient_accumulation_steps * steps.ranks
+    at_most = "the most: early stopping may end it sooner" if early_stopping else ""
     lines = [
         ("rows", f"{steps.rows:,}", ""),
         ("trained on", f"{steps.train:,}", ""),
@@ -36,7 +39,7 @@ def steps_table(steps: StepCounts, origins: Mapping[str, str]) -> Table:
         *([("processes", f"{steps.ranks:,}", "per node x nodes")] if steps.ranks > 1 else []),
         ("effective batch", f"{effective:,}", ""),
         ("optimizer steps per epoch", f"{steps.per_epoch:,}", f"{steps.train:,} / {effective:,}"),
-        (f"optimizer steps, {steps.epochs:g} epochs", f"{steps.total:,}", ""),
+        (f"optimizer steps, {steps.epochs:g} epochs", f"{steps.total:,}", at_most),
     ]
     columns = (TableColumn("steps"), TableColumn("", right=True), TableColumn("from"))
     return Table(
@@ -69,29 +72,35 @@ def _validation_row(steps: StepCounts) -> list[tuple[str, str, str]]:
     return [("validation, stratified", f"{steps.looked_at:,}", "validate_limit")]
 
 
-def memory_table(estimate: MemoryEstimate, device: GpuModel | HostMemory) -> Table:
-    """Memory by part at the peak of each phase, the sum, and the memory of the GPU or the host."""
-    phase_fits = {phase: fit_check.check_fit(estimate, phase, device) for phase in estimate.phases}
-    parts: dict[str, None] = {}
-    for phase_fit in phase_fits.values():
-        parts |= dict.fromkeys(phase_fit.parts)
+def memory_table(
+    estimate: MemoryEstimate,
+    device: GpuModel | HostMemory,
+    batch_sizes: Mapping[str, int] | None = None,
+) -> Table:
+    """Memory by part at the peak of each phase, the sum, and the memory of the GPU or the host.
+
+    `batch_sizes`: of the phases, for their headings.
+    """
+    needs = {
+        name: fit_check.add_overheads(estimate, parts, device)
+        for name, parts in (*estimate.moments.items(), *estimate.phases.items())
+    }
+    parts = dict.fromkeys(part for need in needs.values() for part in need)
     rows = [
-        (
-            _value_cell(part),
-            *(_size_cell(phase_fit.parts.get(part, 0)) for phase_fit in phase_fits.values()),
-        )
-        for part in sorted(
-            parts, key=lambda p: -max(o.parts.get(p, 0) for o in phase_fits.values())
-        )
+        (_value_cell(part), *(_size_cell(need.get(part, 0)) for need in needs.values()))
+        for part in sorted(parts, key=lambda p: -max(need.get(p, 0) for need in needs.values()))
     ]
+    totals = [sum(need.values()) for need in needs.values()]
     sums = {
-        "in all": [phase_fit.total for phase_fit in phase_fits.values()],
-        f"{device.name} has": [phase_fit.available for phase_fit in phase_fits.values()],
-        "left": [-phase_fit.missing for phase_fit in phase_fits.values()],
+        "in all": totals,
+        f"{device.name} has": [device.memory_bytes for _ in totals],
+        "left": [device.memory_bytes - total for total in totals],
     }
     rows += [(TableCell(name, "strong"), *map(_size_cell, values)) for name, values in sums.items()]
     title = "GPU memory" if isinstance(device, GpuModel) else "host memory, on the CPU"
-    columns = (TableColumn(title), *(TableColumn(phase, right=True) for phase in phase_fits))
+    sizes = batch_sizes or {}
+    heads = [f"{name}, batch {sizes[name]}" if name in sizes else name for name in needs]
+    columns = (TableColumn(title), *(TableColumn(head, right=True) for head in heads))
     remarks = tuple(TableCell(f"{name}: {text}") for name, text in estimate.facts.items())
     return Table(columns, tuple(rows), remarks)
 

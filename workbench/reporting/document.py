@@ -88,7 +88,7 @@ def _build_view(log_root: Path, selected: SelectedSuite, log_records: list[RunRe
         and published_runs.is_imported(r)
         and (selected.runs is None or r.identity.run_id in selected.runs)
     ]
-    return build_imported_view(log_root, selected.name, records)
+    return build_imported_view(log_root, selected.name, records, selected.runs)
 
 
 def _build_document(

@@ -5,6 +5,7 @@ Used by the command line and the screen. Runs without a record can have notes to
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Final
@@ -32,7 +33,8 @@ def find_target(log_root: Path, name: str) -> tuple[str, str]:
     """(suite, run id) of a name; the run id is empty for a whole suite.
 
     A run is named by its id, its label or a part of `suite/run`, a suite by a part of its name,
-    the report of a week as `week:2026-W48`.
+    the report of a week as `week:2026-W48`. Imported suites and runs count, and experiments that an
+    imported file only plans.
 
     Raises:
         SuiteError: none fits, or more than one.
@@ -43,15 +45,21 @@ def find_target(log_root: Path, name: str) -> tuple[str, str]:
     candidates = [
         (folder.name, spec.run_id, spec.label) for folder in folders for spec in _runs(folder)
     ]
-    candidates += _imported_runs(log_root)
+    imported = _imported_runs(log_root)
+    candidates += imported
     whole = [k for k in candidates if name in (f"{k[0]}/{k[1]}", k[1], k[2])]
-    suites = [] if whole else [folder.name for folder in folders if name in folder.name]
+    names = [folder.name for folder in folders], list(dict.fromkeys(k[0] for k in imported))
+    fitting_names = [[n for n in kind if name in n] for kind in names]  # one's own come first
+    suites = [] if whole else fitting_names[0] or fitting_names[1]
     if len(exact := [suite_name for suite_name in suites if suite_name == name] or suites) == 1:
         return exact[0], ""
     if len(suites) > 1:
         named = ", ".join(suites[:3]) + (", …" if len(suites) > 3 else "")
         raise suite.SuiteError(f"'{name}' fits {len(suites)} suites ({named}); give more of it")
     fitting = whole or [k for k in candidates if name in f"{k[0]}/{k[1]}"]
+    fitting = fitting or [
+        k for k in _imported_plans(log_root) if name in (f"{k[0]}/{k[1]}", *k[1:])
+    ]
     if not fitting:
         listed = "`workbench results list` and `workbench ps --all` have them"
         raise suite.SuiteError(f"{log_root}: no run '{name}', and no suite of that name; {listed}")
@@ -78,6 +86,16 @@ def _imported_runs(log_root: Path) -> list[tuple[str, str, str]]:
         if published_runs.is_imported(record)
     )
     return [(i.suite, i.run_id, i.label) for i in identities]
+
+
+def _imported_plans(log_root: Path) -> list[tuple[str, str, str]]:
+    """Suite, run id and label of experiments that imported files only plan."""
+    plans = []
+    for path in sorted(published_runs.copy_path(log_root, "").parent.glob("*.toml")):
+        with contextlib.suppress(published_runs.PublishedError):
+            results = published_runs.read_file(path)
+            plans += [published_runs.identify(results, plan) for plan in results.planned]
+    return [(i.suite, i.run_id, i.label) for i in plans]
 
 
 def add_note(

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from results.comparison.document_view import DocumentView
-from results.records.suite_view import DataComparison, SuiteView
+from results.records import published_runs
+from results.records.suite_view import DataComparison, SubsetCheck, SuiteView
 from workbench import paths
 from workbench.exit_codes import ExitCode
 from workbench.reporting import caption_examples
@@ -105,12 +106,16 @@ def _add_data_checks(document: DocumentView, options: ReportOptions) -> SuiteVie
     """The suite with the requested scans of its subsets.
 
     A weekly report has the comparison of selected subsets with their originals, for which it scans
-    what is here, and the checks of all subsets that are described then.
+    what is here, and the checks of all subsets that are described then. Imported runs read other
+    data than this machine's: their figures are those that were published with them.
     """
     from workbench.subsets import profile_process, report_charts, report_checks
 
     view = document.suite
     runs = [*(record.identity for record in view.records), *view.planned]
+    imported = {r.identity.run_id for r in view.records if published_runs.is_imported(r)}
+    imported |= view.planned_facts.keys()
+    own_runs = [run for run in runs if run.run_id not in imported]
     is_weekly = document.kind == "weekly"
     drawn = report_charts.charts_of_runs(runs, print_message) if options.eda else ()
     try:
@@ -118,15 +123,29 @@ def _add_data_checks(document: DocumentView, options: ReportOptions) -> SuiteVie
         if options.compare:
             compared = (report_checks.compare_subsets(*options.compare, runs),)
         elif is_weekly:  # before the checks, which then have what was scanned here
-            compared = report_checks.compare_originals(runs, print_message)
+            compared = report_checks.compare_originals(own_runs, print_message)
         checks = (
-            report_checks.check_subsets(runs, print_message, cached=not options.data)
+            report_checks.check_subsets(own_runs, print_message, cached=not options.data)
             if options.data or is_weekly
             else ()
         )
     except profile_process.ProfileError as error:
         raise SuiteError(str(error)) from None
-    update = {"checks": checks, "comparisons": compared, "charts": drawn}
+    return _join_published(view, checks, compared).model_copy(update={"charts": drawn})
+
+
+def _join_published(
+    view: SuiteView, checks: Sequence[SubsetCheck], compared: Sequence[DataComparison]
+) -> SuiteView:
+    """The view with what was scanned here, and of its published figures those that it lacks."""
+    checked = {check.subset for check in checks}
+    scanned = {(c.first, c.second): c for c in compared if not c.problem}
+    published = {(c.first, c.second): c for c in view.comparisons}
+    failed = {(c.first, c.second): c for c in compared if c.problem}
+    update = {
+        "checks": (*checks, *(c for c in view.checks if c.subset not in checked)),
+        "comparisons": tuple((failed | published | scanned).values()),
+    }
     return view.model_copy(update=update)
 
 

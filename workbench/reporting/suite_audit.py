@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from results.records import published_parts, published_runs
 from results.records.notes import RunNotes
 from results.records.schema import Identity, RunRecord
 from results.records.suite_view import AuditRow
@@ -50,11 +53,34 @@ def audit_suite(
 def audit_imported(
     log_root: Path, records: Sequence[RunRecord], noted: Mapping[str, RunNotes]
 ) -> tuple[AuditRow, ...]:
-    """The audit of imported records, which have no folder. `noted`: by run id."""
-    statements = {run: standing.findings for run, standing in noted.items()}
+    """The audit of imported records, which have no folder. `noted`: by run id.
+
+    What their file reports in words of its own counts as said of them, as their findings do.
+    """
+    statements: dict[str, tuple[str, ...]] = {}
+    for name in {record.identity.suite for record in records}:
+        with contextlib.suppress(published_runs.PublishedError):
+            reported = read_published_parts(log_root, name).get("reported", {})
+            statements |= {run: (" ".join(words.values()),) for run, words in reported.items()}
+    for run, standing in noted.items():
+        statements[run] = (*statements.get(run, ()), *standing.findings)
     pairs = [(record.identity, record) for record in records]
     facts = collect.collect_from_records(pairs, log_root, paths.cache_root(), {}, statements)
     return tuple(audit_runs(facts))
+
+
+def read_published_parts(
+    log_root: Path, name: str, selected: Collection[str] | None = None
+) -> dict[str, Any]:
+    """What the file of an imported suite says beside its records; empty: it was not kept.
+
+    Raises:
+        PublishedError: the copy is damaged.
+    """
+    path = published_runs.copy_path(log_root, name)
+    if not path.is_file():
+        return {}
+    return published_parts.collect_parts(published_runs.read_file(path), selected)
 
 
 def _planned_identity(run: RunView) -> Identity:

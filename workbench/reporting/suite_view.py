@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from engines.protocol import RunSpec
-from results.records import cost_forecasts, notes, store
+from results.records import cost_forecasts, notes, published_runs, store
 from results.records.schema import Identity, RunRecord
 from results.records.suite_view import RunCurves, SearchView, SuiteView
 from results.tables import ablation
@@ -109,23 +109,36 @@ def _curves_of_run(run: RunView) -> RunCurves:
     )  # fmt: skip
 
 
-def build_imported_view(log_root: Path, name: str, records: Sequence[RunRecord]) -> SuiteView:
-    """Imported records of one suite, which has no folder."""
-    noted = read_suite_notes(log_root, name)
-    run_ids = {r.identity.run_id for r in records}
-    return SuiteView(
-        name=name,
-        state="imported",
-        records=tuple(records),
-        words=suite_notes.collect_words(None, noted.get("", notes.RunNotes())),
-        notes={run: s.findings for run, s in noted.items() if run in {"", *run_ids}},
-        states={run: standing.state for run, standing in noted.items() if standing.state},
-        run_words=suite_notes.collect_run_words(
+def build_imported_view(
+    log_root: Path,
+    name: str,
+    records: Sequence[RunRecord],
+    selected: Collection[str] | None = None,
+) -> SuiteView:
+    """Imported records of one suite, which has no folder. `selected`: as in `build_view`."""
+    noted, parts = read_suite_notes(log_root, name), dict[str, Any]()
+    try:
+        parts = suite_audit.read_published_parts(log_root, name, selected)
+    except published_runs.PublishedError as error:
+        print_message(f"{error}; import it again")
+    planned = parts.get("planned", ())
+    run_ids = {i.run_id for i in (*(r.identity for r in records), *planned)}
+    noted_states = {run: standing.state for run, standing in noted.items() if standing.state}
+    fields: dict[str, Any] = {
+        **parts,
+        "name": name,
+        "state": "imported",
+        "records": tuple(records),
+        "words": suite_notes.collect_words(None, noted.get("", notes.RunNotes())),
+        "notes": {run: s.findings for run, s in noted.items() if run in {"", *run_ids}},
+        "states": parts.get("states", {}) | noted_states,
+        "run_words": suite_notes.collect_run_words(
             None, {r.identity.run_id: r.identity.label for r in records}, noted
         ),
-        recipes=suite_notes.read_recipe_words(r.identity.subset for r in records),
-        audit=suite_audit.audit_imported(log_root, records, noted),
-    )
+        "recipes": suite_notes.read_recipe_words(r.identity.subset for r in records),
+        "audit": suite_audit.audit_imported(log_root, records, noted),
+    }
+    return SuiteView(**fields)
 
 
 def read_suite_notes(log_root: Path, name: str) -> dict[str, notes.RunNotes]:

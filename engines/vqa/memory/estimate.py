@@ -34,6 +34,11 @@ RUNTIME_BYTES: Final = 1 << 30
 """Python and libraries on a CPU, measured with the nano model."""
 VISION: Final = "vision tower"
 VISION_ACTIVATIONS: Final = "vision activations"
+WEIGHTS: Final = (
+    fake_training_step.PACKED, fake_training_step.WHOLE, fake_training_step.OTHER, LORA, VISION,
+)  # fmt: skip
+FEATURES: Final = "tower, one picture"
+"""The tower's pass over the largest picture, before training."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +130,7 @@ def estimate_model(query: MemoryQuery, config: dict[str, Any], source: str) -> M
     )
     facts = {
         "sizes of the model": source,
-        "longest sample": f"{sizes.length:,} tokens, {tower.tokens(sizes.picture):,} of them the "
-        f"picture's ({lengths.predict[1]} x {lengths.predict[0]} pixels)",
-        **lengths.facts,
+        **_describe_sample(sizes, lengths),
         "trained parameters": f"{counts['learnt']:,}",
         "precision": fake_training_step.describe_precision(query, tuning),
         "vision tower": "one pass for each picture, then given back" if cached else "in every step",
@@ -137,7 +140,30 @@ def estimate_model(query: MemoryQuery, config: dict[str, Any], source: str) -> M
     host = fake_training_step.estimate_host_memory(
         query, RUNTIME_BYTES, counts["files"], counts["waits"], phases
     )
-    return MemoryEstimate(phases=phases, host=host, facts=facts)
+    features = measurement.peaks.get(f"{'train' if query.trains else 'predict'}: {FEATURES}")
+    return MemoryEstimate(
+        phases=phases,
+        moments={FEATURES: features} if features else {},
+        weights=WEIGHTS,
+        avoided={
+            "logits of every position": _all_logits_bytes(sizes, counts["vocabulary"], tuning)
+        },
+        host=host,
+        facts=facts,
+    )
+
+
+def _describe_sample(sizes: BatchSizes, lengths: VqaMaxLengths) -> dict[str, str]:
+    """Tokens and pixels of the longest sample of a prediction, and how they were determined."""
+    (height, width), picture = lengths.predict, sizes.tower.tokens(sizes.picture)
+    text = f"{sizes.length:,} tokens, {picture:,} of them the picture's ({width} x {height} pixels)"
+    return {"longest sample": text, **lengths.facts}
+
+
+def _all_logits_bytes(sizes: BatchSizes, vocabulary: int, tuning: TrainingOptions) -> int:
+    """Bytes of logits [B, T, V] in the precision of the weights, and of a copy in float32."""
+    itemsize = tuning.dtype.itemsize + torch.float32.itemsize
+    return sizes.batch * sizes.length * vocabulary * itemsize
 
 
 def measure_phases(
@@ -159,7 +185,7 @@ def measure_phases(
         sizes = BatchSizes.from_lengths(query, "eval_batch_size", tower, lengths)
         if cached:
             first = "train" if query.trains else "predict"
-            peaks[f"{first}: features"] = vision_phase(ledger, model, sizes)
+            peaks[f"{first}: {FEATURES}"] = vision_phase(ledger, model, sizes)
         features = feature_format(model, config, tuning) if cached else None
         if query.trains:
             batch = BatchSizes.from_lengths(query, "batch", tower, lengths)
@@ -177,7 +203,10 @@ def measure_phases(
         peaks |= {f"predict: {at}": peak.parts for at, peak in ledger.peaks.items()}
         learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
         waits = sample_bytes(lengths, tower, features)
-    return Measurement(peaks, {"learnt": learnt, "files": files, "waits": waits})
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    return Measurement(
+        peaks, {"learnt": learnt, "files": files, "waits": waits, "vocabulary": vocabulary}
+    )
 
 
 class FeatureFormat(NamedTuple):

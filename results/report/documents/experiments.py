@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from results.comparison.document_view import JudgedCriterion, RunChange
 from results.records import published_runs
+from results.records.message_translations import localize
 from results.records.metric_names import TRAIN_SPLIT
 from results.records.schema import RunRecord
 from results.records.suite_view import RunWords
@@ -49,7 +50,8 @@ def render_experiments(page: ReportInput) -> Iterator[str]:
     records = main_runs(page.view.records)
     if records:
         yield f"## {translate('document.details', page.lang)}"
-    differing = _differing_settings(records)
+    planned = [i for i in page.view.planned if i.run_id in page.view.reported]
+    differing = _differing_settings([i.params for i in (*(r.identity for r in records), *planned)])
     for record in records:
         flags = run_cells.flags(record, page.lang)
         suffix = f" **[{escape(', '.join(flags))}]**" if flags else ""
@@ -58,6 +60,21 @@ def render_experiments(page: ReportInput) -> Iterator[str]:
         settings = {k: v for k, v in record.identity.params.items() if k in differing}
         yield from _render_settings(page, settings, "####")
         yield from _render_training(page, record, "####")
+    for identity in planned if records else ():
+        yield f"### {title_of_run(page.view, identity.run_id)}"
+        state = page.view.states.get(identity.run_id, "waiting")
+        shown = captioning.state_cell(state, page.lang).text
+        lines = [f"- {translate('document.state', page.lang)}: {escape(shown)}"]
+        reported = page.view.reported[identity.run_id]
+        yield join_lines([*lines, *_reported_lines(reported, page.lang)])
+        settings = {k: v for k, v in identity.params.items() if k in differing}
+        yield from _render_settings(page, settings, "####")
+
+
+def _reported_lines(reported: Mapping[str, str], lang: str) -> Iterator[str]:
+    """Names, sizes and places in the words of an imported run's source."""
+    for name, text in reported.items():
+        yield f"- {translate(f'document.reported {name}', lang)}: {escape(text)}"
 
 
 def render_single(page: ReportInput) -> Iterator[str]:
@@ -126,8 +143,9 @@ def _fact_lines(page: ReportInput, record: RunRecord) -> Iterator[str]:
     name = planned.run_id if "/" in planned.run_id else f"{identity.suite}/{planned.run_id}"
     yield f"- {translate('document.run', lang)}: {code(name)}"
     if published_runs.is_imported(record):
-        source = published_runs.read_source(record)
+        source = localize(published_runs.read_source(record), lang)
         yield f"- {translate('document.source', lang).format(escape(source))}"
+    yield from _reported_lines(view.reported.get(identity.run_id, {}), lang)
     if days := " – ".join(dict.fromkeys(filter(None, map(format_date, (
         record.started_wall, record.ended_wall,
     ))))):  # fmt: skip
@@ -255,7 +273,7 @@ def _render_scores(page: ReportInput, record: RunRecord) -> Iterator[str]:
     elif record.identity.engine == vqa.ENGINE:
         for split in vqa.splits([record]):
             yield f"## {translate('document.scores', lang).format(code(split))}"
-            yield from vqa.sections([record], split, lang)
+            yield from vqa.sections([record], split, lang, view.answers)
         yield from answers.render_errors(view, lang, page.pictures)
     else:
         for split in metrics.splits([record]):
@@ -263,13 +281,9 @@ def _render_scores(page: ReportInput, record: RunRecord) -> Iterator[str]:
             yield render_markdown(metrics.metrics([record], split, lang))
 
 
-def _differing_settings(records: list[RunRecord]) -> set[str]:
+def _differing_settings(settings: Sequence[Mapping[str, Any]]) -> set[str]:
     """Settings that have several values among these runs; all of a single run."""
-    names = {name for record in records for name in record.identity.params}
-    if len(records) == 1:
+    names = {name for params in settings for name in params}
+    if len(settings) == 1:
         return names
-    return {
-        name
-        for name in names
-        if len({repr(record.identity.params.get(name)) for record in records}) > 1
-    }
+    return {name for name in names if len({repr(params.get(name)) for params in settings}) > 1}

@@ -17,6 +17,7 @@ from results.report.documents.run_titles import (
     failed_runs,
     format_date,
     list_identities,
+    list_waiting,
     main_runs,
     title_of_run,
 )
@@ -37,7 +38,7 @@ from results.report.suite_sections import (
     titled,
     titled_table,
 )
-from results.tables import captioning, run_cells
+from results.tables import captioning, run_cells, run_outputs
 from results.text import formats
 from results.text.table import (
     Table,
@@ -97,13 +98,9 @@ def _reason(part: SuitePart, page: ReportInput) -> str:
     texts = [prose(t) for t in (words.title, words.goal, words.reasons.get("", "")) if t]
     if texts:
         return "; ".join(texts)
-    if part.state == IMPORTED:
+    if part.state == "imported":
         return translate("document.imported suite", page.lang)
     return fill_in(page, part.name, "--why")
-
-
-IMPORTED: Final = "imported"
-"""State of a suite of imported records."""
 
 
 def render_experiments(page: ReportInput) -> Iterator[str]:
@@ -115,9 +112,16 @@ def render_experiments(page: ReportInput) -> Iterator[str]:
     columns = tuple(
         TableColumn(translate(f"document.{name}", lang), name == "time") for name in names
     )
-    rows = tuple(_experiment_row(page, i, runs.get(i.run_id)) for i in identities)
-    yield from titled_table("##", "document.experiments", Table(columns, rows), lang)
-    if not all(view.notes.get(i.run_id) for i in list_identities(view)):
+    facts = {run: record.facts for run, record in runs.items()} | view.planned_facts
+    setup = run_cells.setup_columns([(i.params, facts.get(i.run_id, {})) for i in identities], lang)
+    rows = tuple(
+        (*row[:3], *cells, *row[3:])
+        for i, cells in zip(identities, setup.cells, strict=True)
+        for row in (_experiment_row(page, i, runs.get(i.run_id)),)
+    )
+    table = Table((*columns[:3], *setup.columns, *columns[3:]), rows, setup.remarks)
+    yield from titled_table("##", "document.experiments", table, lang)
+    if not all(map(view.notes.get, runs)):
         yield fill_in(page, translate("document.run name", lang), "--finding", "document.finding")
 
 
@@ -271,11 +275,23 @@ def render_submissions(page: ReportInput) -> Iterator[str]:
         "changed-settings",
     )
     columns = tuple(TableColumn(translate(f"document.{name}", lang)) for name in names)
-    rows = tuple(
-        _submission_row(page, record, changes.get(record.identity.run_id))
-        for record in main_runs(view.records)
-    )
-    yield from titled_table("##", "document.submissions", Table(columns, rows), lang)
+    records = main_runs(view.records)
+    rows = [_submission_row(page, r, changes.get(r.identity.run_id)) for r in records]
+    files = [_submission_file(record) for record in records]
+    if any(files):
+        columns = (*columns, TableColumn(translate("outputs.submission", lang)))
+        rows = [
+            (*row, TableCell(file, "code") if file else TableCell("–", "value"))
+            for row, file in zip(rows, files, strict=True)
+        ]
+    yield from titled_table("##", "document.submissions", Table(columns, tuple(rows)), lang)
+
+
+def _submission_file(record: RunRecord) -> str:
+    """Path of the run's submission, relative to the log root; empty: it has none."""
+    outputs = run_outputs.list_outputs(record)
+    paths = [f"{record.folder}/{output.path}" for output in outputs if output.kind == "submission"]
+    return next(iter(paths), "")
 
 
 def _submission_row(
@@ -324,8 +340,8 @@ def render_timeline(page: ReportInput) -> Iterator[str]:
     for (date, end), runs in ended.items():
         names = ", ".join(title_of_run(view, run) for run in runs)
         events.append((date, f"{cause(end, lang)}: {names}"))
-    if view.planned:
-        names = ", ".join(title_of_run(view, i.run_id) for i in view.planned)
+    if waiting := list_waiting(view):
+        names = ", ".join(title_of_run(view, i.run_id) for i in waiting)
         planned = translate("document.planned event", lang).format(names)
         events.append((translate("document.later", lang), planned))
     yield from titled("##", "story.timeline", story.timeline_table(events, lang), lang)
@@ -351,7 +367,7 @@ def render_next(page: ReportInput) -> Iterator[str]:
     view, lang = page.view, page.lang
     yield f"## {translate('story.next', lang)}"
     steps = [f"- {prose(step)}" for step in dict.fromkeys(view.words.next_steps)]
-    for identity in view.planned:
+    for identity in list_waiting(view):
         names = title_of_run(view, identity.run_id), code(identity.subset), code(identity.model)
         steps.append(f"- {translate('document.planned', lang).format(*names)}")
     if steps:

@@ -42,6 +42,11 @@ def list_identities(view: SuiteView) -> list[Identity]:
     return [*(record.identity for record in view.records), *view.planned]
 
 
+def list_waiting(view: SuiteView) -> list[Identity]:
+    """Planned runs that are still to come; not those whose source says that they are earlier."""
+    return [i for i in view.planned if view.states.get(i.run_id, "waiting") == "waiting"]
+
+
 def main_runs(records: Sequence[RunRecord]) -> list[RunRecord]:
     """Experiments: folds that an ensemble of their suite has joined are left out."""
     joined = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
@@ -18,6 +18,7 @@ from results.comparison.document_view import (
     short_suite_name,
 )
 from results.records import cost_forecasts, metric_names, published_runs
+from results.records.metric_names import TRAIN_SPLIT
 from results.records.schema import RunRecord
 from results.report.documents.run_titles import (
     failed_runs,
@@ -166,20 +167,42 @@ def short_name(metric: str) -> str:
     return escape(metric.partition(" (")[0])
 
 
+def _list_full_collapse(page: ReportInput) -> Iterator[str]:
+    """That every run with a score collapsed: it stands before any ranking of them."""
+    scored = _list_scored(page)
+    collapsed = [record for record in scored if _collapsed_splits(record)]
+    if collapsed and len(collapsed) == len(scored):
+        key = "document.collapsed" if len(scored) == 1 else "document.all collapsed"
+        yield translate(key, page.lang).format(_name_collapsed(page, collapsed), len(scored))
+
+
 def _list_collapsed(page: ReportInput) -> Iterator[str]:
-    names = [
-        title_of_run(page.view, r.identity.run_id)
-        for r in page.view.records
-        if _collapsed_splits(r)
-    ]
-    if names:
-        yield translate("document.collapsed", page.lang).format(_join(names))
+    """The runs that collapsed, where others did not."""
+    scored = _list_scored(page)
+    collapsed = [record for record in scored if _collapsed_splits(record)]
+    if collapsed and len(collapsed) < len(scored):
+        yield translate("document.collapsed", page.lang).format(_name_collapsed(page, collapsed))
+
+
+def _list_scored(page: ReportInput) -> list[RunRecord]:
+    """Runs with metrics of a split that they were not trained on."""
+    records = main_runs(page.view.records)
+    return [r for r in records if any(m.split != TRAIN_SPLIT for m in r.metrics)]
+
+
+def _name_collapsed(page: ReportInput, records: Sequence[RunRecord]) -> str:
+    """`E5-v2 11/97, E5-v3 6/97`: distinct captions of each."""
+    return _join([
+        f"{title_of_run(page.view, r.identity.run_id)} "
+        f"{captioning.count_unique(r, _collapsed_splits(r)[-1])}"
+        for r in records
+    ])  # fmt: skip
 
 
 def _collapsed_splits(record: RunRecord) -> list[str]:
     if record.identity.engine != captioning.ENGINE:
         return []
-    splits = [split for split in captioning.splits([record]) if split != "train"]
+    splits = [split for split in captioning.splits([record]) if split != TRAIN_SPLIT]
     return [split for split in splits if captioning.is_collapsed(record, split)]
 
 
@@ -286,9 +309,13 @@ def _list_faults(page: ReportInput) -> Iterator[str]:
 def _list_costs(page: ReportInput) -> Iterator[str]:
     """The sum of all wall-clocks, and the longest run."""
     total = run_cost.total_line(page.view.records, page.lang)
+    records = page.view.records
+    if records and all(map(published_runs.is_imported, records)):
+        yield from [f"{total} **[{translate('imported', page.lang)}]**"] if total else []
+        return
     walls = [
         (wall, r)
-        for r in page.view.records
+        for r in records
         if not published_runs.is_imported(r)
         and cost_forecasts.is_measured(r)
         and (wall := r.timing.end_to_end_seconds.value) is not None
@@ -307,18 +334,18 @@ def _join(names: list[str], separator: str = ", ") -> str:
 
 
 SOURCES: Final[Mapping[Kind, tuple[Lines, ...]]] = {
-    "suite": (list_best, _list_collapsed, _list_costs, _list_failures, _list_faults),
-    "weekly": (_list_costs, list_best, _list_period_changes, _list_failures, _list_faults),
-    "study": (list_best, _list_collapsed, _list_version_changes, _list_criteria, _list_faults),
+    "suite": (_list_full_collapse, list_best, _list_collapsed, _list_costs, _list_failures,
+              _list_faults),
+    "weekly": (_list_full_collapse, _list_costs, list_best, _list_period_changes, _list_failures,
+               _list_faults),
+    "study": (_list_full_collapse, list_best, _list_collapsed, _list_version_changes,
+              _list_criteria, _list_faults),
     "audit": (_list_faults, _list_failures, _list_costs),
     "challenge": (
-        _list_public_scores,
-        list_best,
-        _list_version_changes,
-        _list_criteria,
-        _list_failures,
+        _list_public_scores, list_best, _list_version_changes, _list_criteria, _list_failures,
         _list_faults,
     ),
-    "run": (list_best, _list_collapsed, _list_version_changes, _list_criteria, _list_costs),
-}
+    "run": (_list_full_collapse, list_best, _list_collapsed, _list_version_changes, _list_criteria,
+            _list_costs),
+}  # fmt: skip
 """What the lines are about, the most important first."""

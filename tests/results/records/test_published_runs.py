@@ -7,11 +7,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from results.comparison.document_view import merge_suites
 from results.records import published_runs
 from results.records.published_runs import PublishedError
 from results.records.store import read_records
-from results.tables import training_stages
+from results.records.suite_view import SuiteWords
+from results.tables import captioning, training_stages
+from tests.results.conftest import record
 from workbench.cli.main import app
+from workbench.reporting import note_writer
+from workbench.reporting.suite_view import build_imported_view
 
 
 def test_the_study_has_what_its_reports_say() -> None:
@@ -42,13 +47,40 @@ def test_the_study_has_what_its_reports_say() -> None:
     assert no_losses == [["2", "1", "–"], ["2", "2", "–"], ["2", "3", "–"]]
 
 
-def test_importing_twice_adds_each_record_once(tmp_path: Path) -> None:
+def test_importing_twice_adds_each_record_once_and_keeps_the_file(tmp_path: Path) -> None:
     command = ["results", "import", "siglip-study", "--log-root", str(tmp_path)]
+    kept = published_runs.copy_path(tmp_path, "published-siglip-study")
     for word in ("imported", "is there already"):
+        kept.unlink(missing_ok=True)
         result = CliRunner().invoke(app, command)
         assert result.exit_code == 0
         assert result.stdout.count(word) == 3
+        assert published_runs.read_file(kept).name == "siglip-study"
     assert len(list(read_records(tmp_path / "results.jsonl"))) == 3
+
+    view = build_imported_view(tmp_path, "published-siglip-study", [])
+    rows = [[c.text for c in row] for row in captioning.experiments(view, "ko").rows]
+    assert rows[1][:3] == ["E3", "MLP-2L", "21.0 M (보고서: 8M)"]
+    assert [(row[0], row[-2]) for row in rows] == [
+        ("E1", "기존 실험"), ("E3", "기존 실험"), ("E5", "기존 실험"), ("E1-v2", "대기"),
+        ("E3-v2", "대기"),
+    ]  # fmt: skip
+    assert rows[3][-1].startswith("첫 검증"), "its finding is a note"
+    suite = note_writer.find_target(tmp_path, "siglip-study")
+    assert suite == ("published-siglip-study", ""), "as the places to fill in name it"
+    planned = note_writer.find_target(tmp_path, "E1-v2")
+    assert planned == ("published-siglip-study", "published-e1-v2"), "it takes notes"
+    own = view.model_copy(update={"name": "own", "planned": (), "records": (
+        record(identity={"engine": "captioning", "label": "E1-v2"}),)})  # fmt: skip
+    merged = merge_suites([view, own], SuiteWords())
+    assert [i.label for i in merged.planned] == ["E1", "E3", "E5", "E3-v2"], "E1-v2 was run"
+    chosen = build_imported_view(tmp_path, "published-siglip-study", [], {"published-e5-v2"})
+    assert chosen.planned == (), "a report of one run has no plans"
+    kept.write_text("name = 1")
+    assert build_imported_view(tmp_path, "published-siglip-study", []).planned == ()
+
+
+HEAD = "schema = 1\nname = 'n'\nsource = 's'\nengine = 'vqa'\nexperiment = []\n"
 
 
 @pytest.mark.parametrize(
@@ -57,6 +89,13 @@ def test_importing_twice_adds_each_record_once(tmp_path: Path) -> None:
         (None, "cannot be read (No such file or directory); give a TOML file, or one of siglip"),
         ("schema = ", "is no TOML"),
         ("schema = 1\nnmae = 2", "name: Field required; mend it"),
+        (f"{HEAD}[[planned]]\nlabel = 1", "planned.0.label: Input should be a valid string"),
+        (f"{HEAD}[[check]]\nsubset = 's'", "check.0.records: Field required"),
+        (
+            f"{HEAD}[[comparison]]\nfirst = 'a'\nsecond = 'b'\nrecords = [1]",
+            "comparison.0.records.1: Field required",
+        ),
+        (f"{HEAD}reported = {{ projektor = 'x' }}", "Input should be 'projector'"),
     ],
 )
 def test_a_wrong_file_is_one_sentence_and_imports_nothing(
@@ -84,6 +123,10 @@ def test_the_weekly_report_and_the_challenge_ship_with_their_own_numbers(tmp_pat
     assert row in weekly
     assert f"| `okvqa_mm_train` {flag} | 3.6432 | 0.4884 |" in weekly
     assert "- MobileCLIP도 같은 방식으로 측정" in weekly  # a note on a suite that has no folder
+    assert f"(question, image_path, passage_text, passage_image_path, passage_id) {flag}" in weekly
+    assert "| 2-3 | 29.76 % | 39.61 % | +9.85 |" in weekly, "the data are not here"
+    assert "## Summary\n\n- Total, sequential: **about 14 min 59 s**" in weekly
+    assert "`CUDA_VISIBLE_DEVICES=0`" in weekly
 
     report = ["report", "vqa-challenge", "--kind", "challenge", *at_root]
     challenge = runner.invoke(app, report).stdout

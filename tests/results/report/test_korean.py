@@ -214,7 +214,7 @@ def test_why_a_run_failed_is_korean_in_the_report(mixed) -> None:
     last = mixed.records[2].model_copy(update={"exit": ended})
     page = report.render(mixed.model_copy(update={"records": (*mixed.records[:2], last)}), "ko")
     assert "서브셋 'a': 질문 90개 중 3개에 답이 없음 (첫 번째: q1)." in page
-    assert "다음 시도는 batch 8 대신 4(으)로 계산함" in page
+    assert "다음 시도는 batch 8 대신 4로 계산함" in page
     assert "1 (GPU OOM)" in page
     assert "oom-cuda" not in page
 
@@ -224,7 +224,7 @@ def test_why_a_run_failed_is_korean_in_the_report(mixed) -> None:
     [
         ("no engine 'x'; known: probe, retrieval", "엔진 'x' 없음. 가능한 값: probe, retrieval"),
         ("no engine 'x'", "엔진 'x' 없음"),
-        ("stopped by SIGINT, before this run started", "SIGINT(으)로 중단함 (이 run의 시작 전)"),
+        ("stopped by SIGINT, before this run started", "SIGINT로 중단함 (이 run의 시작 전)"),
         ("skipped", "건너뜀"),
         ("OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total "
          "capacity of 22.06 GiB of which 1.00 GiB is free. Including non-PyTorch memory, …",

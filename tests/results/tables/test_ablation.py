@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from results import report
-from results.records.schema import Exit, MetricRecord, Reading
+from results.records.schema import EpochRecord, Exit, MetricRecord, Reading
 from results.records.suite_view import SuiteView
 from results.tables import ablation
 from results.text.table import render_markdown
@@ -92,10 +92,26 @@ def test_where_an_optimization_is_applied_comes_from_the_labels_and_settings(rec
         "Loader threads, pinned memory": "E1-v2, v3",
     }  # fmt: skip
     assert ablation.applied([record()]) is None, "no label, no version"
+    staged = study_run("E7-v3", stages=[{"epochs": 2}, {"early_stopping": True}])
+    (row,) = [r for r in ablation.applied([staged], "en", {"early_stopping": "6 of 10"}).rows
+              if r[0].text == "Early stopping"]  # fmt: skip
+    assert row[2].text == "no needless epochs (report: 6 of 10)", "one stage has it on"
     together = ablation.table([*records, *study])
     assert together.rows[0][7].text == "", "4-bit weights are off in all three"
     korean = ablation.applied(study, "ko")
     assert [cell.text for cell in korean.rows[0][:2]] == ["SigLIP2", "품질"]
+
+
+def test_effects_that_follow_from_the_runs_own_numbers_are_counted():
+    ended = EpochRecord(stage=2, epoch=6, stopped=True)
+    done = study_run(
+        "E5-v3", batch=16, gradient_accumulation_steps=2, frames=8, feature_cache=True,
+        stages=[{"epochs": 5}, {"epochs": 10, "early_stopping": True}],
+    ).model_copy(update={"samples": 865, "epochs": 5.0, "training_epochs": (ended,)})  # fmt: skip
+    effects = {row[0].text: row[2].text for row in ablation.applied([done]).rows}
+    assert effects["Vision caching"].endswith(", E5-v3: 6,920 images encoded instead of 34,600")
+    assert effects["Gradient accumulation"].endswith(", E5-v3: 16 × 2 = 32")
+    assert effects["Early stopping"].endswith(", E5-v3: ended after 6 of 10 epochs")
 
 
 def test_without_a_baseline_there_is_no_table(records):

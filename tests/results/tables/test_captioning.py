@@ -60,10 +60,14 @@ def waiting(label="E1-v2"):
     )  # fmt: skip
 
 
+def experiments(records, lang="en", **parts):
+    return captioning.experiments(SuiteView(name="s", records=tuple(records), **parts), lang)
+
+
 def test_experiments_are_the_studys_table(make):
     found = [caption_run(make, "01-c", "E5-v2"), caption_run(make, "02-c", "E5-v3", diversity=0.7)]
     notes = {"01-c": ("mode collapse", "a lower LR did not cure it")}
-    table = captioning.experiments(found, [waiting()], {"02-c": "stopped"}, notes)
+    table = experiments(found, planned=(waiting(),), states={"02-c": "stopped"}, notes=notes)
     rows = [[cell.text for cell in row] for row in table.rows]
     assert rows[0] == [
         "E5-v2", "C-Abstractor", "205.5 M", "heldout", "0.110 [0.080, 0.140]",
@@ -83,13 +87,13 @@ def test_scores_by_different_rules_never_stand_in_one_column(make):
     cut = score("cut at max_new_tokens", 0.25, "heldout")
 
     def headings(*records):
-        return [c.title for c in captioning.experiments(records).columns][4:-2]
+        return [c.title for c in experiments(records).columns][4:-2]
 
     plain = ["Diversity", "SigLIP", "METEOR"]
     both = second.model_copy(update={"metrics": (blanks, *second.metrics, cut)})
     assert headings(first, second) == plain
     assert headings(first, both) == [*plain, "Cut off"], "both have the morphemes' METEOR"
-    rows = captioning.experiments([first, both]).rows
+    rows = experiments([first, both]).rows
     assert [row[6].text for row in rows] == ["0.066 [0.050, 0.080]"] * 2
     assert [row[7].text for row in rows] == ["–", "0.250"]
     other = both.model_copy(
@@ -97,17 +101,45 @@ def test_scores_by_different_rules_never_stand_in_one_column(make):
     )
     names = ["METEOR (exact, kiwi morphemes)", "METEOR (exact, ko split at blanks)"]
     assert headings(first, other) == [*plain[:2], *names, "Cut off"]
-    rows = captioning.experiments([first, other]).rows
+    rows = experiments([first, other]).rows
     assert [[cell.text for cell in row[6:8]] for row in rows] == [
         ["0.066 [0.050, 0.080]", "–"], ["–", "0.010"],
     ]  # fmt: skip
+
+
+def test_what_runs_are_made_of_is_a_column_only_where_it_differs(make):
+    first, second = (caption_run(make, f"0{n}-c", f"E{n}") for n in (1, 2))
+    vision = {"vision": "CLIP-ViT-L/14 at 336 px, frozen; 576 patches of 1024"}
+
+    def made_of(run, **params):
+        identity = run.identity.model_copy(update={"params": {**run.identity.params, **params}})
+        return run.model_copy(update={"identity": identity, "facts": {**run.facts, **vision}})
+
+    runs = [made_of(first, frames=8, lora_rank=16, lora_alpha=32), made_of(second, frames=4)]
+    table = experiments(runs, planned=(waiting(),))
+    assert [c.title for c in table.columns][2:5] == ["params", "frames", "captions of"]
+    assert [row[3].text for row in table.rows] == ["8", "4", "–"]
+    shared = "All experiments: vision encoder CLIP-ViT-L/14 at 336 px, LoRA r=16, alpha=32"
+    assert shared in render_markdown(table)
+
+
+def test_the_words_of_an_imported_runs_source_stand_beside_ours(make):
+    run = caption_run(make, "01-c", "E5")
+    facts = {waiting().run_id: {"projector": "linear, 4,198,400 parameters"}}
+    reported = {"01-c": {"projector": "Resampler", "parameters": "206M"},
+                waiting().run_id: {"projector": "Linear", "parameters": "4M"}}  # fmt: skip
+    table = experiments([run], planned=(waiting(),), planned_facts=facts, reported=reported)
+    assert [[cell.text for cell in row[1:3]] for row in table.rows] == [
+        ["C-Abstractor (report: Resampler)", "205.5 M (report: 206M)"],
+        ["Linear", "4.2 M (report: 4M)"],
+    ]
 
 
 def test_a_run_that_failed_has_its_cause_and_no_made_up_number(make):
     run = caption_run(make, "01-c", "E5", cause="oom-cuda").model_copy(
         update={"metrics": (), "facts": {}}
     )
-    row = [cell.text for cell in captioning.experiments([run]).rows[0]]
+    row = [cell.text for cell in experiments([run]).rows[0]]
     assert row[-2] == "oom-cuda"
     assert "ended before the data were loaded" in row[4:7]
     assert "0" not in "".join(row[2:7])
@@ -115,7 +147,7 @@ def test_a_run_that_failed_has_its_cause_and_no_made_up_number(make):
 
 def test_labels_cannot_break_out_of_a_table(make):
     run = caption_run(make, "01-c", "a|b\n<script>")
-    for table in (captioning.experiments([run]), captioning.scores([run], "heldout")):
+    for table in (experiments([run]), captioning.scores([run], "heldout")):
         text = render_markdown(table)
         assert "<script>" not in text
         assert (

@@ -94,6 +94,20 @@ def test_runs_of_a_split_stand_side_by_side(make):
     assert "chance is 0.250" in shown
 
 
+def test_the_most_frequent_answer_alone_is_a_row(make):
+    records = view(make).records
+    answers = {r.identity.run_id: (answered(),) for r in records[:2]}
+    last = [cell.text for cell in vqa.run_table(records, "quiz", "en", answers).rows[-1]]
+    assert last[:4] == ["always a, the most frequent answer", "–", "150", "0.333"]
+    moved = answered().model_copy(update={"confusion": ((1, 0, 0, 0), (0, 0, 0, 3))})
+    rows = vqa.run_table(
+        records, "quiz", "en", {**answers, records[0].identity.run_id: (moved,)}
+    ).rows
+    assert [[cell.text for cell in row[1:4]] for row in rows[-2:]] == [
+        ["1/3", "4", "0.750"], ["2/3", "150", "0.333"],
+    ]  # fmt: skip
+
+
 def test_a_vote_is_only_better_when_its_interval_says_so(make):
     table = vqa.ensemble_table(together(make), "quiz")
     assert table is not None

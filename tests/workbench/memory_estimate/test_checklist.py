@@ -6,8 +6,15 @@ import pytest
 
 from engines.memory_query import MemoryEstimate
 from engines.protocol import RunSpec
-from workbench.memory_estimate import automatic_settings, checklist, gpus, plan_estimate
+from workbench.memory_estimate import (
+    audited_prediction,
+    automatic_settings,
+    checklist,
+    gpus,
+    plan_estimate,
+)
 from workbench.memory_estimate.gpus import GIB
+from workbench.memory_estimate.policy import GB
 from workbench.planning import plan
 
 A10G = gpus.find_gpu("A10G")
@@ -50,12 +57,36 @@ def test_remedies_are_the_audits_even_where_it_fits(audit):
 
 def test_the_audits_estimate_stands_beside_ours_where_settings_are_its_own(audit):
     need = MemoryEstimate(phases={"train": {"all": 5 * GIB}, "predict": {"all": 4 * GIB}})
-    said = checklist.audit_estimate(audit[0], need, A10G)
+    assert audited_prediction.is_audited(audit[0], need, A10G)
+    said = audited_prediction.describe(need, A10G)
     assert "15 to 17 GB in prediction" in said
     assert "ours: 5.1 GB" in said  # 4 GiB and 6 % of slack, context and workspace
     more = audit[0].model_copy(update={"params": {**audit[0].params, "eval_batch_size": 12}})
-    assert not checklist.audit_estimate(more, need, A10G)
-    assert not checklist.audit_estimate(audit[0], need, gpus.find_gpu("T4"))
+    assert not audited_prediction.is_audited(more, need, A10G)
+    assert not audited_prediction.is_audited(audit[0], need, gpus.find_gpu("T4"))
+
+
+def test_what_lies_between_the_two_figures_is_added_part_by_part():
+    ours = MemoryEstimate(
+        phases={"predict": {"LoRA": GIB, "language model, 4-bit": 2 * GIB, "activations": GIB}},
+        weights=("language model, 4-bit", "LoRA", "vision tower"),
+        avoided={"logits of every position": 5 * GB},
+    )
+    uncached = MemoryEstimate(phases={"predict": {"LoRA": GIB, "vision tower": 6 * GIB}})
+    rows = [
+        [c.text for c in row] for row in audited_prediction.gap_table(ours, uncached, A10G).rows
+    ]
+    assert [row[1] for row in rows] == [
+        "3.2 GB",
+        "4.3 GB",
+        "5.1 GB",
+        "8.5 GB",
+        "13.5 GB",
+        "15 – 17 GB",
+    ]
+    assert rows[0][0] == "weights alone: LoRA; language model, 4-bit"
+    failed = MemoryEstimate(problem="no memory")
+    assert len(audited_prediction.gap_table(ours, failed, A10G).rows) == 5
 
 
 def test_no_more_than_the_limit_is_looked_at(audit):

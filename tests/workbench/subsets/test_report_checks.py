@@ -60,7 +60,7 @@ BALANCED = profile("infoseek_bal76k_train", 76_265, 30_209)
 def test_the_original_against_the_balanced_is_a_part_of_the_report() -> None:
     view = SuiteView(name="s", comparisons=(report_checks.compare_profiles(ORIGINAL, BALANCED),))
     page = report.render(view, "ko")
-    assert "## `infoseek_train`와 `infoseek_bal76k_train` 차이" in page
+    assert "## `infoseek_train`과 `infoseek_bal76k_train` 차이" in page
     assert "스키마 동일: 9개 필드(answer, data" in page
     assert "샘플 수: 676,441 → 76,265 (앞 데이터셋의 11.3 %)" in page
     assert "| 2-3 | 201,000 (29.71 %) | 30,209 (39.61 %) | +9.90 |" in page
@@ -195,7 +195,7 @@ def test_a_refusal_is_korean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profile_process, "make_profile", make)
     shown = CliRunner().invoke(app, ["data", "check", "x", "--lang", "ko"])
     assert shown.exit_code == 2
-    assert "'x'은(는) 파일도 서브셋도 아님. 가능한 값: a" in shown.output
+    assert "'x'는 파일도 서브셋도 아님. 가능한 값: a" in shown.output
     with_field = ["data", "check", "x", "--require", "y", "--lang", "ko"]
     assert "없는 필드. 가능한 값: answer" in CliRunner().invoke(app, with_field).output
 

@@ -59,6 +59,8 @@ def import_records(  # noqa: PLR0913, PLR0917 - one parameter for each option
         published = _read_source(source, facts)
         record_ids = {(r.identity.suite, r.identity.run_id) for r in read_records(root)}
         root.mkdir(parents=True, exist_ok=True)
+        if published.results is not None:
+            _keep_file(source, published_runs.copy_path(root, published.results.suite))
         for record in published.records:
             key = (record.identity.suite, record.identity.run_id)
             if key not in record_ids:
@@ -74,6 +76,18 @@ def import_records(  # noqa: PLR0913, PLR0917 - one parameter for each option
     except (published_runs.PublishedError, note_writer.NoteError, OSError) as error:
         typer.echo(f"workbench: {clean_line(str(error), 2000)}", err=True)
         raise typer.Exit(ExitCode.USAGE) from None
+
+
+def _keep_file(source: str, copy: Path) -> None:
+    """Copy the file into the log root: reports read there what is no record and no note."""
+    from results.atomic_files import atomic_path
+    from results.records import published_runs
+
+    shipped = source in published_runs.shipped_names()
+    original = published_runs.SHIPPED / f"{source}.toml" if shipped else Path(source)
+    copy.parent.mkdir(exist_ok=True)
+    with atomic_path(copy) as draft:
+        draft.write_bytes(original.read_bytes())
 
 
 def _read_source(source: str, facts: tracker_files.ImportedRun) -> PublishedRuns:

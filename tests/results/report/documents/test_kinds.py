@@ -228,6 +228,7 @@ def test_imported_runs_are_marked_wherever_they_stand():
     assert "| 2 | 6 | 1.2581 | – | 0.0032 | 0.0600 | no improvement 3/3, early stop |" in page
     assert "Total, sequential: **about 11 h 56 min 0 s** (4:47:00 + 7:09:00)" in page
     assert "| 0 | 0 |" not in page, "unknown is never 0"
+    assert page.index("All 3 experiments with scores collapsed") < page.index("Best by"), "first"
     names = "the study's experiment reports, January 2026|as published, split at blanks"
     assert not english(re.sub(names, "", report.render(document, "ko")))
 
