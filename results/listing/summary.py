@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from results.records.metric_names import headline_metric, is_shown
@@ -38,6 +40,27 @@ class MetricSummary(NamedTuple):
         return f"{self.name}@{self.split}"
 
 
+class Numbers(Mapping[str, float]):
+    """Measured numbers by name, in a third of the memory of a dict."""
+
+    __slots__ = ("_names", "_values")
+
+    def __init__(self, names: tuple[str, ...], values: Iterable[float]) -> None:
+        self._names = names
+        self._values = array("d", values)
+
+    def __getitem__(self, name: str) -> float:
+        if name in self._names:
+            return self._values[self._names.index(name)]
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 class RecordSummary(NamedTuple):
     """One record. Seconds, bytes and Unix times."""
 
@@ -62,9 +85,9 @@ class RecordSummary(NamedTuple):
     steps: int
     planned_steps: int
     samples: int
-    numbers: dict[str, float]
+    numbers: Mapping[str, float]
     """The numbers of `NUMBERS` that were measured."""
-    prefixes: dict[str, str]
+    prefixes: Mapping[str, str]
     """`FORECAST` or `AT_MOST` by number."""
     headline: int
     """Index of the metric that stands for the run; -1: it has none."""
@@ -87,6 +110,49 @@ class RecordSummary(NamedTuple):
         if not key:
             return self.metrics[self.headline] if self.headline >= 0 else None
         return next((m for m in self.metrics if key == m.name or _is_key(key, m)), None)
+
+
+class SummaryPool:
+    """Makes summaries share what is equal in them: texts, settings, names of numbers.
+
+    10,000 records have some hundred different ones.
+    """
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+        self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._prefixes: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}
+        self._params: dict[str, dict[str, Any]] = {}
+        self._shared: set[int] = set()
+        """Identities of the settings in `_params`."""
+
+    def share(self, summary: RecordSummary) -> RecordSummary:
+        """An equal summary."""
+        texts = self._texts
+        fields = [texts.setdefault(v, v) if type(v) is str else v for v in summary[:-5]]
+        names, prefixes = tuple(summary.numbers), tuple(summary.prefixes.items())
+        return RecordSummary._make([
+            *fields,
+            Numbers(self._names.setdefault(names, names), summary.numbers.values()),
+            self._prefixes.setdefault(prefixes, summary.prefixes),
+            summary.headline,
+            self._share_params(summary.params),
+            tuple([self._share_names(metric) for metric in summary.metrics]),
+        ])  # fmt: skip
+
+    def _share_params(self, params: dict[str, Any]) -> dict[str, Any]:
+        if id(params) in self._shared:
+            return params
+        shared = self._params.setdefault(json.dumps(params), params)
+        self._shared.add(id(shared))
+        return shared
+
+    def _share_names(self, metric: MetricSummary) -> MetricSummary:
+        texts = self._texts
+        return MetricSummary(
+            texts.setdefault(metric.name, metric.name),
+            texts.setdefault(metric.split, metric.split), *metric[2:],
+        )  # fmt: skip
 
 
 def _is_key(key: str, metric: MetricSummary) -> bool:

@@ -73,23 +73,25 @@ class EarlierRuns:
 def _read_runs(path: Path) -> Iterator[EarlierRun]:
     from results.records.migrations import migrate
 
-    here = platform.node()
+    here, shared = platform.node(), dict[str, Mapping[str, Any]]()
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - TAIL_BYTES))
-        lines = file.read(TAIL_BYTES).split(b"\n")
-    for line in lines[1 if size > TAIL_BYTES else 0 :]:
-        if b'"completed"' not in line:
-            continue
-        try:
-            record = migrate(json.loads(line))
-            if record["environment"].get("hostname", "") == here:
-                yield _make_run(record)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue  # a torn line, or one of a later version
+        if size > TAIL_BYTES:
+            file.readline()  # its begin is missing
+        for line in file:
+            if b'"completed"' not in line:
+                continue
+            try:
+                record = migrate(json.loads(line))
+                if record["environment"].get("hostname", "") == here:
+                    yield _make_run(record, shared)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue  # a torn line, or one of a later version
 
 
-def _make_run(record: Mapping[str, Any]) -> EarlierRun:
+def _make_run(record: Mapping[str, Any], shared: dict[str, Mapping[str, Any]]) -> EarlierRun:
+    """`shared`: settings of the runs before, for those that have equal ones."""
     from workbench.planning import done_runs
 
     identity, timing, memory = record["identity"], record["timing"], record["memory"]
@@ -114,7 +116,7 @@ def _make_run(record: Mapping[str, Any]) -> EarlierRun:
         subset=subset,
         model=model,
         key=done_runs.work_key(engine, task, subset, model, params, lot),
-        params=params,
+        params=shared.setdefault(json.dumps(params), params),
         started_wall=record.get("started_wall"),
         seconds=run["value"] if forecast else timing["end_to_end_seconds"].get("value"),
         training_seconds=_training_seconds(run, start, phases),

@@ -66,6 +66,18 @@ def test_the_cache_gives_the_same_and_new_lines_are_added(make, path, tmp_path, 
     assert index.read_index(path, cache) == again
 
 
+def test_a_process_of_its_own_writes_the_cache(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(index, "SAVED_LINES", 200)
+    cache = tmp_path / "cache" / "index.json"
+    assert index.count_new_bytes(path, cache) == path.stat().st_size
+    assert index.count_new_bytes(tmp_path / "none", cache) == 0
+    monkeypatch.setattr("sys.argv", ["index", str(path), str(cache)])
+    index.main()
+    assert json.loads(capsys.readouterr().out) == {"kind": "done"}
+    assert index.count_new_bytes(path, cache) == 0
+    assert index.read_index(path, cache) == index.read_index(path)
+
+
 def test_a_torn_last_line_is_read_again_when_it_is_whole(make, path, tmp_path):
     cache, line = tmp_path / "index.json", make.record("03-b").model_dump_json().encode()
     with path.open("ab") as file:
@@ -78,12 +90,14 @@ def test_a_torn_last_line_is_read_again_when_it_is_whole(make, path, tmp_path):
         assert [s.run_id for s in index.read_index(path, cache).summaries][3:] == ["03-b"]
 
 
-@pytest.mark.parametrize("damage", ["edited", "shorter", "no cache", "old version", "other file"])
+@pytest.mark.parametrize(
+    "damage", ["edited", "shorter", "no cache", "old version", "other file", "a row less"]
+)
 def test_a_cache_of_something_else_is_not_used(make, path, tmp_path, damage):
     cache = tmp_path / "index.json"
     index.read_index(path, cache)
     lines = path.read_bytes().splitlines(keepends=True)
-    table = json.loads(cache.read_bytes())
+    head, *rows = cache.read_text().splitlines()
     match damage:
         case "edited":
             path.write_bytes(b"".join(lines).replace(b'"02-a"', b'"77-a"'))
@@ -92,9 +106,11 @@ def test_a_cache_of_something_else_is_not_used(make, path, tmp_path, damage):
         case "no cache":
             cache.write_bytes(b"[]")
         case "old version":
-            cache.write_text(json.dumps({**table, "version": -1, "rows": []}))
+            cache.write_text(json.dumps({**json.loads(head), "version": -1}))
         case "other file":
-            cache.write_text(json.dumps({**table, "path": "/elsewhere", "rows": []}))
+            cache.write_text(json.dumps({**json.loads(head), "path": "/elsewhere"}))
+        case "a row less":
+            cache.write_text("\n".join([head, *rows[:-1]]))
     assert index.read_index(path, cache) == index.read_index(path)
 
 

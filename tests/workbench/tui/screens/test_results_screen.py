@@ -21,16 +21,21 @@ from workbench.tui.screens.results.compare import CompareScreen
 from workbench.tui.screens.results.predictions import PredictionsScreen
 from workbench.tui.screens.results.screen import ResultsScreen
 from workbench.tui.system import cli_commands
+from workbench.tui.view_models.results import rows
 from workbench.tui.widgets.chart import Chart
 from workbench.tui.widgets.curve_wall import CurveWall
 from workbench.tui.widgets.grid import Grid
 
 
-async def test_results_sort_filter_and_detail(app: WorkbenchApp, log_root: Path) -> None:
+async def test_results_sort_filter_and_detail(
+    app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "INDEXED_BYTES", 0)  # another process parses the records
     sample_suites.write_records(log_root, 60)
     async with app.run_test(size=(120, 36)) as pilot:
         await pilot.press("3")
         await until(pilot, lambda: "60 runs · newest first" in screen_text(pilot))
+        assert list((app.cache_root / "run-lists").glob("*")), "it has written their index"
         await pilot.press("slash", *"oven nano", "enter")
         await until(pilot, lambda: " of 60 runs" in screen_text(pilot))
         grid = app.screen.query_one("#records", Grid)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -19,7 +22,7 @@ from workbench.tui.screens.copying import CopyChoice
 from workbench.tui.screens.record import RecordScreen
 from workbench.tui.screens.results import dialogs
 from workbench.tui.screens.results.actions import RunActions
-from workbench.tui.system import cli_commands
+from workbench.tui.system import child_process, cli_commands
 from workbench.tui.view_models.results import rows
 from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.top_bar import Heading, TopBar
@@ -135,17 +138,28 @@ class ResultsScreen(RunActions):
             self._marks = marks
             self._read()
 
-    @work(thread=True, exclusive=True, group="records")
-    def _read(self) -> None:
+    @work(exclusive=True, group="records")
+    async def _read(self) -> None:
         from results.records.migrations import NewerSchemaError
         from workbench.reporting.run_listing import index_cache
 
         try:
-            cache = index_cache(self.path, self.bench.cache_root)
-            for batch in rows.read_batches(self.path, cache):
-                self.post_message(RunsRead(batch))
+            cache = await asyncio.to_thread(index_cache, self.path, self.bench.cache_root)
+            if not await asyncio.to_thread(rows.is_indexed, self.path, cache):
+                await self._index(cache)
+            batch = await asyncio.to_thread(rows.read_all, self.path, cache)
+            self.post_message(RunsRead(batch))
         except (NewerSchemaError, OSError) as error:
             self.post_message(RunsRead(rows.RunBatch(complete=True), str(error)))
+
+    async def _index(self, cache: Path) -> None:
+        """Show the newest runs while another process parses all: it would take this one's turns."""
+        if (batch := await asyncio.to_thread(rows.read_newest, self.path)) is not None:
+            self.post_message(RunsRead(batch))
+        arguments = [sys.executable, "-m", "results.listing.index", str(self.path), str(cache)]
+        with contextlib.suppress(child_process.ChildError):  # what is wrong shows when it is read
+            async for _ in child_process.read_messages(arguments):
+                pass
 
     @on(RunsRead)
     def _show_records(self, event: RunsRead) -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 TAIL_BYTES: Final = 262_144
 """Bytes read first from the end of a long file, so that the screen opens at once."""
+INDEXED_BYTES: Final = 8 << 20
+"""Records of less than this are parsed in the screen's process; of more in one of its own."""
 MARK: Final = GridColumn("mark", "", 1)
 LETTERS: Final = "ABCD"
 """Marked runs in the order in which they were marked."""
@@ -71,8 +73,28 @@ class ResultTable(NamedTuple):
     """Why the filter is none; the entries are those of all runs then."""
 
 
-def read_batches(path: Path, cache: Path | None) -> Iterator[RunBatch]:
-    """Yield the newest runs of a long file, then all runs.
+def read_newest(path: Path) -> RunBatch | None:
+    """The newest runs of a long file; None: it is short.
+
+    Raises:
+        NewerSchemaError, OSError: see `read_all`.
+    """
+    from workbench.reporting import run_listing
+
+    if _bytes(path) <= TAIL_BYTES:
+        return None
+    return _make_batch(_read_tail(path), run_listing.read_notes(path.parent))
+
+
+def is_indexed(path: Path, cache: Path) -> bool:
+    """Whether the cache file has nearly all records, so that `read_all` is fast."""
+    from results.listing import index
+
+    return index.count_new_bytes(path, cache) < INDEXED_BYTES
+
+
+def read_all(path: Path, cache: Path | None) -> RunBatch:
+    """All runs.
 
     Raises:
         NewerSchemaError: the file is of a later workbench; a sentence.
@@ -83,12 +105,9 @@ def read_batches(path: Path, cache: Path | None) -> Iterator[RunBatch]:
     from workbench.slurm import collector
 
     collector.collect_records(path.parent)
-    notes_of_run = run_listing.read_notes(path.parent)
-    if _bytes(path) > TAIL_BYTES:
-        yield _make_batch(_read_tail(path), notes_of_run)
     record_index = index.read_index(path, cache)
-    batch = _make_batch(record_index.summaries, notes_of_run)
-    yield replace(batch, complete=True, trouble=record_index.trouble)
+    batch = _make_batch(record_index.summaries, run_listing.read_notes(path.parent))
+    return replace(batch, complete=True, trouble=record_index.trouble)
 
 
 def _make_batch(

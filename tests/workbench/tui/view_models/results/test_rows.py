@@ -18,8 +18,7 @@ from workbench.tui.view_models.results import columns, rows
 
 
 def read_runs(log_root: Path) -> rows.RunBatch:
-    *_, batch = rows.read_batches(log_root / "results.jsonl", None)
-    return batch
+    return rows.read_all(log_root / "results.jsonl", None)
 
 
 def test_the_last_attempt_of_a_run_is_its_row(log_root: Path) -> None:
@@ -38,7 +37,8 @@ def test_a_long_file_shows_its_newest_records_first(log_root: Path) -> None:
     sample_suites.write_records(log_root, 400)
     path = log_root / "results.jsonl"
     assert path.stat().st_size > rows.TAIL_BYTES
-    first, last = rows.read_batches(path, None)
+    first, last = rows.read_newest(path), rows.read_all(path, None)
+    assert first is not None
     assert 0 < len(first.runs) < 400
     assert not first.complete
     assert last.complete
