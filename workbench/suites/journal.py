@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
@@ -25,6 +25,8 @@ BEST_EFFORT: Final = frozenset({"step", "progress", "sample", "metric", "notice"
 """Kinds whose fsync may be delayed by up to a second; all others are state changes."""
 
 READ_BYTES: Final = 65_536
+TURN_BYTES: Final = 16_384
+"""Read between two calls of `give_way`: about 2 ms of work."""
 
 
 class JournalBusyError(RuntimeError):
@@ -206,6 +208,11 @@ class Tail:
         self._oversize_before = 0
 
     @property
+    def offset(self) -> int:
+        """Bytes that were read."""
+        return self._offset
+
+    @property
     def oversize(self) -> int:
         """Number of lines longer than `ENTRY_BYTES`."""
         return self._oversize_before + self._splitter.oversize
@@ -252,10 +259,11 @@ class Tail:
         """All entries that the file has now."""
         return list(self.iterate())
 
-    def iterate(self) -> Iterator[Entry]:
+    def iterate(self, give_way: Callable[[], object] | None = None) -> Iterator[Entry]:
         """The same one by one: a long journal is never in memory as a whole.
 
-        Ends where the file ended at the call, since a writer may be faster.
+        Ends where the file ended at the call, since a writer may be faster. `give_way` is called
+        after each `TURN_BYTES`, and may wait.
         """
         try:
             size = self.path.stat().st_size
@@ -263,7 +271,9 @@ class Tail:
             return
         while True:
             before = self._offset
-            yield from self.poll()
+            yield from self.poll(TURN_BYTES) if give_way else self.poll()
+            if give_way is not None:
+                give_way()
             if self._offset in (before, size) or self._offset > size:
                 return
 

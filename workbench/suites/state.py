@@ -63,6 +63,9 @@ class Curve:
         return ys
 
 
+NO_CURVE: Final = Curve()
+
+
 @dataclass(frozen=True, slots=True)
 class PhaseSpan:
     """One phase of an attempt; times in seconds since the attempt's start. `end` is None while
@@ -285,7 +288,7 @@ def _step_changes(state: RunState, msg: protocol.Step) -> dict[str, Any]:
     if msg.grad_norm is not None:
         values["grad_norm"] = msg.grad_norm
     for name, value in values.items():
-        curves[name] = curves.get(name, Curve()).add(msg.step, value)
+        curves[name] = curves.get(name, NO_CURVE).add(msg.step, value)
     timed = not msg.warmup
     parts = {**state.timed_parts}
     for name in STEP_PARTS if timed else ():
@@ -328,7 +331,7 @@ def _sample_changes(state: RunState, msg: protocol.Sample) -> dict[str, Any]:
             continue
         peaks[name] = max(peaks.get(name, value), value)
         if name != "rss_main_peak":
-            curves[name] = curves.get(name, Curve()).add(msg.t, value)
+            curves[name] = curves.get(name, NO_CURVE).add(msg.t, value)
     is_timed = state.timed_steps > 0 and state.phase == "train"
     energy = state.energy.add(msg, state.samples, is_timed=is_timed)
     return {"sample": msg, "curves": curves, "peaks": peaks, "energy": energy}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from engines.protocol import Entry
 from results.text import formats
 from workbench.processes import device_locks
 from workbench.slurm import submission
@@ -24,6 +26,7 @@ from workbench.suites.warden_file import (
 
 NO_NEWS: Final = "no news from"
 """Begins the detail of a suite whose warden, on another machine, is silent."""
+WHOLE_BYTES: Final = 1 << 20
 
 
 def _describe_warden(warden: WardenFile, *, gone: bool) -> str:
@@ -32,6 +35,16 @@ def _describe_warden(warden: WardenFile, *, gone: bool) -> str:
         age = time.time() - warden.updated_wall
         return f"{NO_NEWS} {warden.host} for {formats.clock(age)}"
     return warden.detail
+
+
+def _read_on(tail: journal.Tail, limit: int) -> Iterator[list[Entry]]:
+    """New entries in parts of about `limit` bytes; a part may hold the middle of a long line."""
+    while True:
+        before = tail.offset
+        entries = tail.poll(limit)
+        if tail.offset == before:
+            return
+        yield entries
 
 
 class SuiteReader:
@@ -71,20 +84,17 @@ class SuiteReader:
                 tails.append(self._tails[index])
         self._views, self._tails = views, tails
 
-    def poll(self, seconds: float = math.inf) -> state.SuiteState:
-        """The present state of the suite; the reading of journals ends after about `seconds`."""
-        deadline, self.behind = time.monotonic() + seconds, False
+    def poll(
+        self, seconds: float = math.inf, give_way: Callable[[], object] | None = None
+    ) -> state.SuiteState:
+        """The present state of the suite; the reading of journals ends after about `seconds`.
+
+        `give_way` is called after each `journal.TURN_BYTES`, and may wait.
+        """
         warden = read_warden(self.suite)
         ended = warden is None or not is_alive(warden)  # before the journals are read
         self._add_new_runs()
-        for index, tail in enumerate(self._tails):
-            while entries := tail.poll():
-                view = self._views[index]
-                folded = state.reduce_entries(entries, view.state)
-                self._views[index] = state.RunView(view.spec, view.folder, folded)
-                if time.monotonic() > deadline:
-                    self.behind = True
-                    break
+        self._read_journals(time.monotonic() + seconds, give_way)
         self.bad_lines = sum(tail.bad for tail in self._tails)
         if (submitted := submission.read_submission(self.suite)) is not None:
             run_ids = [view.folder for view in self._views]
@@ -109,6 +119,20 @@ class SuiteReader:
             orders=orders,
             to_retry=frozenset() if over else self._find_retries(orders, warden),
         )
+
+    def _read_journals(self, deadline: float, give_way: Callable[[], object] | None) -> None:
+        self.behind = False
+        limit = journal.TURN_BYTES if give_way else WHOLE_BYTES
+        for index, tail in enumerate(self._tails):
+            for entries in _read_on(tail, limit):
+                view = self._views[index]
+                folded = state.reduce_entries(entries, view.state)
+                self._views[index] = state.RunView(view.spec, view.folder, folded)
+                if give_way is not None:
+                    give_way()
+                if time.monotonic() > deadline:
+                    self.behind = True
+                    break
 
     def _read_orders(self, since: float) -> Orders:
         try:

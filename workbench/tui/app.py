@@ -27,6 +27,7 @@ from results.text.sanitize import clean
 from workbench import paths
 from workbench.tui.screens.app_commands import AppCommands
 from workbench.tui.screens.plan.screen import PlanScreen
+from workbench.tui.system import idle_loop
 from workbench.tui.system.terminal_driver import TerminalDriver
 from workbench.tui.widgets.top_bar import ModeChosen, TopBar
 
@@ -217,7 +218,7 @@ class WorkbenchApp(AppCommands):
         """Read the list of suites every `suite_feed.SUITES_SECONDS` until the app ends."""
         from workbench.tui.view_models import small_pane, suite_feed
 
-        pane = small_pane.SmallPaneFeed()
+        pane = small_pane.SmallPaneFeed(idle_loop.give_way)
         while True:
             entries = suite_feed.read_suites(self.log_root)
             if entries != self.suites:
@@ -354,5 +355,6 @@ def main(log_root: Path) -> int:
         print(f"workbench: {reason}", file=sys.stderr)  # noqa: T201 - talk goes to stderr
         return 2
     app = WorkbenchApp(log_root, paths.cache_root())
-    app.run()
+    with asyncio.Runner(loop_factory=idle_loop.make_loop) as runner:
+        runner.run(app.run_async())
     return app.return_code or 0

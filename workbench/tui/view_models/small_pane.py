@@ -3,6 +3,7 @@ runs. `SmallPaneFeed` reads files; the rest is pure."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +14,8 @@ from workbench.suites import run_summary
 if TYPE_CHECKING:
     from workbench.suites.state import RunView, SuiteState
 
+READ_SECONDS: Final = 0.5
+"""Longest reading of journals; the rest follows with the next one."""
 HINT: Final = "80×24 and more shows the screens · q leaves, suites go on"
 BAR_CELLS: Final = 20
 
@@ -20,7 +23,9 @@ BAR_CELLS: Final = 20
 class SmallPaneFeed:
     """Reader of the suite that a small pane shows; it keeps its place in the journals."""
 
-    def __init__(self) -> None:
+    def __init__(self, give_way: Callable[[], object] | None = None) -> None:
+        """`give_way`: see `SuiteReader.poll`."""
+        self._give_way = give_way
         self._folder: Path | None = None
         self._reader: object | None = None
 
@@ -34,7 +39,7 @@ class SmallPaneFeed:
         try:
             if self._folder != folder or not isinstance(self._reader, SuiteReader):
                 self._folder, self._reader = folder, SuiteReader(folder)
-            return format_lines(self._reader.poll())
+            return format_lines(self._reader.poll(READ_SECONDS, self._give_way))
         except (OSError, SuiteError) as error:
             return (clean_line(str(error)), HINT)
 

@@ -65,6 +65,8 @@ class SuiteSnapshot:
     """Run id whose log this is."""
     log: tuple[str, ...]
     bad_lines: int = 0
+    behind: bool = False
+    """More of the journals is to be read: it is the state of an earlier moment."""
 
 
 def read_suites(log_root: Path) -> tuple[SuiteEntry, ...]:
@@ -126,10 +128,11 @@ def _describe_plan(path: Path) -> str:
 class SuiteFeed:
     """Reader of one suite and of the log of the watched run."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, give_way: Callable[[], object] | None = None) -> None:
+        """`give_way`: see `SuiteReader.poll`."""
         from workbench.suites import suite_reader
 
-        self.folder = folder
+        self.folder, self._give_way = folder, give_way
         self._reader = suite_reader.SuiteReader(folder)
         self._log_bytes = LOG_BYTES
         self._attempts_back = 0
@@ -138,10 +141,12 @@ class SuiteFeed:
 
     def poll(self, watched: str | None) -> SuiteSnapshot:
         """A snapshot of the suite; `watched` None: log of the default run."""
-        state = self._reader.poll(READ_SECONDS)
+        state = self._reader.poll(READ_SECONDS, self._give_way)
         run_id = watched or default_run(state)
         self._read_log(run_id)
-        return SuiteSnapshot(self.folder, state, run_id, self._log, self._reader.bad_lines)
+        return SuiteSnapshot(
+            self.folder, state, run_id, self._log, self._reader.bad_lines, self.behind
+        )
 
     @property
     def behind(self) -> bool:
@@ -207,8 +212,8 @@ def list_references(log_root: Path, folder: Path, view: RunView) -> list[Path]:
     return [run for *_, run in sorted(ranked)]
 
 
-def read_run(run: Path) -> RunView:
-    """One run by its folder, with its state.
+def read_run(run: Path, give_way: Callable[[], object] | None = None) -> RunView:
+    """One run by its folder, with its state. `give_way`: see `Tail.iterate`.
 
     Raises:
         OSError, ValueError: it cannot be read.
@@ -217,7 +222,7 @@ def read_run(run: Path) -> RunView:
     from workbench.suites import journal, state
 
     spec = RunSpec.model_validate_json((run / "spec.json").read_bytes())
-    entries = journal.Tail(run / "events.jsonl").read_all()
+    entries = journal.Tail(run / "events.jsonl").iterate(give_way)
     return state.RunView(spec, run.name, state.reduce_entries(entries))
 
 

@@ -49,10 +49,9 @@ class RunHeader(Widget):
         self._view, self._order = view, order
         lines = () if view is None else header_lines(view, order, self.size.width)
         if view is not None and self.app.size.height >= GAUGE_HEIGHT:
-            texts = [
-                draw(view.state)
-                for draw in (live_lines.anatomy_line, live_lines.gauge_line, live_lines.phase_line)
-            ]
+            run = view.state
+            phases = live_lines.phase_line(run, self.size.width - 2)
+            texts = [live_lines.anatomy_line(run), live_lines.gauge_line(run), phases]
             lines += tuple(((f" {text}", "head--dim"),) for text in texts if text)
         if lines != self._shown:
             self._shown = lines

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.workbench.tui import sample_suites
+from workbench.suites import journal as journal_file
 from workbench.suites import suite_reader, warden_file
 from workbench.suites.journal import Tail
 from workbench.tui.view_models import (
@@ -124,8 +125,9 @@ def test_a_long_journal_is_shown_while_it_is_read_and_the_feed_can_be_left(
     for part in range(3):
         sample_suites.train(journal, 3_000, 9_000, seed=part)
     monkeypatch.setattr(suite_feed, "READ_SECONDS", 0.0)
-    monkeypatch.setattr(Tail.poll, "__defaults__", (65_536,))
-    feed, steps = suite_feed.SuiteFeed(folder), list[int]()
+    monkeypatch.setattr(journal_file, "TURN_BYTES", 65_536)
+    turns: list[int] = []
+    feed, steps = suite_feed.SuiteFeed(folder, lambda: turns.append(1)), list[int]()
     pauses: list[float] = []
 
     def deliver(snapshot: suite_feed.SuiteSnapshot) -> bool:
@@ -142,6 +144,7 @@ def test_a_long_journal_is_shown_while_it_is_read_and_the_feed_can_be_left(
     while feed.behind:
         last = feed.poll(None)
     assert last.suite == suite_reader.SuiteReader(folder).poll()
+    assert len(turns) > 2
     assert last.suite.runs[0].state.message_count > steps[1]
 
 

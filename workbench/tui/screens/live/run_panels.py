@@ -17,6 +17,7 @@ from textual.screen import Screen
 
 from workbench.suites import quantities as q
 from workbench.tui.screens.live import dialogs as live_dialogs
+from workbench.tui.system import idle_loop
 from workbench.tui.view_models.live import lines as live_lines
 from workbench.tui.view_models.live import rows as live_rows
 from workbench.tui.view_models.live.charts import parse_options
@@ -136,7 +137,7 @@ class RunPanels(Screen[None]):
             return
         run, before = self.folder / "runs" / name, self._history
         try:
-            history = await asyncio.to_thread(read_history, run, run_id)
+            history = await asyncio.to_thread(read_history, run, run_id, idle_loop.give_way)
         except OSError as error:
             self.notify(f"{run}: {error.strerror}", title="Not readable", severity="error")
             return

@@ -20,7 +20,7 @@ from workbench.tui.screens.copying import CopyChoice
 from workbench.tui.screens.dialogs import ChoiceDialog
 from workbench.tui.screens.results.case import CaseScreen
 from workbench.tui.screens.results.case_sources import CaseSources
-from workbench.tui.system import cli_commands
+from workbench.tui.system import cli_commands, idle_loop
 from workbench.tui.view_models import suite_feed
 from workbench.tui.view_models.cells import GridColumn
 from workbench.tui.view_models.live import charts as live_charts
@@ -152,7 +152,9 @@ class CompareScreen(ModalScreen[None]):
         root = cast("WorkbenchApp", self.app).log_root
         for letter, run in zip("ABCD", self._runs, strict=False):
             try:
-                view = await asyncio.to_thread(suite_feed.read_run, root / run.summary.folder)
+                view = await asyncio.to_thread(
+                    suite_feed.read_run, root / run.summary.folder, idle_loop.give_way
+                )
             except (OSError, ValueError) as error:
                 reason = clean_line(str(error), 200)
                 self.notify(f"{letter}: {reason}", title="No curves", severity="warning")

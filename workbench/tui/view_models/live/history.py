@@ -6,7 +6,7 @@ Reads files and so runs in a thread; the result is frozen.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -38,15 +38,17 @@ class RunHistory:
         return self.states[max(0, at - 1)] if self.states else None
 
 
-def read_history(run: Path, run_id: str) -> RunHistory:
-    """States of a run by the folder that has its journal.
+def read_history(
+    run: Path, run_id: str, give_way: Callable[[], object] | None = None
+) -> RunHistory:
+    """States of a run by the folder that has its journal. `give_way`: see `Tail.iterate`.
 
     Raises:
         OSError: the journal cannot be read.
     """
     from workbench.suites.journal import Tail
 
-    return RunHistory(run_id, tuple(thin_states(Tail(run / "events.jsonl").iterate())))
+    return RunHistory(run_id, tuple(thin_states(Tail(run / "events.jsonl").iterate(give_way))))
 
 
 def thin_states(entries: Iterable[Entry]) -> list[RunState]:

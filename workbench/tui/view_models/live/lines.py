@@ -1,16 +1,23 @@
-"""Gauges, phases, parts of a step and events of a run as lines of text. Pure."""
+"""Gauges, phases, parts of a step, events and experiments of a run as lines of text. Pure."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from results.text.sanitize import clean_line
 from workbench.output_language import translate
 from workbench.suites import quantities as q
+from workbench.tui.view_models.cells import GridCell, GridColumn, GridRow
 
 if TYPE_CHECKING:
     from workbench.suites.state import RunState
 
+EXPERIMENTS: Final = (
+    GridColumn("code", "", 16, rank=0),
+    GridColumn("change", "", 30, rank=1),
+    GridColumn("why", "", 30, grow=60, rank=0),
+)
 PART_SIGNS: Final = {
     "data_wait": ("░", "data wait"), "transfer": ("▁", "transfer"), "forward": ("█", "forward"),
     "backward": ("▓", "backward"), "optimizer": ("▒", "optimizer"),
@@ -18,6 +25,7 @@ PART_SIGNS: Final = {
 """Part of a step -> its sign in the bar, and its name."""
 REST: Final = ("·", "rest")
 BAR_CELLS: Final = 20
+PHASE_MARK: Final = " ▏ "
 NAMED_SHARE: Final = 0.01
 """A part below is in the bar, but not named."""
 
@@ -81,8 +89,11 @@ def anatomy_line(run: RunState) -> str:
     return f"step {q.duration(run.step_seconds)} ▕{bar}▏ {shares}"
 
 
-def phase_line(run: RunState) -> str:
-    """`import 4 s ▏ load 7 s ▏ train 1:04 …`: the phases of the attempt in their order."""
+def phase_line(run: RunState, width: int | None = None) -> str:
+    """`import 4 s ▏ load 7 s ▏ train 1:04 …`: the phases of the attempt in their order.
+
+    Of more than `width` characters the last ones, behind `… ▏`.
+    """
     parts: list[tuple[str, float]] = []
     for span in run.phases:
         seconds = max(0.0, (run.t if span.end is None else span.end) - span.start)
@@ -92,7 +103,11 @@ def phase_line(run: RunState) -> str:
     texts = [f"{name} {_short_time(seconds)}" for name, seconds in parts]
     if run.status == "running" and texts:
         texts[-1] += " …"
-    return " ▏ ".join(texts)
+    line = PHASE_MARK.join(texts)
+    while width is not None and len(line) > width and len(texts) > 1:
+        del texts[0]
+        line = PHASE_MARK.join(["…", *texts])
+    return line
 
 
 def event_lines(run: RunState) -> tuple[str, ...]:
@@ -108,3 +123,17 @@ def event_lines(run: RunState) -> tuple[str, ...]:
 
 def _short_time(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 60 else q.clock(seconds)
+
+
+def experiment_row(proposal: Mapping[str, Any]) -> GridRow:
+    """A row of `workbench experiment RUN --json`: what it changes, and why or why not."""
+    codes, problem = ", ".join(proposal["asked_by"]), str(proposal["problem"])
+    reason = f"! {codes}" if codes else str(proposal["answers"])
+    tone = "warn" if codes else ""
+    if problem:
+        reason, tone = f"no: {problem}", "dim"
+    code, change = str(proposal["experiment"]), str(proposal["change"])
+    return (
+        GridCell(code, tone), GridCell(clean_line(change, 60), tone),
+        GridCell(clean_line(reason, 200), tone),
+    )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from engines import protocol
 from tests.workbench.tui import sample_suites
 from workbench import output_language
 from workbench.suites import run_summary
-from workbench.suites.state import RunState, RunView, SuiteState, reduce_entries
+from workbench.suites.state import PhaseSpan, RunState, RunView, SuiteState, reduce_entries
 from workbench.tui.system import cli_commands
 from workbench.tui.view_models.live import charts as live_charts
 from workbench.tui.view_models.live import lines as live_lines
@@ -47,6 +48,10 @@ def test_gauges_have_limits_and_phases_their_seconds() -> None:
         "VRAM 0 ▕█████░░░░░▏ 5.00 GiB of 10.0 GiB   use ▕█████░░░░░▏ 50 %   200 W"
     )
     assert live_lines.phase_line(run) == "load 4 s ▏ train 1:30 …"
+    spans = (PhaseSpan("load", 1.0, 5.0), PhaseSpan("eval", 5.0, 8.0), PhaseSpan("save", 8.0, 9.0))
+    ended = replace(run, status="ended", phases=spans)
+    assert live_lines.phase_line(ended, 24) == "… ▏ eval 3 s ▏ save 1 s"
+    assert live_lines.phase_line(ended, 40).startswith("load 4 s ▏ eval")
     assert live_lines.event_lines(run) == ("    0:01 load", "    0:05 train", "    0:09 ! cut")
     assert live_lines.gauge_line(RunState()) == live_lines.phase_line(RunState()) == ""
 
