@@ -15,7 +15,7 @@ ARCHITECTURE_PARAMS: Final = (
 )  # fmt: skip
 """Settings that a trained model fixes; all others are those of the run."""
 
-Modality = Literal["both", "text", "image"]
+Modality = Literal["both", "text", "image", "shuffled"]
 
 
 class _Objective(param_sections.Settings):
@@ -83,7 +83,9 @@ class _Evaluation(param_sections.Settings):
 
     evaluate_on: param_sections.EvaluateOn = None
     evaluate_modalities: tuple[Modality, ...] = Field(
-        ("both", "text", "image"), description="Query ablations: both, text only, image only"
+        ("both", "text", "image"),
+        description="Query ablations: both, text only, image only, shuffled (with the images of "
+        "other queries)",
     )
     eval_batch_size: int = Field(256, ge=1, description="Texts or images encoded at once")
     pseudo_recall: bool = Field(True, description="Also count passages that contain an answer")

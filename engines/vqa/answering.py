@@ -137,6 +137,7 @@ def inference_options(
         views=tta.views(params.tta_scales, options=params.tta_options),
         block=params.eval_batch_size * infer.BLOCK_BATCHES,
         blank=params.blank and len(answered) == len(questions),
+        other_media=infer.pair_media(questions) if params.shuffled else {},
         written=frozenset(questions.ids[row] for row in sample) if params.written else frozenset(),
         key={
             **key, "questions": questions_digest(questions), "tokens": params.max_new_tokens,

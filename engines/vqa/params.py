@@ -149,6 +149,10 @@ class _Answers(param_sections.Settings):
     blank: bool = Field(
         True, description="Ask once more with blank pictures: what is known without looking"
     )
+    shuffled: bool = Field(
+        False,
+        description="Ask once more with the picture of another question: whether it is looked at",
+    )
     written: int = Field(
         64, ge=0, description="Questions that are answered in writing too, as a check; 0: none"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any, Final
 
+from workbench.audit.experiments import EXPERIMENTS, STEPS
 from workbench.audit.rules import RULES, read_texts
 
 HEAD: Final = """# Audit
@@ -40,6 +41,20 @@ judged anew for every report; nothing of it is stored.
 | rule | severity | fault | what is compared |
 |---|---|---|---|
 """
+EXPERIMENTS_HEAD: Final = """
+## Experiments
+
+    workbench experiment RUN                    # what is possible, what its faults ask for first
+
+A small bounded run tells whether a suspected fault is one: `workbench experiment RUN
+loader-threads` makes a suite of it, waits, and notes the finding on the run (`--detach`: it returns
+at once, and the finding comes later; `E` on the Live screen does that). Sides that train are cost
+probes of {steps} timed steps (`--steps`), equal but for one setting; where steps are judged, by
+their intervals.
+
+| experiment | what is changed | question | asked for by rules and notices |
+|---|---|---|---|
+"""
 IMPOSSIBLE: Final = """
 ## What the engines cannot do
 
@@ -68,7 +83,13 @@ def render_document() -> str:
         if (text := texts[rule.code].get("impossible"))
     ]
     head = HEAD.format(count=len(RULES))
-    return "".join([head, *rows, IMPOSSIBLE, *impossible, TAIL])
+    experiments = [
+        f"| `{each.code}` | {each.change} | {each.answers} | "
+        f"{', '.join(f'`{code}`' for code in sorted(each.asked_by))} |\n"
+        for each in EXPERIMENTS
+    ]
+    head_of_experiments = EXPERIMENTS_HEAD.format(steps=STEPS)
+    return "".join([head, *rows, head_of_experiments, *experiments, IMPOSSIBLE, *impossible, TAIL])
 
 
 if __name__ == "__main__":

@@ -126,9 +126,12 @@ def _audit_records(logs: Path, name: str | None) -> Sequence[AuditRow]:
         folder = suite.find_suite(logs, name)
     except suite.SuiteError:
         matches = [r for r in log_records if name in _names(r.identity)]
-        if not matches:
+        suite_name, _, run_id = (name or "").partition("/")
+        if matches:
+            suite_name, run_id = matches[-1].identity.suite, matches[-1].identity.run_id
+        elif not run_id or not (logs / suite_name / "runs" / run_id).is_dir():
             raise
-        folder, run_id = logs / matches[-1].identity.suite, matches[-1].identity.run_id
+        folder = logs / suite_name
         if not folder.is_dir():
             imported = [r for r in matches if r.identity.suite == folder.name]
             noted = suite_view.read_suite_notes(logs, folder.name)

@@ -50,6 +50,7 @@ from workbench.cli.options import (
     WorkingSuiteName,
     load_plan,
 )
+from workbench.cli.plans import experiment
 from workbench.cli.plans import plan as plan_command
 from workbench.cli.reports import (
     compare,
@@ -93,6 +94,7 @@ search.register(app)
 init.register(app)
 plan_command.register(app)
 audit.register(app)
+experiment.register(app)
 report.register(app)
 control.register(app)
 gate.register(app)

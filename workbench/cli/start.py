@@ -115,16 +115,29 @@ def start_suite(  # noqa: PLR0913 - one parameter for each choice of the command
     suite_plan: SuitePlan, specs: list[RunSpec], log_root: Path, mode: OutputMode,
     *, detach: bool, options: WardenOptions, interval: float | None = None,
 ) -> NoReturn:  # fmt: skip
-    """Build strict subsets, create the suite's folder, and start its warden; ends the command.
+    """Create the suite's folder and start its warden; ends the command.
 
     `interval`: seconds between two lines of progress; None: growing ones.
 
     Raises:
         SuiteError: no suite can run here, or a run needs several nodes.
     """
+    from workbench.headless import follow
+
+    folder = create_suite(suite_plan, specs, log_root)
+    if detach:
+        raise typer.Exit(follow.run_detached(folder, mode, options))
+    raise typer.Exit(follow.run_foreground(folder, mode, options, interval))
+
+
+def create_suite(suite_plan: SuitePlan, specs: list[RunSpec], log_root: Path) -> Path:
+    """Build strict subsets, and create the suite's folder.
+
+    Raises:
+        SuiteError: no suite can run here, or a run needs several nodes.
+    """
     from engines import catalog
     from workbench.cli import build
-    from workbench.headless import follow
     from workbench.suites import suite
 
     check_surroundings(log_root)
@@ -135,10 +148,7 @@ def start_suite(  # noqa: PLR0913 - one parameter for each choice of the command
         )
     if not build.build_strict_subsets(specs):
         raise typer.Exit(ExitCode.USAGE)
-    folder = suite.create_suite(log_root, suite_plan, specs)
-    if detach:
-        raise typer.Exit(follow.run_detached(folder, mode, options))
-    raise typer.Exit(follow.run_foreground(folder, mode, options, interval))
+    return suite.create_suite(log_root, suite_plan, specs)
 
 
 def make_options(

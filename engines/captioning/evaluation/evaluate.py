@@ -28,7 +28,7 @@ from engines.captioning.metrics.bert_score import BertScorer
 from engines.captioning.metrics.diversity import Diversity
 from engines.captioning.prepare import PreparedCaptioner
 from engines.emitter import EngineError, describe_artifact
-from engines.torchkit.data.data_loader import split_rows
+from engines.torchkit.data.data_loader import choose_others, split_rows
 from engines.torchkit.training.early_stopping import eval_mode
 from results.records.metric_names import with_variant
 from results.statistics import Interval, bootstrap_mean
@@ -83,7 +83,7 @@ class Evaluator:
         matched = self._sum_losses(split.rows, tokens)
         mismatched = np.full(len(split), math.nan)
         if shuffled and len(split) > 1:
-            mismatched = self._sum_losses(split.rows[shuffled_images(len(split))], tokens)
+            mismatched = self._sum_losses(split.rows[choose_others(len(split))], tokens)
         return CaptionLosses(
             matched, mismatched, np.asarray([len(ids) for ids in tokens], np.float64)
         )
@@ -328,14 +328,6 @@ def _write_predictions(
                 **{name: float(values[row]) for name, values in columns.items()},
             }
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
-def shuffled_images(size: int) -> Rows:
-    """Row of another medium for each of `size` media, [size]; equal in every run."""
-    order = np.random.default_rng(0).permutation(size)
-    partners = np.empty(size, np.int64)
-    partners[order] = np.roll(order, 1)
-    return partners
 
 
 def loss_metrics(losses: CaptionLosses) -> list[protocol.Metric]:

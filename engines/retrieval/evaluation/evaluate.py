@@ -23,7 +23,7 @@ from engines.retrieval.params import Modality, Params
 from results.statistics import Interval, bootstrap_means
 
 SUFFIX: Final[Mapping[Modality, str]] = {
-    "both": "", "text": "[text only]", "image": "[image only]",
+    "both": "", "text": "[text only]", "image": "[image only]", "shuffled": "[shuffled images]",
 }  # fmt: skip
 ABLATED: Final = ("recall@1", "recall@5", "recall@10", "mrr@10")
 """Metrics of the query ablations."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ from engines.retrieval.data.items import ItemStore, Rows, batch_by_cost
 from engines.retrieval.data.pairs import NONE, ItemRows
 from engines.retrieval.models.encoder import DualEncoder, l2_normalize
 from engines.torchkit.data import prefetch
+from engines.torchkit.data.data_loader import choose_others
 from engines.torchkit.data.prefetch import InputPipeline
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training.step_timing import stopwatch
@@ -61,6 +62,14 @@ class ModalityVectors:
     at: Tensor
     """Row of `distinct` for each item, on its device."""
 
+    def shuffle(self) -> ModalityVectors:
+        """Each item that has the modality with the vector of another one that has it."""
+        present = (self.at < len(self.distinct) - 1).nonzero().squeeze(1)
+        others = torch.from_numpy(choose_others(len(present))).to(present.device)
+        at = self.at.clone()
+        at[present] = self.at[present[others]]
+        return replace(self, at=at)
+
     def rows(self, start: int, stop: int) -> Tensor:
         """Vectors of the items from `start` to before `stop`."""
         return self.distinct[self.at[start:stop]]
@@ -75,10 +84,16 @@ class EncodedItems:
     storage: VectorStorage
 
     def fuse(self, modality: str = "both") -> Tensor:
-        """Item vectors [N, D] of both modalities or one; zeros where an item has none."""
+        """Item vectors [N, D] of both modalities or one; zeros where an item has none.
+
+        `shuffled`: of both, with the images of other items.
+        """
         present = next(v for v in (self.texts, self.images) if v is not None)
-        chosen = {"text": (self.texts,), "image": (self.images,)}
-        parts = [v for v in chosen.get(modality, (self.texts, self.images)) if v is not None]
+        images = self.images
+        if modality == "shuffled" and images is not None:
+            images = images.shuffle()
+        sides = {"text": [self.texts], "image": [images]}.get(modality, [self.texts, images])
+        parts = [vectors for vectors in sides if vectors is not None]
         out = self.storage.zeros(len(present.at), present.distinct.shape[1])
         for start in range(0, len(out), FUSED_AT_ONCE):
             stop = min(start + FUSED_AT_ONCE, len(out))

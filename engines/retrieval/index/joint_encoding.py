@@ -16,6 +16,15 @@ from engines.emitter import EngineError
 from engines.retrieval.data.items import ItemStore, Rows, batch_by_cost
 from engines.retrieval.data.pairs import NONE, ItemInputs, ItemRows, gather_inputs
 from engines.retrieval.index.encoding import CorpusEncoder, EncodedItems, Results
+from engines.torchkit.data.data_loader import choose_others
+
+
+def _shuffle(images: Rows) -> Rows:
+    """Each item that has an image with that of another one."""
+    present = np.flatnonzero(images != NONE)
+    shuffled = images.copy()
+    shuffled[present] = images[present[choose_others(len(present))]]
+    return shuffled
 
 
 @dataclass(frozen=True)
@@ -46,8 +55,8 @@ class JointCorpusEncoder(CorpusEncoder):
         absent = np.full(len(side), NONE)
 
         def encode_modality(modality: str) -> Tensor:
-            kept = side.texts if modality == "text" else absent
-            shown = side.images if modality == "image" else absent
+            kept = side.texts if modality in ("text", "shuffled") else absent
+            shown = {"image": side.images, "shuffled": _shuffle(side.images)}.get(modality, absent)
             return self._encode_items(ItemRows(kept, shown), name, texts, images)
 
         whole = self._encode_items(side, name, texts, images)

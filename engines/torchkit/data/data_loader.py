@@ -32,6 +32,14 @@ def rank_share(rows: int, rank: int, size: int) -> tuple[int, int]:
     return first, first + each + (rank < more)
 
 
+def choose_others(size: int) -> Rows:
+    """Another row for each of `size` rows, each of them once, [size]; equal in every run."""
+    order = np.random.default_rng(0).permutation(size)
+    others = np.empty(size, np.int64)
+    others[order] = np.roll(order, 1)
+    return others
+
+
 class EpochPermutation:
     """The rows of each optimizer step.
 

@@ -71,6 +71,10 @@ class Questions:
         contents = {path: _content(self.root, path) for path in dict.fromkeys(self.paths)}
         return [contents[path] for path in self.paths]
 
+    def with_media(self, paths: list[str]) -> Questions:
+        """The same questions about other pictures [n]."""
+        return replace(self, paths=paths)
+
     def with_folds(self, folds: Folds) -> Questions:
         """The same questions with their folds.
 

@@ -226,7 +226,8 @@ def combine_answers(
             update={
                 "letter": LETTERS[letters[chosen][row]],
                 "probabilities": tuple(by_method.get(chosen, mean)[row].tolist()),
-                "plain": None, "blank": None, "generated": None, "parsed": "",
+                "plain": None, "blank": None, "shuffled": None, "generated": None,
+                "parsed": "",
                 "votes": tuple(counted[row].tolist()),
                 "methods": {name: LETTERS[places[row]] for name, places in letters.items()},
             }

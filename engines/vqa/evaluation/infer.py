@@ -15,9 +15,10 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from engines.emitter import EngineError
+from engines.torchkit.data.data_loader import choose_others
 from engines.vqa.data.questions import LETTERS, Questions
 from engines.vqa.evaluation import answer_parser, predictions, tta
-from engines.vqa.evaluation.calibration import softmax
+from engines.vqa.evaluation.calibration import Numbers, softmax
 from engines.vqa.evaluation.predictions import Answer, Four
 from engines.vqa.evaluation.tta import Logits, View
 
@@ -44,6 +45,8 @@ class InferenceOptions:
     """Questions between two appends."""
     blank: bool = False
     """Also answer with blank pictures."""
+    other_media: Mapping[str, str] = field(default_factory=dict)
+    """By id the picture with which a question is also answered; empty: no question is."""
     written: frozenset[str] = frozenset()
     """Ids of the questions for which an answer is also generated."""
     key: Mapping[str, Any] = field(default_factory=dict)
@@ -60,7 +63,14 @@ class InferenceOptions:
         return {
             **self.key, "views": views, "block": self.block, "blank": self.blank,
             "written": sorted(self.written),
+            **({"shuffled": True} if self.other_media else {}),
         }  # fmt: skip
+
+
+def pair_media(questions: Questions) -> dict[str, str]:
+    """Path of the picture of another question, by id."""
+    others = choose_others(len(questions.ids))
+    return {name: questions.paths[other] for name, other in zip(questions.ids, others, strict=True)}
 
 
 def answer_all(
@@ -125,6 +135,10 @@ def answer_questions(
         blank_probabilities = softmax(
             _check_finite(model.letter_logits(questions, View(), blank=True))
         )
+    shuffled_probabilities = None
+    if options.other_media:
+        others = questions.with_media([options.other_media[name] for name in questions.ids])
+        shuffled_probabilities = softmax(_check_finite(model.letter_logits(others, View())))
     generated = _generate_answers(model, questions, options.written)
     answers = []
     for row, name in enumerate(questions.ids):
@@ -143,9 +157,8 @@ def answer_questions(
                 options=tuple(choices),
                 plain=_to_four(scores.plain[row]) if several else None,
                 votes=tuple(scores.votes[row].tolist()) if several else None,
-                blank=_to_four(blank_probabilities[row])
-                if blank_probabilities is not None
-                else None,
+                blank=_row(blank_probabilities, row),
+                shuffled=_row(shuffled_probabilities, row),
                 generated=text,
                 parsed=(answer_parser.parse_letter(text, choices) or "")
                 if text is not None
@@ -195,6 +208,10 @@ def _check_finite(logits: Logits) -> Logits:
             "a lower rate, or in bf16 or fp32"
         )
     return logits
+
+
+def _row(probabilities: Numbers | None, row: int) -> Four | None:
+    return None if probabilities is None else _to_four(probabilities[row])
 
 
 def _to_four(row: np.ndarray[Any, np.dtype[np.float64]]) -> Four:

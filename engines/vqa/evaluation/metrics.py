@@ -20,6 +20,11 @@ from engines.vqa.evaluation.predictions import Answer
 from results.statistics import mcnemar, paired_difference, wilson_interval
 
 RESAMPLES: Final = 2000
+GAINS: Final = (
+    ("no TTA", "TTA gain"), ("blank image", "picture gain"),
+    ("shuffled images", "own picture gain"),
+)  # fmt: skip
+"""Variant of the accuracy -> metric of what is gained over it."""
 
 
 class Gain(NamedTuple):
@@ -62,14 +67,14 @@ def _labelled_metrics(
     """Metrics of answers whose truth is known; accuracy first."""
     right = _scores(labelled, "accuracy")
     yield share_metric("accuracy", right, split, file)
-    for name, gain_name in (("no TTA", "TTA gain"), ("blank image", "picture gain")):
+    for name, gain_name in GAINS:
         other = _scores(labelled, f"accuracy[{name}]")
         if len(other) < len(labelled):
             continue
         yield share_metric(f"accuracy[{name}]", other, split, file)
-        # Blank pictures have one view, so they are compared with the plain view.
-        single_view = _scores(labelled, "accuracy[no TTA]") if name == "blank image" else right
-        difference = paired_gain(other, single_view if len(single_view) else right)
+        # Other pictures have one view, so they are compared with the plain view.
+        plain = right if name == "no TTA" else _scores(labelled, "accuracy[no TTA]")
+        difference = paired_gain(other, plain if len(plain) else right)
         yield protocol.Metric(
             name=gain_name, value=difference.value, split=split, n=len(labelled),
             low=difference.low, high=difference.high, method=difference.method,

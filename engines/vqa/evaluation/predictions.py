@@ -41,6 +41,8 @@ class Answer(BaseModel):
     """Number of views that answered each option."""
     blank: Four | None = None
     """Probabilities of the plain view with a blank picture."""
+    shuffled: Four | None = None
+    """Probabilities of the plain view with the picture of another question."""
     generated: str | None = None
     """The generated answer; None: not generated."""
     parsed: str = ""
@@ -62,6 +64,8 @@ class Answer(BaseModel):
             scores["accuracy[no TTA]"] = float(best_letter(self.plain) == self.truth)
         if self.blank is not None:
             scores["accuracy[blank image]"] = float(best_letter(self.blank) == self.truth)
+        if self.shuffled is not None:
+            scores["accuracy[shuffled images]"] = float(best_letter(self.shuffled) == self.truth)
         scores |= {f"accuracy[{k}]": float(v == self.truth) for k, v in self.methods.items()}
         return scores
 

@@ -186,6 +186,7 @@ HELP_SECTIONS: Final = (
         ("← → · Shift+← → · Esc", "all panels at an earlier moment · in small steps · now"),
         ("+", "an earlier run behind the curves, away"),
         ("/ n N · w · L · a", "log: find · wrap · full screen · attempt before"),
+        ("A · E", "audit: faults and remedies · a small run that tells what ails this one"),
     )),
     ("Results", (
         ("/", 'filter: since:7d end:ok score>.3 model:clip lr<1e-4 -label:old "two words"'),

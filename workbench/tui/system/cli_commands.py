@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from results.text.sanitize import clean
+from workbench.output_language import chosen_language
 
 TIMEOUT_SECONDS: Final = 60.0
 
@@ -84,6 +85,19 @@ def prediction_arguments(run: str, log_root: Path, metric: str, text: str) -> li
     chosen = [f"--metric={metric}"] if metric else []
     chosen += [f"--find={text}"] if text else []
     return ["results", "predictions", run, *chosen, "--log-root", _shorter_path(log_root)]
+
+
+def audit_arguments(run: str, log_root: Path) -> list[str]:
+    """Arguments of `workbench` that print the faults of a run, with evidence and remedy."""
+    language = chosen_language()
+    chosen = [] if language == "en" else ["--lang", language]
+    return ["audit", run, *chosen, "--log-root", _shorter_path(log_root)]
+
+
+def experiment_arguments(run: str, log_root: Path, code: str = "") -> list[str]:
+    """Arguments of `workbench` that list the experiments on a run, or start one and return."""
+    chosen = [code, "--detach"] if code else []
+    return ["experiment", run, *chosen, "--log-root", _shorter_path(log_root)]
 
 
 def command_line(arguments: Sequence[str]) -> str:

@@ -14,13 +14,14 @@ from torch.nn import functional
 from engines.captioning import Params
 from engines.captioning.data import media
 from engines.captioning.data.media import Frames, TokenizedCaptions, pad_captions
-from engines.captioning.evaluation.evaluate import ratio_interval, shuffled_images
+from engines.captioning.evaluation.evaluate import ratio_interval
 from engines.captioning.models import llm, nano_model, projectors
 from engines.captioning.models.captioner import Captioner, pooled_deviation
 from engines.captioning.models.generation import penalize_repetition
 from engines.captioning.models.vision import VisionTower
 from engines.emitter import EngineError
 from engines.model_catalog import ModelPart
+from engines.torchkit.data.data_loader import choose_others
 from engines.torchkit.data.prefetch import InputPipeline
 from engines.torchkit.modeling import lora, quantize
 from engines.torchkit.modeling.feature_cache import NoRoomError
@@ -402,7 +403,7 @@ def test_captions_are_padded_and_drawn():
 
 def test_nobody_gets_their_own_picture():
     for size in (2, 3, 50):
-        partners = shuffled_images(size)
+        partners = choose_others(size)
         assert sorted(partners) == list(range(size))
         assert (partners != np.arange(size)).all()
 

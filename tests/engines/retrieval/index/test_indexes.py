@@ -166,6 +166,13 @@ def test_items_share_their_distinct_vectors():
     assert vectors.rows(1, 4).tolist() == [[0.0], [1.0], [2.0]]
 
 
+def test_shuffled_vectors_are_those_of_other_items_that_have_one():
+    at = torch.tensor([0, 4, 1, 2, 3, 4])
+    shuffled = ModalityVectors(torch.eye(5, 4), at).shuffle().at
+    assert sorted(shuffled.tolist()) == sorted(at.tolist())
+    assert [row for row in range(6) if shuffled[row] == at[row]] == [1, 5]  # the two that lack it
+
+
 # FAISS runs in a process of its own here: its wheel brings a second OpenMP library.
 
 CHILD = """

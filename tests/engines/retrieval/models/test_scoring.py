@@ -373,8 +373,9 @@ def test_a_run_trains_evaluates_and_is_evaluated_again(tiny: Path, tmp_path: Pat
     shaping = dict.fromkeys(("scoring", "layer_fusion", "layers", "loss", "fusion_width"))
     defaults = {key: Params().model_dump()[key] for key in shaping}
     again = go("02-evaluate", task="evaluate", model="run:01-train", subset="tiny_val",
-               settings=defaults)  # fmt: skip
+               settings={**defaults, "evaluate_modalities": ["both", "shuffled"]})  # fmt: skip
     repeated = {m.name: m.value for m in again if m.kind == "metric"}
     assert repeated["recall@1"] == scores["recall@1"]
     assert repeated["mrr@10"] == pytest.approx(scores["mrr@10"])
+    assert "recall@1[shuffled images]" in repeated
     assert np.isfinite(list(repeated.values())).all()

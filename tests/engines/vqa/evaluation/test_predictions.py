@@ -32,6 +32,11 @@ class Questions:
         self.answers = np.arange(n) % 4 if known else np.full(n, -1)
         self.kinds = ["counting" if row % 2 else "colour" for row in range(n)]
 
+    def with_media(self, paths: list[str]) -> Questions:
+        other = self.select(np.arange(len(self.ids)))
+        other.paths = paths
+        return other
+
     def select(self, rows: np.ndarray) -> Questions:
         part = Questions(0)
         for name in ("ids", "paths", "texts", "options", "kinds"):
@@ -41,7 +46,7 @@ class Questions:
 
 
 class Fake:
-    """Right three times of four with its picture; without it, it says a."""
+    """Right three times of four with its own picture; without it, it says a."""
 
     def __init__(self, stop_after: int = 10**9) -> None:
         self.calls = 0
@@ -54,7 +59,7 @@ class Fake:
         found = np.zeros((len(questions.ids), 4), np.float32)
         for row, name in enumerate(questions.ids):
             number = int(name[1:])
-            wrong = blank or number % 4 == 3
+            wrong = blank or number % 4 == 3 or questions.paths[row] != f"{number}.png"
             found[row, 0 if wrong else questions.answers[row]] = 1 + number / 1000
         return found
 
@@ -193,6 +198,7 @@ def test_metrics_of_a_split_by_hand(tmp_path: Path) -> None:
     assert found["picture gain"].low > 0.35
     assert "McNemar exact p = " in found["picture gain"].method
     assert found["TTA gain"].value == 0.0
+    assert "own picture gain" not in found
     assert found["accuracy[written]"].value == 0.1
     assert found["unparsable"].value == 0.9
     assert not found["unparsable"].higher_is_better
@@ -202,6 +208,18 @@ def test_metrics_of_a_split_by_hand(tmp_path: Path) -> None:
     assert tables.kinds == {"colour": (50, 50), "counting": (50, 25)}
     assert np.diag(tables.confusion).sum() == 75
     assert tables.confusion[3].tolist() == [25, 0, 0, 0]
+
+
+def test_pictures_of_other_questions_are_asked_about_once_more(tmp_path: Path) -> None:
+    path, others = tmp_path / "p" / "test.jsonl", infer.pair_media(Questions(100))
+    assert sorted(others.values()) == sorted(Questions(100).paths)
+    assert all(other != f"{name[1:]}.png" for name, other in others.items())
+    answers = answer_all(path, Fake(), n=100, other_media=others)
+    found = {m.name: m for m in metrics.compute_metrics(answers, "test", "predictions/test.jsonl")}
+    assert found["accuracy[shuffled images]"].value == 0.25
+    assert found["own picture gain"].value == pytest.approx(0.5)
+    plain = asked()
+    assert plain.whole_key != asked(other_media=others).whole_key
 
 
 def test_without_truth_there_is_coverage_and_nothing_else(tmp_path: Path) -> None:

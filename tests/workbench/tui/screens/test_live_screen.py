@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -168,7 +169,15 @@ async def test_empty_log_root_says_what_to_do(app: WorkbenchApp) -> None:
         assert isinstance(app.screen, ResultsScreen)
 
 
-async def test_a_lost_warden_is_said_and_its_books_are_closed_once(
+PROPOSALS = [
+    {"experiment": "tenth-rate", "change": "a tenth", "answers": "too high?",
+     "asked_by": ["loss-not-finite"], "problem": ""},
+    {"experiment": "shuffled-images", "change": "images", "answers": "used?", "asked_by": [],
+     "problem": "it left no checkpoint"},
+]  # fmt: skip
+
+
+async def test_a_lost_warden_is_said_its_books_are_closed_once_and_experiments_are_offered(
     app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = sample_suites.busy_root(log_root)
@@ -179,7 +188,11 @@ async def test_a_lost_warden_is_said_and_its_books_are_closed_once(
 
     async def pretend(arguments: list[str]) -> cli_commands.CommandResult:
         ran.append(arguments)
-        return cli_commands.CommandResult(0, "", "")
+        is_list = arguments[0] == "experiment" and "--json" in arguments
+        output = "\n".join(map(json.dumps, PROPOSALS)) if is_list else ""
+        if arguments[0] == "audit":
+            return cli_commands.CommandResult(1, "warning  data-bound  Raise num_workers", "")
+        return cli_commands.CommandResult(0, output, "")
 
     monkeypatch.setattr(cli_commands, "run_workbench", pretend)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -190,6 +203,17 @@ async def test_a_lost_warden_is_said_and_its_books_are_closed_once(
         assert ran == [cli_commands.ps_arguments(log_root)]
         await pilot.press("s")
         assert isinstance(app.screen, LiveScreen)
+        run = f"{folder.name}/{live_of(app).view.spec.run_id}"
+        for keys, commands in ((["down", "enter"], 2), (["enter"], 4)):
+            await pilot.press("E")
+            await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
+            assert "! loss-not-finite" in screen_text(pilot)
+            await pilot.press(*keys)  # an impossible one starts nothing
+            await until(pilot, lambda count=commands: len(ran) == count)
+        assert ran[-1] == cli_commands.experiment_arguments(run, log_root, "tenth-rate")
+        await pilot.press("A")
+        await until(pilot, lambda: "Raise num_workers" in screen_text(pilot))
+        assert ran[-1] == cli_commands.audit_arguments(run, log_root)
 
 
 async def test_a_broken_suite_is_a_sentence(app: WorkbenchApp, log_root: Path) -> None:

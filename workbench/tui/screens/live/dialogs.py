@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from results.text.sanitize import clean_line
-from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
-from workbench.tui.system import cli_commands
+from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog, MessageDialog
+from workbench.tui.system import cli_commands, idle_loop
 from workbench.tui.view_models import control_actions, suite_feed
 from workbench.tui.view_models.live import charts as live_charts
+from workbench.tui.view_models.live import lines as live_lines
 from workbench.tui.view_models.live import rows as live_rows
 
 if TYPE_CHECKING:
@@ -73,6 +75,60 @@ async def _resume_suite(app: WorkbenchApp, folder: Path) -> None:
         app.notify(f"{folder.name} goes on.")
 
 
+def show_audit(app: WorkbenchApp, run: str) -> None:
+    """Show the faults of a run, with evidence and remedy."""
+
+    async def show() -> None:
+        app.notify("Judging the run …")
+        done = await cli_commands.run_workbench(cli_commands.audit_arguments(run, app.log_root))
+        if text := done.output.strip():
+            app.push_screen(MessageDialog(f"Audit of {run}", text))
+        elif done.code:
+            app.notify(clean_line(done.problem, 400), severity="error", timeout=10)
+        else:
+            app.notify("No rule names a fault of this run.")
+
+    app.run_worker(show(), group="audit", exclusive=True)
+
+
+def ask_experiment(app: WorkbenchApp, run: str) -> None:
+    """Ask for an experiment on a run, those that its faults ask for first, and start it."""
+
+    async def ask() -> None:
+        app.notify("Looking for experiments …")
+        listing = cli_commands.experiment_arguments(run, app.log_root)
+        done = await cli_commands.run_workbench([*listing, "--json"])
+        if done.code:
+            app.notify(clean_line(done.problem, 400), severity="error", timeout=10)
+            return
+        proposals = [json.loads(line) for line in done.output.splitlines()]
+        rows = [live_lines.experiment_row(proposal) for proposal in proposals]
+
+        def on_choice(chosen: str | None) -> None:
+            proposal = next((p for p in proposals if p["experiment"] == chosen), None)
+            if proposal is not None and proposal["problem"]:
+                app.notify(clean_line(proposal["problem"], 400), title="Impossible", timeout=10)
+            elif proposal is not None:
+                app.run_worker(_start_experiment(app, run, proposal["experiment"]), group="steer")
+
+        keys = [proposal["experiment"] for proposal in proposals]
+        title = "Experiments on this run; the finding is noted on it"
+        app.push_screen(ChoiceDialog(title, live_lines.EXPERIMENTS, rows, keys), on_choice)
+
+    app.run_worker(ask(), group="experiment", exclusive=True)
+
+
+async def _start_experiment(app: WorkbenchApp, run: str, code: str) -> None:
+    app.notify(f"Starting {code} …")
+    done = await cli_commands.run_workbench(
+        cli_commands.experiment_arguments(run, app.log_root, code)
+    )
+    if done.code:
+        app.notify(clean_line(done.problem, 400), title=code, severity="error", timeout=10)
+    else:
+        app.notify("o shows its suite; Results have the finding.", title=f"{code} has started")
+
+
 def ask_curve(
     app: WorkbenchApp, panel: ChartPanel, view: RunView | None, on_chosen: Callable[[], object]
 ) -> None:
@@ -102,7 +158,8 @@ def ask_reference(
 
     async def read(run: Path) -> None:
         try:
-            panel.set_reference(await asyncio.to_thread(suite_feed.read_run, run))
+            reading = asyncio.to_thread(suite_feed.read_run, run, idle_loop.give_way)
+            panel.set_reference(await reading)
         except (OSError, ValueError) as error:
             app.notify(clean_line(str(error)), title="Not readable", severity="error")
         on_shown()

@@ -23,7 +23,7 @@ from results.text.sanitize import clean_line
 from workbench.tui.screens.dialogs import ChoiceDialog, MessageDialog
 from workbench.tui.screens.live import dialogs as live_dialogs
 from workbench.tui.screens.live.run_panels import RunPanels
-from workbench.tui.system import cli_commands
+from workbench.tui.system import cli_commands, idle_loop
 from workbench.tui.view_models import control_actions, suite_feed
 from workbench.tui.view_models.live import rows as live_rows
 from workbench.tui.widgets.chart_panel import ChartPanel
@@ -70,6 +70,8 @@ class LiveScreen(RunPanels):
         Binding("v", "view", "Metrics"),
         Binding("L", "full_log", show=False),
         Binding("a", "attempt", show=False),
+        Binding("A", "audit", show=False),
+        Binding("E", "experiment", show=False),
     ]
 
     def __init__(self) -> None:
@@ -181,7 +183,7 @@ class LiveScreen(RunPanels):
             return True
 
         try:
-            source = self._feed = suite_feed.SuiteFeed(folder)
+            source = self._feed = suite_feed.SuiteFeed(folder, idle_loop.give_way)
             suite_feed.poll_feed(source, lambda: self._watched, deliver, wait)
         except (OSError, ValueError) as error:
             self.post_message(FeedFailed(folder, str(error)))
@@ -229,7 +231,8 @@ class LiveScreen(RunPanels):
         status, clock = live_rows.suite_line(suite, time.time())
         behind = self.query_one(ChartPanel).options.reference_title
         line.title = live_rows.short_name(suite.name) + (f"  behind: {behind}" if behind else "")
-        line.remark = f"{status} · {clock}" if clock else status
+        reading = "reading on …" if self.snapshot.behind else ""
+        line.remark = " · ".join(filter(None, (reading, status, clock)))
         if suite.warden == "lost":
             self._end_dead_runs(self.snapshot)
         trouble = live_rows.format_trouble(suite, self.snapshot.bad_lines)
@@ -299,6 +302,16 @@ class LiveScreen(RunPanels):
             attempts = max(1, self.view.state.attempt)
             self.query_one(LogPane).show_attempt(self._feed.step_attempt(attempts), attempts)
             self._wake_event.set()
+
+    def action_audit(self) -> None:
+        """Show the faults of the run, with evidence and remedy."""
+        if self.folder is not None and (view := self.view) is not None:
+            live_dialogs.show_audit(self.bench, f"{self.folder.name}/{view.spec.run_id}")
+
+    def action_experiment(self) -> None:
+        """Choose a small experiment that tells what ails the run, and start it."""
+        if self.folder is not None and (view := self.view) is not None:
+            live_dialogs.ask_experiment(self.bench, f"{self.folder.name}/{view.spec.run_id}")
 
     def action_choose(self) -> None:
         """Choose a suite."""
