@@ -27,7 +27,7 @@ from collections import Counter
 from pathlib import Path
 
 from results.records import store
-from tests.engines.conftest import write_tiny_subset
+from tests.engines.tiny_retrieval import write_tiny_subset
 from workbench.processes import tree
 from workbench.suites import suite, suite_reader, warden_file
 from workbench.supervisor import resume

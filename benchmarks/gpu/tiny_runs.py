@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.engines.conftest import write_tiny_subset
+from tests.engines.tiny_retrieval import write_tiny_subset
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 90.0

@@ -11,7 +11,7 @@ import pytest
 
 from tests.cluster.login_node import LoginNode
 from tests.cluster.slurm_node import SlurmNode, missing_programs
-from tests.engines.conftest import write_tiny_subset
+from tests.engines.tiny_retrieval import write_tiny_subset
 from workbench.slurm import queue
 
 
@@ -30,8 +30,11 @@ def node() -> Iterator[SlurmNode]:
     slurm = SlurmNode()
     try:
         slurm.start()
-        yield slurm
-        queue.WATCH.read("root", time.time())  # the last squeue of this process has ended
+        with pytest.MonkeyPatch.context() as patch:
+            for name, text in slurm.environment.items():
+                patch.setenv(name, text)
+            yield slurm
+            queue.WATCH.read("root", time.time())  # the last squeue of this process has ended
     finally:
         slurm.stop()
 

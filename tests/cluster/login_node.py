@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -13,13 +12,16 @@ from typing import TypeVar
 
 from results.records.schema import RunRecord
 from tests.cluster.slurm_node import SlurmNode
+from workbench.slurm import collector
 from workbench.suites import suite, suite_reader
 from workbench.suites.journal import Tail
 from workbench.suites.state import RunState, reduce_entries
+from workbench.supervisor import recovery
 
 T = TypeVar("T")
 PATIENCE = 400.0
 """Longest wait for anything, in seconds: `make test` may run on the same two cores."""
+POLL_SECONDS = 0.25
 PROBE = """
 name = "probe"
 engine = "probe"
@@ -32,7 +34,7 @@ warmup_steps = 1
 rounds = 1
 delay_seconds = {delay}
 """
-"""One run with delays, no torch; three lines of its plan are open."""
+"""Runs with delays, no torch; three lines of the plan are open."""
 TRAINING = """
 name = "train"
 engine = "retrieval"
@@ -49,7 +51,7 @@ timing_warmup_steps = 1
 evaluate_on = []
 [[run]]
 label = "train"
-model = "clip-nano"
+model = "pico"
 subset = "tiny_train"
 """
 """One training of two small towers."""
@@ -87,27 +89,52 @@ class LoginNode:
         self.workbench("submit", str(path), *words)
         return suite.list_suites(self.logs)[0]
 
-    def jobs(self, folder: Path) -> dict[str, str]:
-        """Run id -> job."""
+    def run_here(self, plan: str, *words: str) -> Path:
+        """Run a plan without Slurm; returns the suite's folder."""
+        path = self.folder / "near.toml"
+        path.write_text(plan)
+        self.workbench("run", str(path), "--headless", *words)
+        return suite.list_suites(self.logs)[0]
+
+    def jobs(self, folder: Path) -> list[str]:
+        """The job of each run."""
         jobs: dict[str, str] = json.loads((folder / "slurm/jobs.json").read_text())["jobs"]
-        return jobs
+        return [jobs[run] for run in suite.sort_run_names(list(jobs))]
 
     def run_state(self, folder: Path, number: int) -> RunState:
         """State of one run as its journal has it."""
         run = folder / "runs" / suite.sort_run_names(suite.list_run_names(folder))[number - 1]
         return reduce_entries(Tail(run / "events.jsonl").read_all())
 
-    def notices(self, folder: Path) -> str:
-        """Texts of the first run's notices."""
-        return "\n".join(notice.text for notice in self.run_state(folder, 1).notices)
+    def wait_for_step(self, folder: Path, number: int, step: int, attempt: int = 1) -> RunState:
+        """The state of a run whose attempt has done so many steps."""
+
+        def reach_step() -> RunState | None:
+            run = self.run_state(folder, number)
+            return run if run.attempt == attempt and run.last and run.step >= step else None
+
+        return self.wait(reach_step)
+
+    def wait_for_cause(self, folder: Path, number: int, cause: str) -> RunState:
+        """The state of a run once it has ended with that cause."""
+        self.wait(lambda: self.run_state(folder, number).cause == cause)
+        return self.run_state(folder, number)
 
     def weights(self, folder: Path) -> bytes:
         """The last checkpoint's weights of the first run."""
         (path,) = folder.glob("runs/01-*/checkpoints/last/model.safetensors")
         return path.read_bytes()
 
-    def start_requeued(self, job: str) -> None:
-        """Let a requeued job start at once, and not two minutes later.
+    def shorten_limit(self, job: str, started_wall: float) -> None:
+        """Let a running job's time end within 100 seconds; `started_wall`: when it began.
+
+        The cluster's limits are whole minutes, of which it looks twice a minute what is left.
+        """
+        minutes = 1 + int((time.time() - started_wall + 40) / 60)
+        self.node.run("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
+
+    def start_requeued(self, job: str, minutes: int = 10) -> None:
+        """Let a requeued job start at once, and not two minutes later, with a new time limit.
 
         Not before the last session's daemon has gone: Slurm would take its late message for one of
         the next session.
@@ -115,33 +142,26 @@ class LoginNode:
         self.wait(lambda: self.node.state(job) == "PENDING")
         number = self.node.run("squeue", "--noheader", "--format=%A", f"--jobs={job}").strip()
         self.wait(lambda: not self.node.find_processes(f"slurmstepd: [{number}."))
-        self.node.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+        self.node.run("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}", "StartTime=now")
 
-    def wait(self, question: Callable[[], T], seconds: float = PATIENCE) -> T:
+    def wait(self, question: Callable[[], T | None]) -> T:
         """The first answer that is true."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + PATIENCE
         while not (answer := question()):
             assert time.monotonic() < deadline, self.describe()
-            time.sleep(0.1)
+            time.sleep(POLL_SECONDS)
         return answer
 
-    def wait_for_end(self, folder: Path, seconds: float = PATIENCE) -> list[str]:
+    def wait_for_end(self, folder: Path) -> list[str]:
         """The causes of all runs, once no job of the suite is left."""
-        self.workbench("attach", folder.name, code=self.exit_code(folder, seconds))
-        return [run.state.cause for run in suite_reader.SuiteReader(folder).poll().runs]
-
-    def exit_code(self, folder: Path, seconds: float) -> int:
-        from workbench.headless.follow import exit_status
-
-        os.environ.update(self.node.environment)
         reader = suite_reader.SuiteReader(folder)
-        self.wait(lambda: reader.poll().ended, seconds)
-        self.workbench("ps", "--all")  # ends what was killed
-        return int(exit_status(reader.poll()))
+        self.wait(lambda: reader.poll().ended)
+        recovery.recover_tasks(folder)  # as `ps` and `attach` do
+        return [run.state.cause for run in reader.poll().runs]
 
     def records(self) -> list[RunRecord]:
         """All records, after they were collected."""
-        self.workbench("results", "list")
+        collector.collect_records(self.logs)
         lines = (self.logs / "results.jsonl").read_text().splitlines()
         return [RunRecord.model_validate_json(line) for line in lines]
 

@@ -51,7 +51,7 @@ ReturnToService=2
 KillWait=30
 DefMemPerCPU=500
 GresTypes=gpu
-NodeName={host} NodeAddr=127.0.0.1 Port={ports[0]} CPUs=2 RealMemory=2000 Gres=gpu:2
+NodeName={host} NodeAddr=127.0.0.1 Port={ports[0]} CPUs=4 RealMemory=2000 Gres=gpu:2
 NodeName=pair1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1 RealMemory=1500
 NodeName=pair2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1 RealMemory=1500
 PartitionName=low Nodes={host} Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=30

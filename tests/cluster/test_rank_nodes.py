@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.login_node import TRAINING, LoginNode
-from workbench.suites import suite
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -31,18 +30,22 @@ def find_rank(number: int) -> int | None:
     return None
 
 
-def test_ranks_of_two_nodes_train_as_two_of_one_node(login: LoginNode) -> None:
-    folder = login.submit(plan(login, 8, "nnodes"), "--cpu", "--sbatch=--partition=pair")
+def test_ranks_of_two_nodes_stop_and_go_on_and_train_as_two_of_one_node(login: LoginNode) -> None:
+    folder = login.submit(plan(login, 300, "nnodes"), "--cpu", "--sbatch=--partition=pair")
+    (job,) = login.jobs(folder)
+    login.wait_for_step(folder, 1, 4)
+    login.node.run("scancel", "--batch", "--signal=USR2", job)
+    stopped = login.wait_for_cause(folder, 1, "stopped")
+    assert stopped.step < 300
+    login.start_requeued(job)
     assert login.wait_for_end(folder) == ["completed"], login.describe()
-    (record,) = login.records()
+    assert any(notice.code == "resumed" for notice in login.run_state(folder, 1).notices)
+    record = login.records()[-1]
     assert record.environment.nodes == ("pair1", "pair2")
     assert record.memory.rss_tree_peak.reason == "sampled on one of its 2 nodes only"
     assert record.memory.rss_main_peak.value
     assert "pair1, pair2 · slurm" in login.workbench("report", folder.name)
-    path = login.folder / "near.toml"
-    path.write_text(plan(login, 8, "nproc_per_node"))
-    login.workbench("run", "--cpu", "--headless", str(path))
-    near = suite.list_suites(login.logs)[0]
+    near = login.run_here(plan(login, 300, "nproc_per_node"), "--cpu")
     assert login.weights(folder) == login.weights(near)
     states = [login.run_state(f, 1) for f in (folder, near)]
     assert states[0].last is not None
@@ -52,16 +55,9 @@ def test_ranks_of_two_nodes_train_as_two_of_one_node(login: LoginNode) -> None:
     assert states[0].plan.effective_batch == 8
 
 
-def test_two_nodes_stop_at_a_checkpoint_go_on_and_end_when_a_rank_dies(login: LoginNode) -> None:
+def test_nothing_of_a_run_on_two_nodes_outlives_a_rank_or_its_engine(login: LoginNode) -> None:
     folder = login.submit(plan(login, 9000, "nnodes"), "--cpu", "--sbatch=--partition=pair")
-    (job,) = login.jobs(folder).values()
-    login.wait(lambda: login.run_state(folder, 1).step > 3)
-    login.node.run("scancel", "--batch", "--signal=USR2", job)
-    login.wait(lambda: login.run_state(folder, 1).cause == "stopped")
-    login.start_requeued(job)
-    login.wait(lambda: login.run_state(folder, 1).attempt == 2)
-    login.wait(lambda: (s := login.run_state(folder, 1)).status == "running" and s.last is not None)
-    assert any(notice.code == "resumed" for notice in login.run_state(folder, 1).notices)
+    login.wait_for_step(folder, 1, 4)
     rank = login.wait(lambda: find_rank(1))
     os.kill(rank, signal.SIGKILL)
     assert login.wait_for_end(folder) == ["failed"]
@@ -69,12 +65,8 @@ def test_two_nodes_stop_at_a_checkpoint_go_on_and_end_when_a_rank_dies(login: Lo
     assert end is not None
     assert "rank 1 was ended by SIGKILL" in end.detail
     assert login.wait(lambda: find_rank(1) is None and find_rank(0) is None)
-
-
-def test_nothing_of_a_run_on_two_nodes_outlives_its_engine(login: LoginNode) -> None:
-    folder = login.submit(plan(login, 9000, "nnodes"), "--cpu", "--sbatch=--partition=pair")
-    login.wait(lambda: login.run_state(folder, 1).step > 3)
-    engine = login.run_state(folder, 1).pid
+    login.workbench("resume", folder.name)
+    engine = login.wait_for_step(folder, 1, 4, attempt=2).pid
     assert engine is not None
     os.kill(engine, signal.SIGKILL)
     assert login.wait_for_end(folder) == ["killed"]

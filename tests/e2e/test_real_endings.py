@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from results.records import store
-from tests.engines.conftest import write_tiny_subset
+from tests.engines.tiny_retrieval import write_tiny_subset
 from tests.fixtures.wardens import Sandbox, until
 from workbench.processes import tree
 from workbench.suites import control, suite, suite_reader, warden_file

@@ -11,7 +11,7 @@ from engines import model_catalog
 from engines.captioning import Params, run
 from engines.protocol import RunSpec
 from tests.engines import engine_runs
-from tests.engines.conftest import COLOURS, SHAPES, picture
+from tests.engines.tiny_retrieval import COLOURS, SHAPES, picture
 
 MODEL = """schema = 1
 name = "tiny-captioner"

@@ -12,7 +12,7 @@ from engines.protocol import RunSpec
 from engines.vqa import Params, run
 from engines.vqa.nano import model
 from tests.engines import engine_runs
-from tests.engines.conftest import COLOURS, SHAPES, picture
+from tests.engines.tiny_retrieval import COLOURS, SHAPES, picture
 
 SIZES = {
     "vocabulary": 400, "width": 32, "inner": 64, "layers": 2, "heads": 2, "key_value_heads": 1,

@@ -18,7 +18,7 @@ from engines.protocol import RunSpec, Task
 from engines.retrieval import Params
 from engines.torchkit.data.data_loader import rank_share
 from engines.torchkit.runtime import distributed
-from tests.engines.conftest import write_lines
+from tests.engines.tiny_retrieval import write_lines
 from tests.fixtures.engine_process import engine
 
 NO_DEMO = model_catalog.find_problem(model_catalog.load("effnet-minilm")) is not None
