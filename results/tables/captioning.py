@@ -84,6 +84,7 @@ def experiments(view: SuiteView, lang: str = "en") -> Table:
         [(r.identity.params, r.facts | _sample_fact(r)) for r in runs]
         + [(i.params, view.planned_facts.get(i.run_id, {})) for i in waiting],
         lang,
+        len(waiting),
     )
     columns = (
         TableColumn(translate("captions.id", lang)),

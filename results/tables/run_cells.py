@@ -27,6 +27,8 @@ _NAMES: Final = ("suite", "label", "engine", "task", "model", "run_id")
 
 
 NONE: Final = "–"
+_CONTENT_HASH: Final = re.compile(r"^[0-9a-f]{12,}$")
+"""A folder of a cache, which names no model."""
 
 
 class SetupColumns(NamedTuple):
@@ -202,21 +204,32 @@ def _join_reasons(body: Sequence[tuple[TableCell, ...]], column: int) -> str:
 
 
 def setup_columns(
-    runs: Sequence[tuple[Mapping[str, Any], Mapping[str, str]]], lang: str = "en"
+    runs: Sequence[tuple[Mapping[str, Any], Mapping[str, str]]], lang: str = "en", planned: int = 0
 ) -> SetupColumns:
     """Encoder, language model, LoRA, frames, samples and layers of runs, as far as they are known.
 
-    `runs`: settings and facts of each; `samples` among the facts is their number.
+    What some run with results lacks is a column, as it is not known to be shared.
+
+    Args:
+        runs: Settings and facts of each; `samples` among the facts is their number.
+        lang: Language of headings and remark.
+        planned: Number of runs at the end that have no results.
     """
     values = [_setup_values(params, facts, lang) for params, facts in runs]
     names = list(dict.fromkeys(name for run in values for name in run))
-    texts_of_name = {name: {run[name] for run in values if name in run} for name in names}
-    differing = [name for name in names if len(texts_of_name[name]) > 1]
+    done = values[: len(values) - planned]
     shared = {
-        name: texts for name, texts in texts_of_name.items() if len(texts) == 1 and texts != {NONE}
-    }
+        name: done[0][name]
+        for name in names
+        if done and name in done[0]
+        and all(run.get(name) == done[0][name] for run in done)
+        and all(run.get(name, done[0][name]) == done[0][name] for run in values)
+    }  # fmt: skip
+    differing = [name for name in names if name not in shared]
     text = ", ".join(
-        f"{translate(f'setup.{n}', lang)} {next(iter(texts))}" for n, texts in shared.items()
+        f"{translate(f'setup.{name}', lang)} {value}"
+        for name, value in shared.items()
+        if value != NONE
     )
     return SetupColumns(
         tuple(TableColumn(translate(f"setup.{name}", lang)) for name in differing),
@@ -228,7 +241,7 @@ def setup_columns(
 def _setup_values(params: Mapping[str, Any], facts: Mapping[str, str], lang: str) -> dict[str, str]:
     """By name, without those that are not known."""
     rank, alpha, layers = (params.get(name) for name in ("lora_rank", "lora_alpha", "layers"))
-    llm = facts.get("llm", "").partition(",")[0]
+    llm = _CONTENT_HASH.sub("", facts.get("llm", "").partition(",")[0])
     quantized = params.get("quantize") in ("nf4", "int8")
     values = {
         "text": facts.get("text", ""),

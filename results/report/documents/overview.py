@@ -113,7 +113,9 @@ def render_experiments(page: ReportInput) -> Iterator[str]:
         TableColumn(translate(f"document.{name}", lang), name == "time") for name in names
     )
     facts = {run: record.facts for run, record in runs.items()} | view.planned_facts
-    setup = run_cells.setup_columns([(i.params, facts.get(i.run_id, {})) for i in identities], lang)
+    planned = sum(i.run_id not in runs for i in identities)
+    made_of = [(i.params, facts.get(i.run_id, {})) for i in identities]
+    setup = run_cells.setup_columns(made_of, lang, planned)
     rows = tuple(
         (*row[:3], *cells, *row[3:])
         for i, cells in zip(identities, setup.cells, strict=True)

@@ -115,12 +115,18 @@ def test_what_runs_are_made_of_is_a_column_only_where_it_differs(make):
         identity = run.identity.model_copy(update={"params": {**run.identity.params, **params}})
         return run.model_copy(update={"identity": identity, "facts": {**run.facts, **vision}})
 
-    runs = [made_of(first, frames=8, lora_rank=16, lora_alpha=32), made_of(second, frames=4)]
+    lora = {"lora_rank": 16, "lora_alpha": 32}
+    runs = [made_of(first, frames=8, **lora), made_of(second, frames=4, **lora)]
     table = experiments(runs, planned=(waiting(),))
     assert [c.title for c in table.columns][2:5] == ["params", "frames", "captions of"]
     assert [row[3].text for row in table.rows] == ["8", "4", "–"]
-    shared = "All experiments: vision encoder CLIP-ViT-L/14 at 336 px, LoRA r=16, alpha=32"
+    shared = (
+        "All experiments with results: vision encoder CLIP-ViT-L/14 at 336 px, LoRA r=16, alpha=32"
+    )
     assert shared in render_markdown(table)
+    partly = experiments([runs[0], made_of(second, frames=8)])
+    assert [c.title for c in partly.columns][3] == "LoRA", "not known of the second"
+    assert [row[3].text for row in partly.rows] == ["r=16, alpha=32", "–"]
 
 
 def test_the_words_of_an_imported_runs_source_stand_beside_ours(make):
