@@ -6,6 +6,7 @@ rate, images of other records. Audit rules and notices name the experiments that
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from engines.trained_weights import RUN
 from workbench.planning import cost_probe
 from workbench.planning.plan import SuitePlan
 from workbench.planning.run_matrix import Variant
+from workbench.processes import gpu_selection
 
 STEPS: Final = 60
 """Timed steps of each side of an experiment that trains."""
@@ -67,7 +69,8 @@ def _find_thread_problem(spec: RunSpec, _folder: Path) -> str:
 
 def _double_threads(spec: RunSpec) -> dict[str, Any]:
     ranks = int(spec.params.get("nproc_per_node") or 1)
-    threads = effective_workers(spec.params["num_workers"], gpu=not spec.cpu, ranks=ranks)
+    gpu = gpu_selection.sees_gpu(spec.devices, os.environ, cpu=spec.cpu)
+    threads = effective_workers(spec.params["num_workers"], gpu=gpu, ranks=ranks)
     return {"num_workers": min(64, max(2, 2 * threads))}
 
 

@@ -27,6 +27,10 @@ LAST_LOSSES: Final = 10
 """Windows at the end of a side whose mean loss is compared."""
 
 
+LEAST_WAIT: Final = 0.05
+"""Of a step's time: less waiting than this explains no shorter step."""
+
+
 class ExperimentLink(BaseModel):
     """What a suite is an experiment of; `experiment.json` in its folder."""
 
@@ -127,8 +131,11 @@ def _describe_threads(was: Side, changed: Side) -> str:
     if step.value is None or other.value is None:
         return f"not measured: {step.reason or other.reason}"
     verdict = "no difference that these steps can tell"
+    before, after = _wait_share(first), _wait_share(second)
     if _is_below(other, step):
         verdict = "a step is shorter: it waited for data"
+        if before is None or after is None or before - after < LEAST_WAIT:
+            verdict = "a step is shorter, but hardly waited for data: look at what else was at work"
     elif _is_below(step, other):
         verdict = "a step is longer: more threads do harm here"
     return (
@@ -136,7 +143,7 @@ def _describe_threads(was: Side, changed: Side) -> str:
         f"{second.identity.params['num_workers']}: step "
         f"{formats.step_time_interval(step.value, step.low, step.high)} → "
         f"{formats.step_time_interval(other.value, other.low, other.high)}, waiting for data "
-        f"{_share(first)} → {_share(second)} of it; {verdict}"
+        f"{_percent(before)} → {_percent(after)} of it; {verdict}"
     )
 
 
@@ -145,9 +152,12 @@ def _is_below(first: Reading | MetricRecord, second: Reading | MetricRecord) -> 
     return first.high is not None and second.low is not None and first.high < second.low
 
 
-def _share(record: RunRecord) -> str:
+def _wait_share(record: RunRecord) -> float | None:
     stall, wait = record.timing.data_stall_share.value, record.timing.data_wait_share.value
-    share = wait if stall is None else stall
+    return wait if stall is None else stall
+
+
+def _percent(share: float | None) -> str:
     return "n/a" if share is None else formats.percent(share)
 
 

@@ -32,14 +32,24 @@ def threads(count: int, seconds: float, label: str) -> Side:
 
 
 @pytest.mark.parametrize(
-    ("after", "verdict"),
-    [(0.05, "shorter: it waited"), (0.2, "longer"), (0.105, "no difference")],
+    ("after", "wait", "verdict"),
+    [
+        (0.05, 0.4, "shorter: it waited"),
+        (0.05, 0.031, "hardly waited"),
+        (0.2, 0.4, "longer"),
+        (0.105, 0.4, "no difference"),
+    ],
 )
-def test_threads_are_judged_by_the_intervals_of_a_step(after: float, verdict: str) -> None:
-    sides = [threads(4, after, "twice the loader threads"), threads(2, 0.1, AS_IT_WAS)]
+def test_threads_are_judged_by_the_intervals_of_a_step_and_its_waiting(
+    after: float, wait: float, verdict: str
+) -> None:
+    was = threads(2, 0.1, AS_IT_WAS)
+    timing = was.record.timing.model_copy(update={"data_wait_share": Reading(value=wait)})
+    was = was._replace(record=was.record.model_copy(update={"timing": timing}))
+    sides = [threads(4, after, "twice the loader threads"), was]
     finding = experiment_findings.describe_finding("loader-threads", sides)
     assert finding.startswith("num_workers 2 → 4: step 100.0 ms [90.0, 110.0] → ")
-    assert "3.1 % → 3.1 %" in finding
+    assert f"{wait:.1%}".replace("%", " %") + " → 3.1 %" in finding
     assert verdict in finding
 
 
