@@ -33,6 +33,9 @@ TILES: Final = ((256, 128, 1.0), (128, 256, 1.0), (128, 128, 0.85), (128, 64, 0.
 """Rows and columns of a product's tiles, and the share of the full rate that they reach."""
 SPLITS: Final = (1, 2, 4, 8)
 """Ways to divide K among blocks, as cuBLAS does for few tiles."""
+FARTHEST: Final = 8
+HALVINGS: Final = 20
+"""Largest factor of an assumption that `goal_value` looks at, and steps of its search."""
 
 
 PRODUCTS_MS: Final = "bf16 products of this step"
@@ -175,8 +178,13 @@ def estimate_step(operations: Sequence[Operation], copied: int) -> list[Estimate
         sum_step("the preset, pageable copies", operations, eager_host(operations), pageable),
         sum_step("pinned, on a side stream", operations, eager_host(operations), 0.0),
         sum_step("compile, pinned", compiled, fewer * rate("host, compiled") / 1e3, 0.0),
-        sum_step("compile, CUDA graphs, pinned", compiled, rate("host, graph"), 0.0),
+        fastest_step(compiled),
     ]  # fmt: skip
+
+
+def fastest_step(compiled: Sequence[Operation]) -> Estimate:
+    """A step with all settings. `compiled`: what a compiler makes of its operations."""
+    return sum_step("compile, CUDA graphs, pinned", compiled, rate("host, graph"), 0.0)
 
 
 def eager_host(operations: Sequence[Operation]) -> float:
@@ -223,14 +231,33 @@ def span(name: str, operations: Sequence[Operation]) -> tuple[float, float, floa
     return 0.8 * value, value, 1.25 * value
 
 
-def epoch_at(name: str, value: float, operations: Sequence[Operation], copied: int) -> float:
+def epoch_at(name: str, value: float, compiled: Sequence[Operation]) -> float:
     """Seconds of the epoch with all settings, were this assumption another."""
     if name == PRODUCTS_MS:
-        fastest = estimate_step(operations, copied)[-1]
-        more = value - products_ms(operations)
+        fastest = fastest_step(compiled)
+        more = value - products_ms(compiled)
         return replace(fastest, products=fastest.products + more).epoch
     with mock.patch.dict(ASSUMPTIONS, {name: replace(ASSUMPTIONS[name], value=value)}):
-        return estimate_step(operations, copied)[-1].epoch
+        return fastest_step(compiled).epoch
+
+
+def goal_value(name: str, compiled: Sequence[Operation]) -> float | None:
+    """Value of an assumption at which the epoch takes the goal's seconds, all others as they are.
+
+    None: there is none within a factor of `FARTHEST`.
+    """
+    middle = span(name, compiled)[1]
+    ends = [middle / FARTHEST, middle * FARTHEST]
+    over, under = sorted(ends, key=lambda end: epoch_at(name, end, compiled), reverse=True)
+    if not epoch_at(name, under, compiled) <= GOAL_SECONDS < epoch_at(name, over, compiled):
+        return None
+    for _ in range(HALVINGS):
+        half = math.sqrt(over * under)
+        if epoch_at(name, half, compiled) > GOAL_SECONDS:
+            over = half
+        else:
+            under = half
+    return under
 
 
 def tables(operations: Sequence[Operation], copied: int) -> str:
@@ -265,16 +292,25 @@ def tables(operations: Sequence[Operation], copied: int) -> str:
         micro, milli = seconds * 1e6, count * seconds * 1e3
         lines.append(f"| {shape} | {count} | {micro:.1f} | {milli:.2f} | {share:.0%} |")
     lines += kinds_table(operations)
-    lines += ["", "| assumption | value | useful range | epoch at its ends, s | basis |"]
-    lines += ["|---|---:|---:|---:|---|"]
+    return "\n".join([*lines, *assumptions_table(fused(list(operations)))]) + "\n"
+
+
+def assumptions_table(compiled: Sequence[Operation]) -> list[str]:
+    """The assumptions, and what each alone does to the epoch with all settings."""
+    lines = [
+        "", "| assumption | value | useful range | the last row's epoch at its ends, s "
+        f"| {GOAL_SECONDS:.0f} s at | basis |", "|---|---:|---:|---:|---:|---|",
+    ]  # fmt: skip
     for name, assumption in ASSUMPTIONS.items():
-        low, value, high = span(name, operations)
-        ends = " and ".join(f"{epoch_at(name, end, operations, copied):.0f}" for end in (low, high))
-        between = f"{low:.3g} to {high:.3g}"
+        low, value, high = span(name, compiled)
+        ends = " and ".join(f"{epoch_at(name, end, compiled):.0f}" for end in (low, high))
+        goal = goal_value(name, compiled)
+        needed = "–" if goal is None else f"{goal:.4g}"
         lines.append(
-            f"| {name} | {value:.3g} {assumption.unit} | {between} | {ends} | {assumption.basis} |"
+            f"| {name} | {value:.3g} {assumption.unit} | {low:.3g} to {high:.3g} | {ends} "
+            f"| {needed} | {assumption.basis} |"
         )
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 @cache

@@ -33,7 +33,7 @@ from engines.model_catalog import ModelEntry
 from engines.protocol import RunSpec
 from engines.torchkit.data.prefetch import map_tensors
 from engines.torchkit.memory.fake_training_step import TrainingOptions
-from engines.torchkit.modeling import attention
+from engines.torchkit.modeling import attention, rms_norm
 from engines.torchkit.runtime.context import Context
 from engines.torchkit.runtime.precision import Precision
 from engines.vqa import training
@@ -120,6 +120,7 @@ def vqa_step(device: torch.device, *, layers: int = 0, blocks: int = 0, **settin
         model.model.visual = ReleasedModule()
     else:
         attention.use_packed_attention(tower)
+        rms_norm.use_fused_rms_norm(tower)
     width = model.config.text_config.hidden_size
     form = Form(BaseModelOutputWithPooling, True, (width,), 0)
     answerer = Answerer(model, form)

@@ -17,11 +17,13 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
+from unittest import mock
 
 import numpy as np
 import torch
@@ -35,7 +37,7 @@ from benchmarks.step_count import (
     forward_on_cuda,
     whole_step,
 )
-from engines.emitter import Emitter
+from engines.emitter import Emitter, Stopped
 from engines.protocol import RunSpec
 from engines.retrieval import tasks
 from engines.retrieval.context import Context
@@ -44,6 +46,7 @@ from engines.retrieval.data.pairs import ItemInputs, ItemRows, PairBatch, Traini
 from engines.retrieval.memory import model_from_config
 from engines.retrieval.prepare import PreparedEncoder
 from engines.torchkit.memory.fake_training_step import TrainingOptions
+from engines.torchkit.modeling import adapter_copies
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training import loop
 from engines.torchkit.training.step_timing import StepTimer, TimingSummary, stopwatch
@@ -140,24 +143,82 @@ CASES: Final[dict[str, Callable[[], Case]]] = {
 # -- host time -------------------------------------------------------------------------------------
 
 
-def host_ratio(rounds: int = 8, steps: int = 6) -> float:
+STEPS: Final = 6
+"""Of a round."""
+
+
+def retrieval_host_ratio() -> float:
+    """`host_ratio` of retrieval, whose bare loop has a forward pass of its own."""
+    step = retrieval_step(torch.device("cpu"), thin=8, batch=8, precision="fp32", image_size=32)
+    return host_ratio(step.job, bare_loop(step.job))
+
+
+def language_host_ratio(engine: str, precision: str) -> float:
+    """`host_ratio` of captioning or VQA, whose bare loop has the engine's forward pass."""
+    with tiny_job(engine, precision) as job:
+        return host_ratio(job, plain_loop(job))
+
+
+def host_ratio(
+    job: loop.TrainingJob[Any], bare: Callable[[list[Any]], None], rounds: int = 8
+) -> float:
     """CPU seconds of a step through `loop.train` over those of a bare loop: median of rounds.
 
     One thread: at these widths a second one computes nothing and waits for the first.
     """
     torch.set_num_threads(1)
-    step = retrieval_step(torch.device("cpu"), thin=8, batch=8, precision="fp32", image_size=32)
-    job, ratios = step.job, []
-    job.stop_at, job.checkpoint_root = steps, None
-    batches = [batch.result() for batch in job.loader.batches(0, steps)]
-    bare, watch, many = bare_loop(job), stopwatch(torch.device("cpu")), 10**6
+    job.stop_at, job.checkpoint_root, ratios = STEPS, None, []
+    batches = [batch.result() for batch in job.loader.batches(0, STEPS)]
+    watch, many, converts = stopwatch(torch.device("cpu")), 10**6, job.replica is not None
     for _ in range(rounds + 1):
+        if converts:
+            job.replica = adapter_copies.copy_adapters(job.model, job.precision.name)
         began = time.process_time()
         loop.train(job, StepTimer(watch, 0, many), TimingSummary(many, 0), Emitter())
         middle = time.process_time()
+        if converts:
+            adapter_copies.copy_adapters(job.model, "fp32")  # none
+        restart = time.process_time()
         bare(batches)
-        ratios.append((middle - began) / (time.process_time() - middle))
+        ratios.append((middle - began) / (time.process_time() - restart))
     return statistics.median(ratios[1:])
+
+
+@contextmanager
+def tiny_job(engine: str, precision: str) -> Iterator[loop.TrainingJob[Any]]:
+    """The job that a run of the tests' tiny model trains, before its first step."""
+    from tests.engines import engine_runs, tiny_captioning, tiny_vqa
+
+    tiny: Any = {"captioning": tiny_captioning, "vqa": tiny_vqa}[engine]
+    jobs: list[loop.TrainingJob[Any]] = []
+
+    def keep(job: loop.TrainingJob[Any], *_: Any) -> None:
+        jobs.append(job)
+        raise Stopped
+
+    with tempfile.TemporaryDirectory() as scratch, engine_runs.configured(Path(scratch)):
+        tiny.write(Path(scratch))
+        spec = tiny.spec(Path(scratch), settings={"precision": precision, "max_steps": STEPS})
+        with mock.patch.object(loop, "train", keep), suppress(Stopped):
+            tiny.go(spec, Path(scratch, "run"))
+        yield jobs[0]
+
+
+def plain_loop(job: loop.TrainingJob[Any]) -> Callable[[list[Any]], None]:
+    """The loop of a tutorial over the job's forward pass and batches that are ready."""
+    parameters = [p for p in job.model.parameters() if p.requires_grad]
+
+    def run(batches: list[Any]) -> None:
+        job.model.train()
+        for batch in batches:
+            with job.precision.autocast():
+                loss = job.forward(job.transfer(batch)).loss
+            loss.backward()  # type: ignore[no-untyped-call]  # torch
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            job.optimizer.step()
+            job.optimizer.zero_grad(set_to_none=True)
+
+    return run
 
 
 def bare_loop(job: loop.TrainingJob[PairBatch]) -> Callable[[list[PairBatch]], None]:
@@ -224,9 +285,14 @@ def main() -> int:
               f"{counts['waits']} | {counts['bytes_to_device'] / 1e6:.1f} |")  # fmt: skip
         for part, part_counts in whole_step(case).items() if args.names else ():
             print(f"{part}: {dict(part_counts.by_name.most_common(args.names))}")
-    if args.host:
-        figures["host_ratio"] = host_ratio()
-        print(f"\nhost time of a step, retrieval: {figures['host_ratio']:.2f} of a bare loop's")
+    ratios: dict[str, Callable[[], float]] = {
+        "retrieval": retrieval_host_ratio,
+        **{f"{engine}, {precision}": partial(language_host_ratio, engine, precision)
+           for engine in ("captioning", "vqa") for precision in ("fp32", "bf16")},
+    }  # fmt: skip
+    for name, measure_ratio in ratios.items() if args.host else ():
+        figures[f"host_ratio: {name}"] = ratio = measure_ratio()
+        print(f"host time of a step, {name}: {ratio:.2f} of a bare loop's")
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1))
     return 0

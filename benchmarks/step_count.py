@@ -42,7 +42,9 @@ from engines.torchkit.training.step_timing import TimingSummary
 PARTS: Final = ("transfer", "forward", "backward", "optimizer")
 CHUNK: Final = 65_536
 BLOCKS: Final = 320
-"""Elements of a block and blocks of a launch of multi_tensor_apply (MultiTensorApply.cuh)."""
+TENSORS: Final = (110, 64, 48, 36, 30)
+"""Elements of a block, blocks of a launch, and tensors of a launch by the number of lists, of
+multi_tensor_apply (MultiTensorApply.cuh)."""
 
 NO_KERNEL: Final = ("aten.empty", "aten.new_empty", "aten.detach", "aten.lift", "prim.device")
 CASTS: Final = ("aten._to_copy", "aten.copy_", "aten._foreach_copy_")
@@ -176,7 +178,10 @@ def launches_of(name: str, args: tuple[Any, ...]) -> int:
     if not (name.startswith(("aten._foreach", "aten._fused")) and isinstance(args[0], list)):
         return 1
     blocks = sum(-(-tensor.numel() // CHUNK) for tensor in args[0])
-    return max(1, -(-blocks // BLOCKS))
+    lists = sum(isinstance(arg, list) and bool(tensors(arg)) for arg in args)
+    lists -= name.startswith("aten._fused")  # the counters of steps travel with the tensors
+    most = TENSORS[min(lists, len(TENSORS)) - 1]
+    return max(1, -(-blocks // BLOCKS), -(-len(args[0]) // most))
 
 
 class OneBatch:
@@ -255,6 +260,8 @@ def staged(tuning: TrainingOptions, *, norms: bool = True) -> Iterator[None]:
         stack.enter_context(listed)
         if norms and tuning.precision != "fp32":
             stack.enter_context(fake_modules.fp32_layer_norms())
+            stack.enter_context(fake_modules.fused_rms_norms())
+            stack.enter_context(fake_modules.fused_dropout())
             stack.enter_context(fake_training_step.answer_autocast_for_cpu())
         yield
 

@@ -29,6 +29,13 @@ BARRIERS = (
 )
 """Operations that a compiler does not fuse with their neighbours."""
 
+OVERWRITES = (
+    "aten.copy_", "aten.zero_", "aten.fill_", "aten._foreach_copy_", "aten._foreach_zero_",
+)  # fmt: skip
+"""Operations that write their first argument without reading it."""
+OPTIMIZERS = ("aten._fused_adam_", "aten._fused_adamw_")
+"""Operations that read gradients, their second argument, and write them only to unscale them."""
+
 GATHERS = ("aten.embedding", "aten.index", "aten.index_select", "aten.gather")
 """Operations that read rows of a table."""
 REDUCTIONS = (
@@ -101,6 +108,7 @@ class Recorder(Meter):
         name = str(func).rpartition(".")[0]
         inputs, outputs = tensors((args, kwargs or {})), tensors(result)
         if self.part in self.parts and is_kernel(func, name, inputs, outputs):
+            inputs = tensors((args[1:] if name in OVERWRITES else args, kwargs or {}))
             self._keep(func, name, args, inputs, outputs)
         return result
 
@@ -108,7 +116,8 @@ class Recorder(Meter):
         self, func: Any, name: str, args: tuple[Any, ...], inputs: list[Tensor],
         outputs: list[Tensor],
     ) -> None:  # fmt: skip
-        written = [*outputs, *_mutated(func, args)]
+        spared = {id(t) for t in tensors(args[1])} if name in OPTIMIZERS else set()
+        written = [t for t in (*outputs, *_mutated(func, args)) if id(t) not in spared]
         reads, writes = self._sizes(inputs), self._sizes(written)
         if name in GATHERS:  # not the whole table
             reads = {number: min(size, sum(writes.values())) for number, size in reads.items()}

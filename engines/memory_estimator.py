@@ -39,12 +39,20 @@ def answer_query(query: MemoryQuery) -> MemoryEstimate:
         return MemoryEstimate(
             problem=f"its step cannot be simulated ({type(error).__name__}: {reason})"
         )
-    host = estimate.host | other_ranks(estimate.host, int(query.params.get("nproc_per_node", 1)))
+    host = estimate.host | other_ranks(estimate.host, count_local_ranks(query))
     return estimate.model_copy(update={"host": host, "seconds": time.perf_counter() - began})
 
 
+def count_local_ranks(query: MemoryQuery) -> int:
+    """Processes of the run on one machine, whatever the number of its nodes; 1 for a task that is
+    not shared."""
+    task = "train" if query.trains else "evaluate"
+    shared = task in catalog.load(query.engine).RANK_TASKS
+    return int(query.params.get("nproc_per_node", 1)) if shared else 1
+
+
 def other_ranks(host: dict[str, int], ranks: int) -> dict[str, int]:
-    """Host memory of further ranks: everything but the mapped pages, which ranks share."""
+    """Host memory of further ranks of a node: everything but mapped pages, which they share."""
     private = sum(size for part, size in host.items() if part != MAPPED)
     return {OTHERS: (ranks - 1) * private} if ranks > 1 else {}
 

@@ -1,8 +1,10 @@
-"""Number formats on a GPU: TF32 in search, skipped fp16 steps, 4-bit layers that resume."""
+"""Number formats on a GPU: TF32 in search, RMSNorm's kernel, skipped fp16 steps, 4-bit layers that
+resume."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,6 +16,7 @@ from benchmarks.gpu.report import Report, Skip
 from benchmarks.gpu.retrieval import bench, changes
 from engines.emitter import Stopped
 from engines.retrieval.index import exact
+from engines.torchkit.modeling import rms_norm
 from engines.torchkit.runtime import device
 
 DEEPEST = 100
@@ -54,6 +57,41 @@ def reference(query_vectors: Tensor, corpus: Tensor) -> tuple[Tensor, Tensor]:
         for part in torch.split(query_vectors, 500)
     ]
     return torch.cat([p.values for p in parts]), torch.cat([p.indices for p in parts])
+
+
+def norms(report: Report) -> None:
+    """RMSNorm of Qwen3-8B's width in bf16: the kernel and the model's own code, beside float64."""
+    from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
+
+    target = torch.device("cuda" if report.cuda else "cpu")
+    rows, width = report.size(8_192, 64), report.size(4_096, 256)
+    norm = Qwen3RMSNorm(width, eps=1e-6).to(target)
+    torch.manual_seed(0)
+    norm.weight.data.uniform_(0.5, 2)
+    norm = norm.bfloat16().requires_grad_(False)
+    x, grad = (torch.randn(rows, width, device=target).bfloat16() for _ in range(2))
+    exact_tensors = outputs(lambda x: torch.rms_norm(x, (width,), norm.weight.double(), 1e-6),
+                            x.double(), grad.double())  # fmt: skip
+    errors: dict[str, list[float]] = {}
+    for name in ("own code", "kernel"):
+        if name == "kernel":
+            rms_norm.use_fused_rms_norm(torch.nn.Sequential(norm))
+        pairs = zip(outputs(norm, x, grad), exact_tensors, strict=True)
+        errors[name] = [float((t - e).norm() / e.norm()) for t, e in pairs]
+        for quantity, error in zip(("output", "gradient"), errors[name], strict=True):
+            report.figure(f"{name}: relative error of the {quantity}", error)
+    closer = all(kernel <= 1.01 * plain for plain, kernel in zip(*errors.values(), strict=True))
+    report.check("the kernel is as near to float64 as the model's own code", closer)
+
+
+def outputs(norm: Callable[[Tensor], Tensor], x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Output of a norm under autocast, and the gradient of its input."""
+    x = x.clone().requires_grad_()
+    with torch.autocast(x.device.type, torch.bfloat16):
+        output = norm(x)
+    output.backward(grad)
+    assert x.grad is not None
+    return output.detach(), x.grad
 
 
 def half_precision(report: Report) -> None:

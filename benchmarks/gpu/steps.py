@@ -32,6 +32,7 @@ STEPS: Final = (
         after=("weekly step",),
     ),
     Step("search", "benchmarks.gpu.numerics:search", 30, least=10),
+    Step("norms", "benchmarks.gpu.numerics:norms", 20, least=5),
     Step(
         "fp16",
         "benchmarks.gpu.numerics:half_precision",

@@ -20,6 +20,7 @@ from engines.captioning.stages import CaptionStage
 from engines.captioning.validation import CaptionValidation
 from engines.torchkit.checkpointing.training_identity import TrainingIdentity, fingerprint_samples
 from engines.torchkit.data.prefetch import to_device
+from engines.torchkit.modeling import adapter_copies
 from engines.torchkit.training import compilation, loop
 from engines.torchkit.training.optimizers import decay_groups
 from engines.torchkit.training.stage_position import StagePosition
@@ -104,6 +105,7 @@ def create_training_job(
         return loop.LossOutput(mean_loss(summed, tokens), validation.latest, len(batch), read)
 
     job = setup.create_job(model, collator, forward)
+    job.replica = adapter_copies.copy_adapters(model, context.precision.name, process_group.size)
     job.trained_before = model.parameter_names(earlier_parts)
     job.optimizer = build_optimizer(params, ready)
     if params.compile:

@@ -17,7 +17,7 @@ from engines import model_catalog
 from engines.emitter import EngineError
 from engines.torchkit.data.data_loader import split_rows
 from engines.torchkit.data.prefetch import InputPipeline
-from engines.torchkit.modeling import lora, pretrained, quantize
+from engines.torchkit.modeling import lora, pretrained, quantize, rms_norm
 from engines.torchkit.runtime import device
 from engines.torchkit.training import nano_models, trained_model
 from engines.torchkit.training.engine_task import PreparedModel
@@ -109,6 +109,8 @@ def prepare(context: Context, data: VqaData) -> PreparedAnswerer:
     if vision.cached is not None:
         emit.phase("load", "adapters")
     tower_parameters = total_parameters - quantize.logical_parameters(base_model)
+    if not params.compile:  # after the tower's pass: features of an earlier cache stay valid
+        rms_norm.use_fused_rms_norm(base_model)
     model = Answerer(attach_adapters(context, base_model), vision.form).to(context.device)
     facts = {
         "model": f"{folder.name}, {base_fact}{weights}",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from engines.torchkit.checkpointing.training_identity import fingerprint_samples
+from engines.torchkit.modeling import adapter_copies
 from engines.torchkit.training import compilation, loop
 from engines.torchkit.training.training_setup import TrainingSetup
 from engines.torchkit.training.weight_averaging import Ema, Swa
@@ -63,6 +64,10 @@ def create_training_job(
     job = setup.create_job(model, collator, forward, transfer)
     if params.compile:
         job.prepare = compilation.compile_on_first_batch(job)
+    else:  # compiled code converts weights on the way
+        job.replica = adapter_copies.copy_adapters(
+            model, context.precision.name, process_group.size
+        )
     job.ema = Ema(model, params.ema) if params.ema and not params.swa else None
     first_averaged = math.floor(params.swa_start * setup.steps) + 1
     job.swa = Swa(model, first_averaged) if params.swa else None

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import estimate, step_budget, step_count
 from benchmarks.estimate import ASSUMPTIONS, product_seconds
-from benchmarks.step_ops import BARRIERS, Operation, Product, fused, record
+from benchmarks.step_ops import BARRIERS, Operation, Product, Recorder, fused, record
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -115,6 +115,29 @@ def test_fusion_saves_launches_and_bytes_and_no_product():
     assert all(not op.name.startswith("aten.") or not op.fusible for op in after)
     kept = [op for op in operations if op.name.startswith(BARRIERS)]
     assert [op for op in after if op.name.startswith(BARRIERS)] == kept
+
+
+def test_what_is_only_overwritten_is_not_read_and_gradients_are_not_written():
+    weight = torch.nn.Parameter(torch.ones(8))
+    optimizer, copied = torch.optim.AdamW([weight], fused=True), torch.ones(8).bfloat16()
+    recorder = Recorder()
+    for recorder.part in ("", "optimizer"):  # the first step makes the moments
+        weight.grad = torch.ones(8)
+        with recorder:
+            optimizer.step()
+            torch._foreach_copy_([copied], [weight.detach()])
+    moved = {op.name: (sum(op.reads.values()), sum(op.writes.values()))
+             for op in recorder.operations}  # fmt: skip
+    assert moved["aten._foreach_copy_"] == (32, 16)
+    assert moved["aten._fused_adamw_"] == (4 * 32 + 4, 3 * 32)
+
+
+def test_the_goals_value_of_an_assumption_gives_the_goals_epoch(operations):
+    compiled = fused(operations)
+    rate = estimate.goal_value("memory-bound kernel", compiled)
+    assert rate is not None
+    assert estimate.epoch_at("memory-bound kernel", rate, compiled) == pytest.approx(60, abs=0.01)
+    assert estimate.goal_value("fp32 product", compiled) is None
 
 
 def test_attention_and_convolutions_are_recorded(operations):

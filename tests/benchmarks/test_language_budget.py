@@ -12,9 +12,9 @@ pytest.importorskip("peft")
 
 SHALLOW = {"layers": 2, "blocks": 2}
 BOUNDS = {
-    "vqa": {"kernels": 724, "casts": 116, "waits": 0},
-    "vqa-tower": {"kernels": 843, "casts": 137, "waits": 0},
-    "captioning": {"kernels": 636, "casts": 103, "waits": 0},
+    "vqa": {"kernels": 527, "casts": 8, "waits": 0},
+    "vqa-tower": {"kernels": 611, "casts": 19, "waits": 0},
+    "captioning": {"kernels": 398, "casts": 13, "waits": 0},
 }
 """Qwen2.5-VL-3B and Qwen3-8B with two decoder layers (and blocks of the tower) in NF4 with LoRA."""
 COPIED = {"vqa": 6_060_384, "vqa-tower": 3_622_608, "captioning": 18_879_488}
@@ -32,7 +32,7 @@ def test_a_step_stays_in_its_budget(name):
     found = totals(step_count.whole_step(case(name)))
     for what, most in BOUNDS[name].items():
         assert found[what] <= most, what
-    assert found["kernels"] > 500, "it counts"
+    assert found["kernels"] > 300, "it counts"
 
 
 @pytest.mark.parametrize("name", BOUNDS)

@@ -23,7 +23,8 @@ from engines.captioning.models.vision import VisionTower
 from engines.captioning.params import Params
 from engines.memory_query import MemoryQuery
 from engines.model_catalog import ModelPart
-from engines.torchkit.modeling import lora, quantize
+from engines.torchkit.modeling import adapter_copies, lora, quantize
+from engines.torchkit.modeling.master_weights import WeightCopies
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training.optimizers import decay_groups
 from tests.engines import allocations
@@ -102,10 +103,11 @@ def measured(shape: Shape, pair: tuple[ModelPart, ModelPart]) -> int:
         real.predict()
         return real.kept + allocations.peak(real.predict)
     before = real.kept + allocations.peak(real.calibrate)
-    optimizer = real.optimizer()
-    step = partial(real.train, optimizer)
+    optimizer, copies = real.optimizer(), real.copies()
+    step = partial(real.train, optimizer, copies)
     step()  # the first one makes the optimizer's moments, and caches
-    return max(before, real.kept + allocations.of_state(optimizer) + allocations.peak(step))
+    kept = real.kept + (allocations.of(copies.parameters()) if copies else 0)
+    return max(before, kept + allocations.of_state(optimizer) + allocations.peak(step))
 
 
 def measured_on_gpu(shape: Shape, pair: tuple[ModelPart, ModelPart]) -> int:
@@ -115,7 +117,7 @@ def measured_on_gpu(shape: Shape, pair: tuple[ModelPart, ModelPart]) -> int:
         real.predict()
         return allocations.peak_on_gpu(real.predict)
     before = allocations.peak_on_gpu(real.calibrate)
-    step = partial(real.train, real.optimizer())
+    step = partial(real.train, real.optimizer(), real.copies())
     step()
     return max(before, allocations.peak_on_gpu(step))
 
@@ -184,7 +186,10 @@ class Real:
         groups = decay_groups(self.model.named_parameters(), 0.01)
         return torch.optim.AdamW(groups, lr=1e-4, fused=True)
 
-    def train(self, optimizer: torch.optim.Optimizer) -> None:
+    def copies(self) -> WeightCopies[Any] | None:
+        return adapter_copies.copy_adapters(self.model, self.tower.precision.name)
+
+    def train(self, optimizer: torch.optim.Optimizer, copies: WeightCopies[Any] | None) -> None:
         """A step of the loop."""
         params = self.shape.params
         self.model.train()
@@ -194,7 +199,11 @@ class Real:
                 loss = mean_loss(*self.model(features, ids, ids))
             loss.backward()
             del loss
+            if copies:
+                copies.collect_gradients()
         allocations.end_step(self.model, optimizer)
+        if copies:
+            copies.refresh()
 
     @torch.no_grad()
     def predict(self) -> None:

@@ -16,7 +16,15 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from engines.memory_query import MemoryQuery
 from engines.torchkit.data.prefetch import map_tensors
-from engines.torchkit.modeling import attention, lora, pretrained, quantize
+from engines.torchkit.modeling import (
+    adapter_copies,
+    attention,
+    lora,
+    pretrained,
+    quantize,
+    rms_norm,
+)
+from engines.torchkit.modeling.master_weights import WeightCopies
 from engines.torchkit.runtime.precision import DTYPES, Precision
 from engines.torchkit.training.optimizers import adamw
 from engines.torchkit.training.weight_averaging import Ema
@@ -169,6 +177,7 @@ def real(shape: Shape, folder: Path, device: torch.device) -> tuple[Callable[[],
         found.model.visual = ReleasedModule()
     else:
         attention.use_packed_attention(found.model.visual)
+    rms_norm.use_fused_rms_norm(found)
     adapted = lora.add_lora(
         found, params.lora_rank, params.lora_alpha, params.lora_dropout, params.lora_targets,
         "language_model",
@@ -184,16 +193,23 @@ def real(shape: Shape, folder: Path, device: torch.device) -> tuple[Callable[[],
         return step, kept
     optimizer = adamw(model, 1e-4, 0.0, (0.9, 0.999), fused=True)
     ema = Ema(model, params.ema) if params.ema else None
-    step = _training(model, (optimizer, ema, params.gradient_accumulation_steps), host, precision)
+    copies = adapter_copies.copy_adapters(model, precision.name)
+    step = _training(
+        model, (optimizer, ema, copies, params.gradient_accumulation_steps), host, precision
+    )
     step()  # the first one makes the optimizer's moments, and caches
     kept += allocations.of_state(optimizer)
+    kept += allocations.of(copies.parameters()) if copies else 0
     return step, kept + (allocations.of(ema.tensors().values()) if ema else 0)
 
 
 def _training(
-    model: Answerer, how: tuple[Any, Ema | None, int], host: VqaBatch, precision: Precision
+    model: Answerer,
+    how: tuple[Any, Ema | None, WeightCopies[Any] | None, int],
+    host: VqaBatch,
+    precision: Precision,
 ) -> Callable[[], None]:
-    optimizer, ema, gradient_accumulation_steps = how
+    optimizer, ema, copies, gradient_accumulation_steps = how
     model.train()
 
     def step() -> None:
@@ -204,7 +220,11 @@ def _training(
                 loss = nats.sum() / tokens.sum()
             loss.backward()
             del batch, loss, nats, tokens
+            if copies:
+                copies.collect_gradients()
         allocations.end_step(model, optimizer, ema)
+        if copies:
+            copies.refresh()
 
     return step
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from engines.captioning.params import Params
 from engines.emitter import EngineError
-from engines.torchkit.modeling import attention, lora, pretrained
+from engines.torchkit.modeling import attention, lora, pretrained, rms_norm
 from engines.torchkit.modeling.model_config import read_config
 from engines.torchkit.runtime.precision import Precision
 
@@ -95,6 +95,7 @@ def load_model(folder: Path, params: Params, precision: Precision) -> Any:
         folder, pretrained.CAUSAL, precision, four_bit=four_bit, double=params.double_quant
     )
     attention.use_causal_attention(model)
+    rms_norm.use_fused_rms_norm(model)
     return model
 
 

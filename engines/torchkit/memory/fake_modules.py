@@ -8,7 +8,8 @@ moments as the real kernel; it computes nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 from unittest import mock
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from engines.torchkit.modeling import rms_norm
 from engines.torchkit.modeling.quantize import require_bitsandbytes
 
 NF4_BLOCK: Final = 64
@@ -198,6 +200,42 @@ def fp32_layer_norms() -> Any:
             return plain(x.float(), *args, **kwargs)
 
     return mock.patch.object(functional, "layer_norm", layer_norm)
+
+
+def fused_dropout() -> Any:
+    """Context in which dropout is one operation that keeps a byte a number, as on a GPU.
+
+    On a CPU it keeps a factor for each number, in the number's dtype.
+    """
+    plain = functional.dropout
+
+    def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        if not (training and 0 < p < 1) or inplace:
+            return plain(x, p, training, inplace)
+        output: Tensor = torch.native_dropout(x, p, True)[0]
+        return output
+
+    return mock.patch.object(functional, "dropout", dropout)
+
+
+@contextmanager
+def fused_rms_norms() -> Iterator[None]:
+    """Context in which RMSNorm is one operation, as on a GPU: LayerNorm stands for it.
+
+    It keeps the mean of each row beside the root mean square.
+    """
+
+    def has_kernel(x: Tensor, weight: Tensor) -> bool:
+        return x.dtype == weight.dtype
+
+    def normalize(x: Tensor, shape: Any, weight: Tensor, eps: float) -> Tensor:
+        return functional.layer_norm(x, shape, weight, None, eps)
+
+    with (
+        mock.patch.object(rms_norm, "has_kernel", has_kernel),
+        mock.patch.object(functional, "rms_norm", normalize),
+    ):
+        yield
 
 
 def _fused_attention(

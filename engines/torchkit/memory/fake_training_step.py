@@ -20,8 +20,8 @@ from engines.torchkit.data.data_loader import DEPTH
 from engines.torchkit.data.prefetch import AHEAD, map_tensors
 from engines.torchkit.memory import allocation_tracker, fake_modules
 from engines.torchkit.memory.allocation_tracker import AllocationTracker, Peak
-from engines.torchkit.modeling import lora, pretrained
-from engines.torchkit.modeling.master_weights import Replica
+from engines.torchkit.modeling import adapter_copies, lora, pretrained, rms_norm
+from engines.torchkit.modeling.master_weights import WeightCopies
 from engines.torchkit.runtime.precision import (
     DTYPES,
     PrecisionName,
@@ -35,7 +35,7 @@ PACKED: Final = "language model, 4-bit"
 WHOLE: Final = "language model"
 OTHER: Final = "embeddings, head, norms"
 LORA: Final = "LoRA"
-COPY: Final = "bf16 copy of the weights"
+COPY: Final = "half-precision copy of the weights"
 INPUTS: Final = "inputs"
 LOGITS: Final = "logits and loss"
 CACHE: Final = "KV cache"
@@ -62,6 +62,7 @@ class TrainingOptions:
     copies: int = 0
     """Averages of the trained weights that are kept: EMA, SWA."""
     target: Literal["cuda", "cpu"] = "cuda"
+    ranks: int = 1
 
     @classmethod
     def from_query(cls, query: MemoryQuery, settings: Mapping[str, Any]) -> Self:
@@ -77,7 +78,7 @@ class TrainingOptions:
         options["gradient_accumulation_steps"] = max(
             int(options.get("gradient_accumulation_steps", 1)), ranks
         )
-        return cls(**options, target=query.target)
+        return cls(**options, target=query.target, ranks=ranks)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -179,6 +180,9 @@ def fake_mode(options: TrainingOptions) -> Iterator[AllocationTracker]:
         stack.enter_context(fake_modules.skip_weight_init())
         if options.use_dora and options.lora_rank:
             stack.enter_context(fake_modules.unpack_for_dora())
+        if options.target == "cuda":
+            stack.enter_context(fake_modules.fused_rms_norms())
+            stack.enter_context(fake_modules.fused_dropout())
         if autocast:
             stack.enter_context(fake_modules.fp32_layer_norms())
         yield stack.enter_context(AllocationTracker(rounding))
@@ -208,8 +212,10 @@ def autocast(options: TrainingOptions) -> torch.autocast:
 
 
 def adapt_language_model(language: Any, options: TrainingOptions) -> None:
-    """Add 4-bit layers, gradient checkpointing and LoRA to a decoder without its head, in place."""
+    """Add 4-bit layers, fused norms, gradient checkpointing and LoRA to a decoder without its head,
+    in place."""
     language.requires_grad_(False)
+    rms_norm.use_fused_rms_norm(language)
     if options.quantize == "nf4":
         fake_modules.pack_four_bit(
             language, lambda _: True, options.product_dtype, double=options.double_quant
@@ -253,14 +259,16 @@ def measure_training_step(
     options: TrainingOptions,
     forward: Callable[[], Tensor],
     batch: object,
-    replica: Replica[Any] | None = None,
+    replica: WeightCopies[Any] | None = None,
 ) -> Peak:
     """Peak of a step after the first: moments exist, and gradients if accumulated.
 
     `batch`: the input of `forward`; prefetched ones are beside it on a GPU. `replica`: the module
-    that `forward` computes with, where `model` only holds master weights.
+    that `forward` computes with, where `model` only holds master weights. Without one adapters
+    compute with copies, as in a run.
     """
     model.train()
+    replica = replica or adapter_copies.copy_adapters(model, options.precision, options.ranks)
     next_batches = make_prefetched_batches(tracker, batch, options)
     if replica is not None:
         replica.model.train()

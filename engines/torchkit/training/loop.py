@@ -21,7 +21,7 @@ from engines.torchkit.checkpointing.trained_tensors import load_trained, trainab
 from engines.torchkit.checkpointing.training_identity import TrainingIdentity
 from engines.torchkit.data.data_loader import Loader
 from engines.torchkit.data.prefetch import Prefetcher
-from engines.torchkit.modeling.master_weights import Replica
+from engines.torchkit.modeling.master_weights import WeightCopies
 from engines.torchkit.runtime.device import preserved_state
 from engines.torchkit.runtime.distributed import ProcessGroup
 from engines.torchkit.runtime.model_flops import WorkMeter
@@ -60,8 +60,8 @@ class TrainingJob(Generic[Batch]):
     precision: Precision
     steps: int
     max_grad_norm: float
-    replica: Replica[Any] | None = None
-    """Copy of `model` that `forward` computes with; `model` holds the master weights."""
+    replica: WeightCopies[Any] | None = None
+    """Copies of weights that `forward` computes with; `model` holds the master weights."""
     prepare: Callable[[int, Emitter], None] | None = None
     """Called before the first step with the number of steps done; not timed."""
     ema: WeightAverage | None = None

@@ -21,7 +21,7 @@ from engines.torchkit.memory.allocation_tracker import AllocationTracker, track_
 from engines.torchkit.memory.depth_extrapolation import Measurement
 from engines.torchkit.memory.fake_training_step import INPUTS, LOGITS, LORA, TrainingOptions
 from engines.torchkit.memory.patch_towers import FakeTower, Size
-from engines.torchkit.modeling import pretrained
+from engines.torchkit.modeling import pretrained, rms_norm
 from engines.torchkit.modeling.model_config import ATTENTION
 from engines.torchkit.runtime.precision import DTYPES
 from engines.vqa.data import feature_cache
@@ -186,6 +186,8 @@ def measure_phases(
         if cached:
             first = "train" if query.trains else "predict"
             peaks[f"{first}: {FEATURES}"] = vision_phase(ledger, model, sizes)
+        else:
+            rms_norm.use_fused_rms_norm(model)
         features = feature_format(model, config, tuning) if cached else None
         if query.trains:
             batch = BatchSizes.from_lengths(query, "batch", tower, lengths)

@@ -30,6 +30,7 @@ def spec(**fields: object) -> RunSpec:
         ("WORKBENCH_CACHE", True), ("XDG_CACHE_HOME", True), ("VIRTUAL_ENV", True),
         ("HF_TOKEN", False), ("HUGGING_FACE_HUB_TOKEN", False), ("WANDB_API_KEY", False),
         ("AWS_SECRET_ACCESS_KEY", False), ("WORKBENCH_DB_PASSWORD", False), ("LD_PRELOAD", False),
+        ("ATEN_CPU_CAPABILITY", True), ("ONEDNN_MAX_CPU_ISA", True), ("DNNL_VERBOSE", True),
         ("SLURM_JOB_ID", True), ("SLURM_ARRAY_TASK_ID", True), ("SLURM_CPU_BIND", False),
         ("SLURM_NTASKS", False), ("SLURM_JWT", False),
         ("GIT_ASKPASS", False), ("http_proxy", False), ("PATHOLOGY", False),

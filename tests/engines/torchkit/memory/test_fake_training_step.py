@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from engines.torchkit.memory import allocation_tracker, fake_training_step
 from engines.torchkit.memory.fake_training_step import TrainingOptions
+from engines.torchkit.modeling import rms_norm
 from engines.torchkit.training.optimizers import adamw
 from tests.engines import allocations
 
@@ -52,3 +54,30 @@ def test_estimate_equals_what_a_step_allocates_where_gradients_are_a_quarter(
     assert estimate(gradient_accumulation_steps) == pytest.approx(
         allocated(gradient_accumulation_steps), rel=0.02
     )
+
+
+@pytest.mark.parametrize(("target", "mask"), [("cuda", 1), ("cpu", 2)])
+def test_dropout_keeps_a_byte_a_number_on_a_gpu_and_a_factor_on_a_cpu(target, mask):
+    with fake_training_step.fake_mode(TrainingOptions(target=target)) as tracker:
+        x = torch.zeros(WIDTH, WIDTH, dtype=torch.bfloat16, requires_grad=True)
+        before = tracker.total
+        output = functional.dropout(x, 0.1)
+        assert output.requires_grad
+        assert tracker.total - before == x.numel() * (2 + mask)
+
+
+def test_rms_norm_keeps_no_tensor_in_float32_on_a_gpu():
+    qwen3 = pytest.importorskip("transformers.models.qwen3.modeling_qwen3")
+    kept = {}
+    for target in ("cuda", "cpu"):
+        with fake_training_step.fake_mode(TrainingOptions(target=target)) as tracker:
+            norm = qwen3.Qwen3RMSNorm(WIDTH)
+            norm.weight = nn.Parameter(torch.ones(WIDTH, dtype=torch.bfloat16), False)
+            assert rms_norm.use_fused_rms_norm(norm) == 1
+            x = torch.zeros(WIDTH, WIDTH, dtype=torch.bfloat16, requires_grad=True)
+            before = tracker.total
+            output = norm(x)
+            assert output.requires_grad
+            kept[target] = (tracker.total - before) / x.nbytes
+    assert kept["cuda"] == pytest.approx(1, abs=0.02), "the output, and a number a row"
+    assert kept["cpu"] > 3

@@ -211,6 +211,20 @@ def test_a_simulation_that_fails_ends_no_other(monkeypatch):
     assert memory_estimator.answer_query(want).host == {**host, OTHERS: 2 * 15}
     small = want.model_copy(update={"engine": "probe", "model": "none"})
     assert "cannot be forecast yet" in memory_estimator.answer_query(small).problem
+    several = {**want.params, "nnodes": 4}
+    on_each = memory_estimator.answer_query(want.model_copy(update={"params": several}))
+    assert on_each.host == {**host, OTHERS: 2 * 15}, "of one node"
+
+
+def test_processes_are_counted_for_tasks_that_they_share():
+    """Ranks of VQA answer together; those of the other engines only train."""
+    from engines import memory_estimator
+
+    want = Shape("any", {"nproc_per_node": 3}).want()
+    for engine, trains, ranks in (("vqa", True, 3), ("vqa", False, 3), ("retrieval", True, 3),
+                                  ("retrieval", False, 1), ("captioning", False, 1)):  # fmt: skip
+        query = want.model_copy(update={"engine": engine, "trains": trains})
+        assert memory_estimator.count_local_ranks(query) == ranks
 
 
 def test_a_half_described_model_is_a_sentence():
