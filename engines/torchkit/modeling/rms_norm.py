@@ -28,15 +28,18 @@ def use_fused_rms_norm(model: nn.Module) -> int:
     A module whose class computes something else, such as Gemma's 1 + weight, is unchanged, and one
     with a forward pass of its own.
     """
-    plain = [module for module in model.modules() if "forward" not in vars(module)]
-    norms = [module for module in plain if is_rms_norm(type(module))]
+    norms = []
+    for module in model.modules():
+        kind: Any = type(module)
+        if "forward" not in vars(module) and is_rms_norm(kind):
+            norms.append(module)
     for norm in norms:
         vars(norm)["forward"] = partial(_normalize, norm)
     return len(norms)
 
 
 @cache
-def is_rms_norm(module_class: type[nn.Module]) -> bool:
+def is_rms_norm(module_class: Any) -> bool:
     """Whether modules of a class compute what torch's `rms_norm` does, by their `weight` and
     `variance_epsilon`, on random numbers."""
     if not module_class.__name__.endswith("RMSNorm"):
