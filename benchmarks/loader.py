@@ -33,8 +33,8 @@ from datasets_mm.media.image_cache import ImageCache
 from engines import protocol
 from engines.emitter import Emitter
 from engines.retrieval.data.items import ArrayItems, TokenItems
-from engines.retrieval.models import tokenizer
 from engines.torchkit.data.data_loader import Loader
+from engines.torchkit.modeling import model_tokenizer
 from engines.torchkit.training import loop
 from engines.torchkit.training.step_timing import StepTimer, TimingSummary, stopwatch
 
@@ -161,7 +161,7 @@ def main() -> int:
             rate / (cores * single_rate) for rate, single_rate in zip(filled, single, strict=True)
         ]
         make_model(folder, texts, args)
-        tokens = TokenItems.tokenise(texts, tokenizer.from_folder(folder), 77, pad=0)
+        tokens = TokenItems.tokenise(texts, model_tokenizer.from_folder(folder), 77, pad=0)
         images = ArrayItems([cache.array])
         work = Work(
             folder, photos, texts, [], args.batch, EPOCHS * -(-args.photos // args.batch), 1e-3,

@@ -32,6 +32,11 @@ class EngineError(Exception):
     """A user error: one sentence that names the setting or file, and the remedy."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, up to 200 characters, for a message of one line."""
+    return (str(error).splitlines() or [""])[0][:200]
+
+
 class Stopped(Exception):  # noqa: N818 - not an error, but a request
     """The engine was asked to stop and has saved its state."""
 

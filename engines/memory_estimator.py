@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from engines import catalog, model_catalog
-from engines.emitter import EngineError
+from engines.emitter import EngineError, first_line
 from engines.memory_query import MAPPED, OTHERS, MemoryEstimate, MemoryQuery
 
 
@@ -35,9 +35,8 @@ def answer_query(query: MemoryQuery) -> MemoryEstimate:
     except EngineError as error:
         return MemoryEstimate(problem=str(error))
     except Exception as error:  # sizes that do not fit each other raise errors of many classes
-        reason = (str(error).splitlines() or [""])[0][:200]
         return MemoryEstimate(
-            problem=f"its step cannot be simulated ({type(error).__name__}: {reason})"
+            problem=f"its step cannot be simulated ({type(error).__name__}: {first_line(error)})"
         )
     host = estimate.host | other_ranks(estimate.host, count_local_ranks(query))
     return estimate.model_copy(update={"host": host, "seconds": time.perf_counter() - began})

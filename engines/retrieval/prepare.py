@@ -31,6 +31,7 @@ from engines.retrieval.models import tokenizer as models_tokenizer
 from engines.retrieval.models.encoder import DualEncoder
 from engines.retrieval.models.tokenizer import TextTokenizer
 from engines.torchkit.data import subsets
+from engines.torchkit.modeling import model_tokenizer
 from engines.torchkit.training import trained_model
 from engines.torchkit.training.engine_task import PreparedModel
 
@@ -76,7 +77,7 @@ class PreparedEncoder(PreparedModel):
     @property
     def tokenizer(self) -> str:
         """Tokenizer that was trained for this run, as JSON; empty: the model's own."""
-        return self.files.get(models_tokenizer.TOKENIZER, "")
+        return self.files.get(model_tokenizer.TOKENIZER, "")
 
 
 def read_data(run: Context) -> RetrievalData:
@@ -166,7 +167,7 @@ def _from_weights(run: Context, data: RetrievalData, images: ArrayItems) -> Prep
         text_tokenizer = models_tokenizer.load_model_tokenizer(folder, entry.family)
     elif run.trained is not None:
         text_tokenizer = models_tokenizer.make_text_tokenizer(
-            models_tokenizer.from_folder(run.trained.folder), "the model's own"
+            model_tokenizer.from_folder(run.trained.folder), "the model's own"
         )
     else:
         size = int(entry.architecture["vocabulary"])
@@ -187,7 +188,7 @@ def _from_weights(run: Context, data: RetrievalData, images: ArrayItems) -> Prep
     factory.configure_model(model, entry, params, text_tokenizer)
     facts = factory.describe_model(model, params)
     facts |= {"tokenizer": text_tokenizer.description, "truncated_texts": _truncated_share(items)}
-    trained_tokenizer = {models_tokenizer.TOKENIZER: text_tokenizer.tokenizer.to_str()}
+    trained_tokenizer = {model_tokenizer.TOKENIZER: text_tokenizer.tokenizer.to_str()}
     return PreparedEncoder(
         model=model, texts=items, images=images, revision=_model_revision(entry, folder),
         facts=facts, state={"base_weights": {"model": trained_model.base_digest(run, folder)}},
@@ -210,7 +211,7 @@ def _from_frozen_towers(run: Context, data: RetrievalData, images: ArrayItems) -
     facts = factory.describe_model(model, run.params)
     tower = frozen_towers.MiniLMTower(model.text_layers, run.precision, run.pipeline)
     text_tokenizer = models_tokenizer.make_text_tokenizer(
-        models_tokenizer.from_folder(tower.folder), "the model's own"
+        model_tokenizer.from_folder(tower.folder), "the model's own"
     )
     items = tokenise_texts(run, data.vocabularies.texts.values(), text_tokenizer)
     run.emit.phase("cache", "text features")

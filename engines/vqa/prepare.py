@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from engines import model_catalog
-from engines.emitter import EngineError
+from engines.emitter import EngineError, first_line
 from engines.torchkit.data.data_loader import split_rows
 from engines.torchkit.data.prefetch import InputPipeline
 from engines.torchkit.modeling import lora, pretrained, quantize, rms_norm
@@ -271,8 +271,7 @@ def load_hf_processor(folder: Path) -> Any:
             folder, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise EngineError(f"{folder}: no sound processor ({reason})") from None
+        raise EngineError(f"{folder}: no sound processor ({first_line(error)})") from None
 
 
 def prepare_model_folder(context: Context, data: VqaData) -> tuple[Path, str]:

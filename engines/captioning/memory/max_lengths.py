@@ -24,6 +24,7 @@ from engines.captioning.params import Params
 from engines.emitter import EngineError
 from engines.memory_query import MemoryQuery
 from engines.model_catalog import ModelPart
+from engines.torchkit.modeling import model_tokenizer
 from engines.torchkit.training import nano_models
 
 TOKEN_BYTES: Final = 1.9
@@ -106,8 +107,8 @@ def count_score_tokens(params: Params, captions: Sequence[str]) -> tuple[int, st
     references, method = math.ceil(max(sizes, default=0) / TOKEN_BYTES), "estimated from bytes"
     if folder is not None and (folder / "tokenizer.json").is_file():
         try:
-            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception:  # the library raises bare Exception; the run will report it
+            tokenizer = model_tokenizer.from_folder(folder)
+        except EngineError:  # the run will report it
             tokenizer = None
         if tokenizer is not None:
             encodings = tokenizer.encode_batch(list(captions))

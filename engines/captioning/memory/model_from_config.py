@@ -27,7 +27,7 @@ from engines.model_catalog import ModelPart, parse_part
 from engines.torchkit.memory import depth_extrapolation, fake_training_step, known_configs
 from engines.torchkit.memory.allocation_tracker import AllocationTracker
 from engines.torchkit.memory.fake_training_step import LOGITS, TrainingOptions
-from engines.torchkit.modeling import attention, pretrained
+from engines.torchkit.modeling import attention, image_encoders, pretrained, weights
 from engines.torchkit.modeling.model_config import ATTENTION, build_config
 from engines.torchkit.runtime.precision import Precision, PrecisionName
 
@@ -56,11 +56,8 @@ def read_llm_config(name: str, part: ModelPart) -> tuple[Any, str]:
         with known_configs.missing_sizes_as_errors(name):
             sizes = part.architecture
             return nano_model.build_config(int(sizes["vocabulary"]), sizes), known_configs.SCRATCH
-    try:
+    with weights.unsound_as_errors(f"model '{name}'", pretrained.CAUSAL.description):
         return build_config(match[0]), match[1]
-    except Exception as error:  # strict configurations raise classes of their own
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise EngineError(f"model '{name}': no sound causal language model ({reason})") from None
 
 
 def count_layers(sizes: Any) -> int:
@@ -194,10 +191,10 @@ def build_scorer(params: Params) -> tuple[Any, str]:
     part = parse_part(params.siglip) or ModelPart(path=params.siglip)
     rest = part.hub or part.path
     try:
-        cls, sizes = clip_score.select_model_class(_find_sizes(part), rest)
+        model = image_encoders.load(_find_sizes(part), None, clip_score.TYPES).model
     except (EngineError, LookupError, ValueError, TypeError) as error:
         return None, f"the judge {rest} ({error})"
-    return cls._from_config(sizes, attn_implementation=ATTENTION).eval(), ""
+    return model.eval(), ""
 
 
 def run_scorer(model: Any, frames: int) -> None:

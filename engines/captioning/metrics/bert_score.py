@@ -17,10 +17,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
-from engines import model_catalog, out_of_memory
+from engines import model_catalog
 from engines.captioning.metrics import CaptionScore, Numbers, mean_score, validate_captions
 from engines.emitter import EngineError
-from engines.torchkit.modeling import pretrained, weights
+from engines.torchkit.modeling import model_tokenizer, pretrained, weights
 
 SETTING: Final = "bert_score"
 ENCODER: Final = pretrained.ModelKind("AutoModel", "text encoder")
@@ -62,7 +62,8 @@ class BertScorer:
         folder, self.name, config = read_encoder(name, layer)
         self.layer = int(config.num_hidden_layers)
         self._device = torch.device(device)
-        model = weights.load(AutoModel, folder, config, unused=("pooler.",))
+        with weights.unsound_as_errors(folder, ENCODER.description):
+            model = weights.load(AutoModel, folder, config, unused=("pooler.",))
         self._model = model.to(self._device).eval()
         self._blank = " " if config.model_type in BLANK_FIRST else ""
         self._tokenizer = _load_tokenizer(folder, config)
@@ -184,13 +185,7 @@ def build_score(
 
 
 def _load_tokenizer(folder: Path, config: Any) -> Tokenizer:
-    try:
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except Exception as error:  # the library raises bare Exception
-        if out_of_memory.is_device_failure(error):
-            raise
-        reason = str(error).splitlines()[0][:200]
-        raise EngineError(f"{folder / 'tokenizer.json'}: cannot be read ({reason})") from None
+    tokenizer = model_tokenizer.from_folder(folder)
     tokenizer.enable_truncation(min(LONGEST, int(config.max_position_embeddings)))
     tokenizer.enable_padding(pad_id=int(config.pad_token_id or 0))
     return tokenizer

@@ -7,26 +7,26 @@ was trained on padded, lower-case texts without a mask, so texts are padded to i
 
 from __future__ import annotations
 
-import json
-import string
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
-from tokenizers import Regex, Tokenizer, normalizers
+from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
 from engines import model_catalog
 from engines.captioning.metrics import CaptionScore, Numbers, mean_score
 from engines.emitter import EngineError
-from engines.torchkit.modeling import image_normalization, weights
+from engines.torchkit.modeling import image_encoders, model_tokenizer, weights
 from engines.torchkit.modeling.model_config import read_config
 
 BATCH: Final = 32
-SIGLIP: Final = frozenset({"siglip", "siglip2"})
+TYPES: Final = ("clip", "siglip")
+CLIP_CONTEXT: Final = 77
+"""Tokens of a text, where a configuration leaves them out."""
 
 
 class ClipScorer:
@@ -42,16 +42,16 @@ class ClipScorer:
         self.name = name.removeprefix("hub:") if name.startswith("hub:") else self.folder.name
         self.device = torch.device(device)
         config = read_config(self.folder)
-        self._siglip = config.get("model_type") in SIGLIP
-        self._model = _load_model(self.folder, config, self.name).to(self.device).eval()
-        self.context = _context_length(config, siglip=self._siglip)
-        """Tokens of a caption that the text tower reads."""
-        self._tokenizer = _load_tokenizer(self.folder, config, self.context, siglip=self._siglip)
-        self._side = int(self._model.config.vision_config.image_size)
-        default = image_normalization.SIGLIP if self._siglip else image_normalization.CLIP
+        self._siglip = image_encoders.read_type(config, TYPES, f"siglip = {name}") == "siglip"
+        with weights.unsound_as_errors(f"siglip = {name}", "CLIP or SigLIP"):
+            model, statistics = image_encoders.load(config, self.folder, TYPES)
+        self._model = model.to(self.device).eval()
+        load_tokenizer = _load_siglip_tokenizer if self._siglip else _load_clip_tokenizer
+        self._tokenizer, self.context = load_tokenizer(self.folder)
+        """`context`: tokens of a caption that the text tower reads."""
+        self._side = int(model.config.vision_config.image_size)
         self._mean, self._std = (
-            torch.tensor(channels, device=self.device).view(1, 3, 1, 1)
-            for channels in image_normalization.read_pixel_statistics(self.folder, default)
+            torch.tensor(channels, device=self.device).view(1, 3, 1, 1) for channels in statistics
         )
         self.truncated: list[bool] = []
         """Whether each caption of the last call was longer."""
@@ -149,66 +149,22 @@ def find_folder(name: str) -> Path:
     return folder
 
 
-def _load_model(folder: Path, config: dict[str, Any], name: str) -> Any:
-    """Load the model in float32, from safetensors only."""
-    cls, model_config = select_model_class(config, name)
-    return weights.load(cls, folder, model_config)
+def _load_clip_tokenizer(folder: Path) -> tuple[Tokenizer, int]:
+    """CLIP's tokenizer, which pads to the longest of a batch, and the context."""
+    text = read_config(folder).get("text_config") or {}
+    context = int(text.get("max_position_embeddings") or CLIP_CONTEXT)
+    tokenizer = model_tokenizer.from_folder(folder)
+    tokenizer.enable_truncation(context)
+    tokenizer.enable_padding(pad_id=tokenizer.token_to_id("<|endoftext|>") or 0)
+    return tokenizer, context
 
 
-def select_model_class(config: dict[str, Any], name: str) -> tuple[Any, Any]:
-    """The class (transformers) of the scorer `name`, and its configuration.
-
-    Raises:
-        EngineError: it is no CLIP or SigLIP of a fixed resolution.
-    """
-    from transformers import CLIPModel, SiglipModel
-
-    kind = config.get("model_type")
-    classes: dict[Any, Any] = {"clip": CLIPModel, "siglip": SiglipModel}
-    if kind not in classes:
-        raise EngineError(
-            f"siglip = {name}: its model_type is {kind!r}; give a CLIP or a SigLIP of a fixed "
-            "resolution (SigLIP 2 ones such as google/siglip2-base-patch16-224 are)"
-        )
-    return classes[kind], classes[kind].config_class.from_dict(config)
-
-
-def _context_length(config: dict[str, Any], *, siglip: bool) -> int:
-    """Tokens that the text tower reads; a configuration leaves out what is usual."""
-    text = config.get("text_config") or {}
-    return int(text.get("max_position_embeddings") or (64 if siglip else 77))
-
-
-def _load_tokenizer(
-    folder: Path, config: dict[str, Any], length: int, *, siglip: bool
-) -> Tokenizer:
-    """The tokenizer of the folder, padded as in training: SigLIP to full length, CLIP by batch.
-
-    transformers' classes are not used: for SigLIP they neither pad nor lower the case.
-    """
-    text = config.get("text_config") or {}
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.enable_truncation(length)
-    if not siglip:
-        tokenizer.enable_padding(pad_id=tokenizer.token_to_id("<|endoftext|>") or 0)
-        return tokenizer
-    file = folder / "tokenizer_config.json"
-    tokenizer_config = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    pad_entry = tokenizer_config.get("pad_token")
-    pad_token = str((pad_entry.get("content") if isinstance(pad_entry, dict) else pad_entry) or "")
-    pad_id = tokenizer.token_to_id(pad_token)
-    tokenizer.enable_padding(
-        pad_id=int(text.get("pad_token_id", 1)) if pad_id is None else pad_id, length=length
-    )
-    steps: list[normalizers.Normalizer] = [normalizers.Lowercase()]
-    if str(tokenizer_config.get("tokenizer_class", "")).startswith(
-        "SiglipTokenizer"
-    ):  # the first SigLIP
-        steps += [normalizers.Replace(sign, "") for sign in string.punctuation]
-        steps += [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
-    folder_steps = [tokenizer.normalizer] if tokenizer.normalizer else []
-    tokenizer.normalizer = normalizers.Sequence([*steps, *folder_steps])
-    return tokenizer
+def _load_siglip_tokenizer(folder: Path) -> tuple[Tokenizer, int]:
+    """SigLIP's tokenizer, which pads to the context, and the context."""
+    tokenizer, pad, context = model_tokenizer.siglip_from_folder(folder)
+    tokenizer.enable_truncation(context)
+    tokenizer.enable_padding(pad_id=pad, length=context)
+    return tokenizer, context
 
 
 def _unit_vectors(output: Any) -> Tensor:

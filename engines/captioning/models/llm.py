@@ -17,7 +17,7 @@ from torch import nn
 
 from engines.captioning.params import Params
 from engines.emitter import EngineError
-from engines.torchkit.modeling import attention, lora, pretrained, rms_norm
+from engines.torchkit.modeling import attention, lora, model_tokenizer, pretrained, rms_norm
 from engines.torchkit.modeling.model_config import read_config
 from engines.torchkit.runtime.precision import Precision
 
@@ -55,11 +55,7 @@ def read_prompt_template(folder: Path, prompt: str) -> PromptTemplate:
     Raises:
         EngineError: the folder has no tokenizer, or no end token is stated.
     """
-    try:
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except Exception as error:  # the library raises bare Exception
-        reason = str(error).splitlines()[0][:200]
-        raise EngineError(f"{folder / 'tokenizer.json'}: cannot be read ({reason})") from None
+    tokenizer = model_tokenizer.from_folder(folder)
     tokenizer.no_padding()
     tokenizer.no_truncation()
 

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from engines.retrieval.data.pairs import ItemInputs
 from engines.retrieval.models.encoder import l2_normalize
-from engines.retrieval.models.qwen_embedding import PromptTokens, QwenEmbedder
+from engines.retrieval.models.qwen_embedding import TYPES, PromptTokens, QwenEmbedder
 from engines.retrieval.models.towers import EncoderTower
 from engines.torchkit.memory.patch_towers import DeepPatchTower
-from engines.torchkit.modeling.image_normalization import SIGLIP
-from engines.torchkit.modeling.model_config import ATTENTION
+from engines.torchkit.modeling import image_encoders
 
 PROMPT: Final = PromptTokens([0] * 14, [0] * 5, look=0, looked=0, image=0, pad=0)
 """As many tokens as Qwen's tokenizer makes of the parts of a prompt."""
@@ -38,12 +37,9 @@ class FakeEmbedder(QwenEmbedder):
     """The embedder with the sizes of a configuration; all prompts are of the longest text."""
 
     def __init__(self, config: Mapping[str, Any], temperature: float) -> None:
-        from transformers import Qwen3VLConfig, Qwen3VLModel
-
-        sizes = Qwen3VLConfig.from_dict(dict(config))
-        library: Any = Qwen3VLModel
-        model = library._from_config(sizes, attn_implementation=ATTENTION, dtype=torch.float32)
-        super().__init__(model.requires_grad_(False), PROMPT, temperature, SIGLIP)
+        loaded = image_encoders.load(config, None, TYPES)
+        super().__init__(loaded, PROMPT, temperature)
+        model = loaded.model
         self.text_tower = _PartOfModel(model.language_model)
         self.vision_tower = _PartOfModel(model.visual)
         self._tower = DeepPatchTower(config)

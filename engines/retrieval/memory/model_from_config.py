@@ -18,8 +18,10 @@ from torch import nn
 from engines import model_catalog
 from engines.emitter import EngineError
 from engines.model_catalog import ModelEntry
-from engines.retrieval.models import tokenizer
+from engines.retrieval.memory.embedding_model import FakeEmbedder
+from engines.retrieval.models import clip, openclip, siglip, tokenizer
 from engines.retrieval.models.encoder import DualEncoder
+from engines.retrieval.models.frozen_towers import HeadEncoder
 from engines.retrieval.models.tokenizer import TextTokenizer
 from engines.retrieval.params import Params
 from engines.torchkit.memory import known_configs
@@ -62,8 +64,6 @@ def find_model_shape(entry: ModelEntry, params: Params) -> ModelShape:
         EngineError: its sizes are not known, or its library is missing.
     """
     if entry.family == "frozen-towers":
-        from engines.retrieval.models.frozen_towers import HeadEncoder
-
         make = partial(HeadEncoder, entry.architecture, params.temperature)
         return ModelShape(make, known_configs.SCRATCH, has_text_tower=False)
     if entry.family == "clip-scratch":
@@ -75,19 +75,13 @@ def find_model_shape(entry: ModelEntry, params: Params) -> ModelShape:
         raise _unknown_sizes(entry)
     config, source = config_and_source
     if entry.family == "qwen-embedding":
-        from engines.retrieval.memory.embedding_model import FakeEmbedder
-
         return ModelShape(partial(FakeEmbedder, config, params.temperature), source)
     if entry.family == "siglip":
-        from engines.retrieval.models import siglip
-
         text = config.get("text_config") or {}
         length = int(text.get("max_position_embeddings", TEXT_TOKENS))
         return ModelShape(
             partial(siglip.from_config, config, params.temperature, 0), source, length
         )
-    from engines.retrieval.models import clip
-
     return ModelShape(partial(clip.from_config, config, params.temperature), source)
 
 
@@ -106,7 +100,6 @@ def materialise(model: nn.Module) -> None:
 
 def _from_scratch(entry: ModelEntry, params: Params) -> ModelShape:
     """Shape with the largest vocabulary; a tokenizer of few texts may have fewer entries."""
-    from engines.retrieval.models import clip
 
     def make() -> DualEncoder:
         with known_configs.missing_sizes_as_errors(entry.name):
@@ -124,8 +117,6 @@ def _open_clip(entry: ModelEntry, params: Params) -> ModelShape:
             f"model '{entry.name}': open_clip is not here; {model_catalog.INSTALL_OPEN_CLIP}"
         )
     import open_clip
-
-    from engines.retrieval.models import openclip
 
     folder = model_catalog.weights_folder(entry)
     if folder is not None and (folder / model_catalog.OPEN_CLIP).is_file():

@@ -5,31 +5,21 @@ MetaCLIP 2 (Chuang et al. 2025) is CLIP with XLM-V's vocabulary: many languages,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPModel, MetaClip2Model
 
 from engines.retrieval.models.encoder import DualEncoder
-from engines.retrieval.models.towers import (
-    EncoderTower,
-    PixelNormalizer,
-    average_states,
-    mask_until_end,
-)
-from engines.torchkit.modeling import weights
-from engines.torchkit.modeling.image_normalization import (
-    CLIP,
-    PixelStatistics,
-    read_pixel_statistics,
-)
+from engines.retrieval.models.towers import EncoderTower, average_states, mask_until_end
+from engines.torchkit.modeling import image_encoders
+from engines.torchkit.modeling.image_encoders import ImageEncoder
+from engines.torchkit.modeling.image_normalization import PixelNormalizer
 from engines.torchkit.modeling.model_config import read_config
 
-METACLIP: Final = "metaclip_2"
-"""model_type of MetaCLIP 2."""
+TYPES: Final = ("clip", "metaclip_2")
 
 
 class ClipTextTower(EncoderTower):
@@ -117,45 +107,34 @@ class ClipVisionTower(EncoderTower):
 class ClipEncoder(DualEncoder):
     """Both towers of a CLIP with its projections; queries and passages share them."""
 
-    def __init__(self, clip: Any, temperature: float, statistics: PixelStatistics = CLIP) -> None:
+    def __init__(self, loaded: ImageEncoder, temperature: float) -> None:
         super().__init__(temperature)
-        self.clip = clip
+        self.clip = clip = loaded.model
+        text = clip.text_model
+        is_clip = clip.config.model_type == "clip"  # of MetaCLIP 2 the end token is 2
+        if is_clip and text.eos_token_id == 2:  # configs from before transformers 4.31
+            text.eos_token_id = clip.config.text_config.vocab_size - 1
         del clip.logit_scale  # ours is `log_scale`; a second one would never get a gradient
-        self.pixels = pixels = PixelNormalizer(*statistics)
+        self.pixels = pixels = PixelNormalizer(*loaded.statistics)
         self.text_tower = ClipTextTower(clip)
         self.vision_tower = ClipVisionTower(clip, pixels)
         self.text_limit = int(clip.config.text_config.max_position_embeddings)
 
 
 def from_folder(folder: Path, temperature: float) -> ClipEncoder:
-    """A CLIP from a local folder, safetensors only, in float32."""
-    kind, config = _read_class_and_config(read_config(folder))
-    clip = weights.load(kind, folder, config)
-    return _make_encoder(clip, temperature, read_pixel_statistics(folder, CLIP))
+    """A CLIP or MetaCLIP 2 from a local folder, in float32."""
+    return ClipEncoder(image_encoders.load(read_config(folder), folder, TYPES), temperature)
 
 
-def from_config(config: dict[str, Any], temperature: float) -> ClipEncoder:
-    """A CLIP of a configuration with random weights, for a memory estimate."""
-    return _make_encoder(weights.build_random(_read_class_and_config(config)[1]), temperature)
-
-
-def _read_class_and_config(stated: dict[str, Any]) -> tuple[Any, Any]:
-    """transformers' class of the model, and its configuration."""
-    kind: Any = MetaClip2Model if stated.get("model_type") == METACLIP else CLIPModel
-    return kind, kind.config_class.from_dict(stated)
-
-
-def _make_encoder(clip: Any, temperature: float, statistics: PixelStatistics = CLIP) -> ClipEncoder:
-    is_clip = isinstance(clip, CLIPModel)  # of MetaCLIP 2 the end token is 2
-    if is_clip and clip.text_model.eos_token_id == 2:  # configs from before transformers 4.31
-        clip.text_model.eos_token_id = clip.config.text_config.vocab_size - 1
-    return ClipEncoder(clip, temperature, statistics)
+def from_config(config: Mapping[str, Any], temperature: float) -> ClipEncoder:
+    """A CLIP or MetaCLIP 2 of a configuration, with random weights."""
+    return ClipEncoder(image_encoders.load(config, None, TYPES), temperature)
 
 
 def from_scratch(
     sizes: dict[str, Any], image_size: int, max_length: int, temperature: float
 ) -> ClipEncoder:
-    """A small CLIPModel with fresh weights; `sizes` is the entry's `architecture`."""
+    """A small CLIP with fresh weights; `sizes` is the entry's `architecture`."""
     width, layers, heads = (int(sizes[k]) for k in ("width", "layers", "heads"))
     shared = {
         "hidden_size": width,
@@ -164,16 +143,15 @@ def from_scratch(
         "num_attention_heads": heads,
         "hidden_act": "gelu",
     }
-    config = CLIPConfig(
-        text_config={
-            **shared,
-            "vocab_size": int(sizes["vocabulary"]),
-            "max_position_embeddings": max_length,
-            "pad_token_id": 0,
-            "bos_token_id": 3,
-            "eos_token_id": 4,
+    text = {"max_position_embeddings": max_length, "pad_token_id": 0, "bos_token_id": 3}
+    config = {
+        "model_type": "clip",
+        "text_config": {
+            **shared, **text, "vocab_size": int(sizes["vocabulary"]), "eos_token_id": 4
         },
-        vision_config={**shared, "image_size": image_size, "patch_size": int(sizes["patch_size"])},
-        projection_dim=int(sizes["projection"]),
-    )
-    return ClipEncoder(CLIPModel(config), temperature)
+        "vision_config": {
+            **shared, "image_size": image_size, "patch_size": int(sizes["patch_size"])
+        },
+        "projection_dim": int(sizes["projection"]),
+    }  # fmt: skip
+    return from_config(config, temperature)

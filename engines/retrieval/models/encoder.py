@@ -25,7 +25,8 @@ from torch.utils.checkpoint import checkpoint
 
 from engines.retrieval.data.pairs import ItemInputs, count_join_padding, join_inputs
 from engines.retrieval.models.fusion import LayerStates, RecurrentFusion
-from engines.retrieval.models.towers import EncoderTower, PixelNormalizer
+from engines.retrieval.models.towers import EncoderTower
+from engines.torchkit.modeling.image_normalization import PixelNormalizer
 
 MAX_SCALE: Final = 100.0
 """Largest inverse temperature, as in CLIP (Radford et al. 2021)."""

@@ -1,8 +1,4 @@
-"""Model factory: loads a model of the catalog, and configures it by the settings.
-
-The libraries of a family (transformers takes 2.4 s) are imported when it is loaded: runs on cached
-features need none.
-"""
+"""Model factory: loads a model of the catalog, and configures it by the settings."""
 
 from __future__ import annotations
 
@@ -13,10 +9,9 @@ import torch
 from torch import nn
 
 from engines import out_of_memory
-from engines.emitter import EngineError
+from engines.emitter import EngineError, first_line
 from engines.model_catalog import ModelEntry
-from engines.process_memory import collection_paused
-from engines.retrieval.models import layers
+from engines.retrieval.models import clip, layers, openclip, qwen_embedding, siglip
 from engines.retrieval.models.encoder import (
     DualEncoder,
     LateShape,
@@ -46,9 +41,6 @@ def refuse_training(entry: ModelEntry) -> None:
 
 def from_scratch(entry: ModelEntry, text_tokenizer: TextTokenizer, params: Params) -> DualEncoder:
     """A small CLIP with fresh weights, for the vocabulary of `text_tokenizer`."""
-    with collection_paused("transformers.modeling_utils"):
-        from engines.retrieval.models import clip
-
     sizes = {**entry.architecture, "vocabulary": text_tokenizer.tokenizer.get_vocab_size()}
     return clip.from_scratch(sizes, params.image_size, params.max_length, params.temperature)
 
@@ -68,10 +60,9 @@ def from_folder(
     except Exception as error:  # sizes that do not fit raise errors of many classes
         if out_of_memory.is_device_failure(error):  # out of memory, not a damaged folder
             raise
-        reason = (str(error).splitlines() or [""])[0][:200]
         raise EngineError(
-            f"model '{entry.name}': {folder} cannot be loaded ({type(error).__name__}: {reason}); "
-            "its files are damaged or do not belong together"
+            f"model '{entry.name}': {folder} cannot be loaded ({type(error).__name__}: "
+            f"{first_line(error)}); its files are damaged or do not belong together"
         ) from None
     validate_model(model, entry, params)
     return model
@@ -99,22 +90,11 @@ def _load_model(
     entry: ModelEntry, folder: Path, text_tokenizer: TextTokenizer, temperature: float
 ) -> DualEncoder:
     if entry.family == "open-clip":
-        from engines.retrieval.models import openclip
-
         return openclip.from_folder(folder, temperature)
     if entry.family == "qwen-embedding":
-        with collection_paused("transformers.modeling_utils"):
-            from engines.retrieval.models import qwen_embedding
-
         return qwen_embedding.from_folder(folder, text_tokenizer.tokenizer, temperature)
     if entry.family == "siglip":
-        with collection_paused("transformers.modeling_utils"):
-            from engines.retrieval.models import siglip
-
         return siglip.from_folder(folder, temperature, text_tokenizer.pad)
-    with collection_paused("transformers.modeling_utils"):
-        from engines.retrieval.models import clip
-
     return clip.from_folder(folder, temperature)
 
 

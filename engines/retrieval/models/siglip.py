@@ -8,27 +8,22 @@ pooled at the last position: padding to that length is part of the model.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import Siglip2Model, SiglipModel
 
 from engines.retrieval.models.encoder import DualEncoder
-from engines.retrieval.models.towers import EncoderTower, PixelNormalizer, average_states
-from engines.torchkit.modeling import weights
-from engines.torchkit.modeling.image_normalization import (
-    SIGLIP,
-    PixelStatistics,
-    read_pixel_statistics,
-)
+from engines.retrieval.models.towers import EncoderTower, average_states
+from engines.torchkit.modeling import image_encoders
+from engines.torchkit.modeling.image_encoders import NAFLEX, ImageEncoder
+from engines.torchkit.modeling.image_normalization import PixelNormalizer
 from engines.torchkit.modeling.model_config import read_config
 
-NAFLEX: Final = "siglip2"
-"""model_type of checkpoints for any shape; SigLIP 2 of a fixed resolution has `siglip`."""
+TYPES: Final = ("siglip", NAFLEX)
 
 
 class SiglipTextTower(EncoderTower):
@@ -138,38 +133,25 @@ def _resize_positions_once(places: Tensor, shapes: Tensor, max_length: int) -> T
 class SiglipEncoder(DualEncoder):
     """Both towers of a SiglipModel or Siglip2Model; queries and passages share them."""
 
-    def __init__(
-        self,
-        siglip: Any,
-        temperature: float,
-        pad: int,
-        statistics: PixelStatistics = SIGLIP,
-    ) -> None:
+    def __init__(self, loaded: ImageEncoder, temperature: float, pad: int) -> None:
         super().__init__(temperature)
-        self.siglip = siglip
+        self.siglip = siglip = loaded.model
         del siglip.logit_scale, siglip.logit_bias  # ours are `log_scale` and `bias`
-        self.pixels = pixels = PixelNormalizer(*statistics)
+        self.pixels = pixels = PixelNormalizer(*loaded.statistics)
         self.text_tower = SiglipTextTower(siglip, pad)
         self.vision_tower = SiglipVisionTower(siglip, pixels)
         self.text_limit = int(siglip.config.text_config.max_position_embeddings)
 
 
 def from_folder(folder: Path, temperature: float, pad: int) -> SiglipEncoder:
-    """A SigLIP from a local folder, safetensors only, in float32."""
-    kind, config = _read_class_and_config(read_config(folder))
-    siglip = weights.load(kind, folder, config)
-    first_bias = float(siglip.logit_bias.detach())
-    encoder = SiglipEncoder(siglip, temperature, pad, read_pixel_statistics(folder, SIGLIP))
+    """A SigLIP or SigLIP 2 from a local folder, in float32."""
+    loaded = image_encoders.load(read_config(folder), folder, TYPES)
+    first_bias = float(loaded.model.logit_bias.detach())
+    encoder = SiglipEncoder(loaded, temperature, pad)
     encoder.first_bias = first_bias
     return encoder
 
 
-def from_config(config: dict[str, Any], temperature: float, pad: int) -> SiglipEncoder:
-    """A SigLIP of a configuration with random weights, for a memory estimate."""
-    return SiglipEncoder(weights.build_random(_read_class_and_config(config)[1]), temperature, pad)
-
-
-def _read_class_and_config(stated: dict[str, Any]) -> tuple[Any, Any]:
-    """transformers' class of the model, and its configuration."""
-    kind: Any = Siglip2Model if stated.get("model_type") == NAFLEX else SiglipModel
-    return kind, kind.config_class.from_dict(stated)
+def from_config(config: Mapping[str, Any], temperature: float, pad: int) -> SiglipEncoder:
+    """A SigLIP or SigLIP 2 of a configuration, with random weights."""
+    return SiglipEncoder(image_encoders.load(config, None, TYPES), temperature, pad)

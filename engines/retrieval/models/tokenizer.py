@@ -1,27 +1,21 @@
-"""Tokenizers: a model's own tokenizer.json, or one that is trained on the subset.
-
-Reads `tokenizer.json` directly. Some repositories (TinyCLIP's) ship no tokenizer_config.json, and
-transformers then takes the maximal length for infinite and truncates nothing.
-"""
+"""Tokenizers with their padding: a model's own, or one that is trained on the subset."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from datasets_mm.atomic_files import atomic_path, locked
 from datasets_mm.sources.fingerprint import package_folder
 from engines.emitter import EngineError
+from engines.torchkit.modeling import model_tokenizer
 
 OPEN_CLIP: Final = "open_clip_config.json"
-TOKENIZER: Final = "tokenizer.json"
 
 SPECIAL: Final = ("<pad>", "<unk>", "<mask>", "<bos>", "<eos>")
 """<eos> is 4, not 2: transformers takes an eos id of 2 for a known mistake in old CLIP configs."""
@@ -49,7 +43,7 @@ def load_model_tokenizer(folder: Path, family: str) -> TextTokenizer:
         return _load_siglip_tokenizer(folder)
     if family == "open-clip":
         return _load_open_clip_tokenizer(folder)
-    tokenizer = make_text_tokenizer(from_folder(folder), "the model's own")
+    tokenizer = make_text_tokenizer(model_tokenizer.from_folder(folder), "the model's own")
     if family == "qwen-embedding":  # it names no padding token, and 0 is a word
         number = tokenizer.tokenizer.token_to_id("<|endoftext|>")
         return tokenizer if number is None else replace(tokenizer, pad=number)
@@ -66,30 +60,15 @@ def make_text_tokenizer(tokenizer: Tokenizer, origin: str) -> TextTokenizer:
 
 
 def _load_siglip_tokenizer(folder: Path) -> TextTokenizer:
-    """SigLIP's tokenizer: lower case, for SigLIP 1 no punctuation; padded to the context."""
-    tokenizer, config = from_folder(folder), _read_json(folder / "config.json")
-    stated = _read_json(folder / "tokenizer_config.json")
-    text = config.get("text_config") or {}
-    token = stated.get("pad_token")
-    name = token.get("content") if isinstance(token, dict) else token
-    pad = tokenizer.token_to_id(name) if name else None
-    steps: list[normalizers.Normalizer] = [normalizers.Lowercase()]
-    if str(stated.get("tokenizer_class", "")).startswith("SiglipTokenizer"):
-        steps += [normalizers.Replace(char, "") for char in string.punctuation]
-        steps += [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
-    tokenizer.normalizer = normalizers.Sequence(
-        [*steps, *([tokenizer.normalizer] if tokenizer.normalizer else [])]
-    )
+    """SigLIP's tokenizer, padded to the context."""
+    tokenizer, pad, length = model_tokenizer.siglip_from_folder(folder)
     description = f"{tokenizer.get_vocab_size()} entries, the model's own, lower case"
-    length = int(text.get("max_position_embeddings", 64))
-    return TextTokenizer(
-        tokenizer, int(text.get("pad_token_id", 1)) if pad is None else pad, length, description
-    )
+    return TextTokenizer(tokenizer, pad, length, description)
 
 
 def _load_open_clip_tokenizer(folder: Path) -> TextTokenizer:
     """CLIP's tokenizer, with the package's vocabulary; padded with 0 to the context."""
-    text = _read_json(folder / OPEN_CLIP).get("model_cfg", {}).get("text_cfg", {})
+    text = model_tokenizer.read_json(folder / OPEN_CLIP).get("model_cfg", {}).get("text_cfg", {})
     length = read_context_length(text, folder / OPEN_CLIP)
     from datasets_mm.profile.token_lengths import VOCABULARY, build_clip_tokenizer
 
@@ -118,29 +97,6 @@ def read_context_length(text: dict[str, Any], source: object) -> int:
                 "folder in transformers' layout"
             )
     return int(text.get("context_length", 77))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def from_folder(folder: Path) -> Tokenizer:
-    """The tokenizer of a model folder.
-
-    Raises:
-        EngineError: the file is damaged, or not there.
-    """
-    path = folder / TOKENIZER
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
-        raise EngineError(
-            f"{path}: is no tokenizer ({str(error)[:200]}); save the model again"
-        ) from None
 
 
 def get_or_train_tokenizer(texts: Sequence[str], vocabulary: int, cache_root: Path) -> Tokenizer:

@@ -71,33 +71,3 @@ def mask_until_end(texts: Tensor, end: int) -> Tensor:
 def average_states(states: Sequence[Tensor]) -> Tensor:
     """Mean of the states."""
     return states[0] if len(states) == 1 else torch.stack(list(states)).mean(0)
-
-
-class PixelNormalizer(nn.Module):
-    """Pixel normalisation on the device: uint8 [n, S, S, 3] -> `dtype` [n, 3, S, S]."""
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """`mean` and `std` of the channels, for pixels between 0 and 1."""
-        super().__init__()
-        self.dtype = torch.float32
-        self.register_buffer("shift", torch.tensor(mean, dtype=torch.float32) * 255, False)
-        self.register_buffer("gain", 1 / (torch.tensor(std, dtype=torch.float32) * 255), False)
-        self.shift: Tensor
-        self.gain: Tensor
-        self._rows: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised in float32, channels first.
-
-        In place, and a row of the image at a time: vectors of three channels are slow on a CPU (64
-        images of 224 px: 23 ms instead of 10), and each tensor of 38 MB is 9,400 page faults.
-        """
-        shift, gain = self._of_row(images.shape[2], images.device)
-        rows = images.flatten(2).float().sub_(shift).mul_(gain)
-        return rows.to(self.dtype).view(images.shape).permute(0, 3, 1, 2)
-
-    def _of_row(self, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Shift and gain of a row of pixels, [3 width] each."""
-        if (width, device) not in self._rows:
-            self._rows[width, device] = self.shift.repeat(width), self.gain.repeat(width)
-        return self._rows[width, device]

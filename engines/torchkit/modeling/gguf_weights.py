@@ -14,7 +14,7 @@ from typing import Any
 from datasets_mm.atomic_files import atomic_folder, folder_lock, locked
 from datasets_mm.sources.fingerprint import package_folder
 from engines import out_of_memory
-from engines.emitter import EngineError
+from engines.emitter import EngineError, first_line
 from engines.model_catalog import ModelPart
 from engines.torchkit.modeling.model_config import ATTENTION
 
@@ -71,8 +71,7 @@ def _convert(source: Path, folder: Path) -> None:
     except Exception as error:  # a damaged file raises errors of many classes
         if out_of_memory.is_device_failure(error):
             raise
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise EngineError(f"{source}: cannot be converted ({reason})") from None
+        raise EngineError(f"{source}: cannot be converted ({first_line(error)})") from None
     config = model.config
     del config.quantization_config  # the weights are not packed any more
     whole = model_class.from_config(config, dtype=torch.float32, attn_implementation=ATTENTION)

@@ -13,19 +13,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
-from engines import out_of_memory
 from engines.emitter import EngineError
 from engines.process_memory import collection_paused
 from engines.torchkit.modeling import quantize, weights
-from engines.torchkit.modeling.model_config import (
-    ATTENTION,
-    build_config,
-    names_own_code,
-    read_config,
-)
+from engines.torchkit.modeling.model_config import build_config, names_own_code, read_config
 from engines.torchkit.runtime.precision import Precision
 
 
@@ -63,24 +56,16 @@ def load(
     extra: dict[str, Any] = {}
     auto = getattr(transformers, kind.auto)
     config = load_config(folder, kind)
-    try:
+    with weights.unsound_as_errors(folder, kind.description), without_allocator_warmup():
         if four_bit:
             kind = replace(kind, keep=kind.keep or modules_beside_language(auto, config))
             extra["quantization_config"] = quantize.nf4_config(
                 precision.product_dtype, double=double, keep=kind.keep
             )
-        with without_allocator_warmup():
-            model, loading_info = auto.from_pretrained(
-                folder, config=config, attn_implementation=ATTENTION, local_files_only=True,
-                use_safetensors=True, trust_remote_code=False, dtype=precision.weight_dtype,
-                device_map={"": str(precision.device)}, output_loading_info=True, **extra,
-            )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        if out_of_memory.is_device_failure(error):
-            raise
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise EngineError(f"{folder}: no sound {kind.description} ({reason})") from None
-    weights.refuse_missing(loading_info["missing_keys"], folder)
+        model = weights.load(
+            auto, folder, config, dtype=precision.weight_dtype,
+            device_map={"": str(precision.device)}, **extra,
+        )  # fmt: skip
     model.requires_grad_(False)
     if four_bit:
         quantize.check_four_bit(model, kind.quantised)
@@ -135,18 +120,15 @@ def load_config(folder: Path, kind: ModelKind) -> Any:
     """
     import transformers
 
-    try:
-        config = read_config(folder)
-        model_type = config.get("model_type", "")
+    config = read_config(folder)
+    model_type = config.get("model_type", "")
+    with weights.unsound_as_errors(folder, kind.description):
         if model_type not in transformers.CONFIG_MAPPING and names_own_code(folder):
             raise EngineError(
                 f"{folder}: a '{model_type}' loads by Python code of its own (auto_map), which is "
                 "never run; take a model that is part of transformers"
             )
         return build_config(config)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise EngineError(f"{folder}: no sound {kind.description} ({reason})") from None
 
 
 def validate_vision_language(folder: Path) -> None:

@@ -6,20 +6,29 @@ of an untrained model.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from engines.emitter import EngineError
+from engines import out_of_memory
+from engines.emitter import EngineError, first_line
 from engines.torchkit.modeling.model_config import ATTENTION
 
 
-def load(kind: Any, folder: Path, config: Any, unused: tuple[str, ...] = ()) -> Any:
-    """A model of transformers' class `kind`, in float32.
+def load(
+    kind: Any, folder: Path, config: Any, unused: tuple[str, ...] = (), **settings: Any
+) -> Any:
+    """A model of transformers' class `kind`, in float32 unless `settings` say otherwise.
 
-    `unused`: beginnings of the names of tensors that nothing reads, which may be missing.
+    Args:
+        kind: The class.
+        folder: Of the weights.
+        config: Of the class, without keys that choose code.
+        unused: Beginnings of the names of tensors that nothing reads, which may be missing.
+        settings: Further arguments of `from_pretrained`.
 
     Raises:
         EngineError: the folder's weights lack some of the model's tensors.
@@ -27,19 +36,28 @@ def load(kind: Any, folder: Path, config: Any, unused: tuple[str, ...] = ()) -> 
     """
     model, loading_info = kind.from_pretrained(
         folder, config=config, attn_implementation=ATTENTION, local_files_only=True,
-        use_safetensors=True, dtype=torch.float32, output_loading_info=True,
+        use_safetensors=True, trust_remote_code=False, output_loading_info=True,
+        **{"dtype": torch.float32, **settings},
     )  # fmt: skip
     missing = [name for name in loading_info["missing_keys"] if not name.startswith(unused)]
     refuse_missing(missing, folder)
     return model
 
 
-def build_random(config: Any) -> Any:
-    """The model of a configuration with random weights, for a memory estimate."""
-    from transformers import AutoModel
+@contextmanager
+def unsound_as_errors(location: object, description: str) -> Iterator[None]:
+    """Context that raises what damaged files or configurations raise as EngineError.
 
-    auto: Any = AutoModel
-    return auto.from_config(config, attn_implementation=ATTENTION, dtype=torch.float32)
+    `description`: what `location` should have been. Failures of the device pass.
+    """
+    try:
+        yield
+    except (EngineError, ImportError):  # of a package that is missing
+        raise
+    except Exception as error:  # libraries raise errors of many classes
+        if out_of_memory.is_device_failure(error):
+            raise
+        raise EngineError(f"{location}: no sound {description} ({first_line(error)})") from None
 
 
 def refuse_missing(names: Collection[str], folder: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from engines import out_of_memory
+from engines.emitter import first_line
 from engines.torchkit.data.prefetch import to_arrays
 from engines.torchkit.modeling.feature_cache import FeatureStore, NoRoomError, content_key
 from engines.vqa.context import Context
@@ -137,7 +138,7 @@ def find_refusal(
     except Exception as error:  # code of any model: any exception
         if out_of_memory.is_device_failure(error):
             raise
-        return f"{kind} fails on features ({(str(error).splitlines() or [''])[0][:120]})"
+        return f"{kind} fails on features ({first_line(error)})"
     if rows.dtype not in NUMPY or not logits_agree(plain, cached_logits):
         return f"{kind} says something else to features than to pixels"
     tower.form, tower.dtype, tower.width = form, rows.dtype, rows.shape[1]

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from engines.emitter import EngineError
+from engines.emitter import EngineError, first_line
 
 LETTERS: Final = "abcd"
 IGNORED: Final = -100
@@ -189,8 +189,7 @@ def render_template(
             add_generation_prompt=answer is None, **_switch_off_thinking(processor.chat_template),
         )  # fmt: skip
     except Exception as error:  # a template is a program: any exception
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise EngineError(f"{folder}: its chat template fails ({reason})") from None
+        raise EngineError(f"{folder}: its chat template fails ({first_line(error)})") from None
     return str(text)
 
 

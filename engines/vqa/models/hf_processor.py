@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from engines.emitter import EngineError
+from engines.emitter import EngineError, first_line
 from engines.vqa.models.chat_template import IGNORED, ChatTemplate, ChoicePrompt
 from engines.vqa.models.model import PIXELS, VqaBatch
 
@@ -52,10 +52,9 @@ class HFProcessor:
                 [ChoicePrompt("", (), None)] * 2, [np.zeros(shape, "u1") for shape in shapes]
             )
         except Exception as error:  # code of any processor: any exception
-            reason = (str(error).splitlines() or [""])[0][:200]
             raise EngineError(
-                f"{folder}: its processor cannot read a question with a picture ({reason}); "
-                "install what it lacks, or take another model"
+                f"{folder}: its processor cannot read a question with a picture "
+                f"({first_line(error)}); install what it lacks, or take another model"
             ) from None
         if not isinstance(trial.vision.get(PIXELS), Tensor):
             raise EngineError(

@@ -88,17 +88,17 @@ def test_looking_in_between_changes_nothing(folder, tmp_path):
 
 def test_what_was_cached_before_changes_nothing(folder, tmp_path, monkeypatch):
     """Loading a tower may draw from torch's generator, as EfficientNet's package does."""
-    from engines.captioning.models import vision
+    from engines.torchkit.modeling import image_encoders
 
     short = {"max_steps": 2, "evaluate_train": 0, "evaluate_on": []}
     go(spec(folder, settings=short), tmp_path / "warm")
-    plain = vision._load_folder
+    plain = image_encoders.load
 
-    def drawing(*given):
+    def drawing(*given, **named):
         torch.rand(7)
-        return plain(*given)
+        return plain(*given, **named)
 
-    monkeypatch.setattr(vision, "_load_folder", drawing)
+    monkeypatch.setattr(image_encoders, "load", drawing)
     go(spec(folder, settings={**short, "feature_cache": False}), tmp_path / "cold")
     assert weights(tmp_path / "warm") == weights(tmp_path / "cold")
 

@@ -17,6 +17,7 @@ from engines.retrieval import Params, run
 from engines.retrieval.data.items import ArrayItems, TokenItems
 from engines.retrieval.models import clip, frozen_towers, tokenizer
 from engines.retrieval.models.encoder import count_parameters, l2_normalize
+from engines.torchkit.modeling import model_tokenizer
 from engines.torchkit.runtime.precision import Precision
 
 END, START, WORDS = "<|endoftext|>", "<|startoftext|>", 300
@@ -70,7 +71,7 @@ def tinyclip(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tokens(tinyclip):
     texts = ["a red disc", "x", "What noise does this make? " * 10]
-    return TokenItems.tokenise(texts, tokenizer.from_folder(tinyclip[0]), 77, pad=0)
+    return TokenItems.tokenise(texts, model_tokenizer.from_folder(tinyclip[0]), 77, pad=0)
 
 
 @torch.inference_mode()
@@ -124,7 +125,7 @@ def test_layers_are_averaged_after_the_norm_and_then_projected(tinyclip, tokens)
 def test_long_texts_are_cut_at_77_with_their_end_kept(tinyclip, tokens):
     assert tokens.truncated == 1
     assert tokens.costs().tolist()[2] == 77
-    end = tokenizer.from_folder(tinyclip[0]).token_to_id(END)
+    end = model_tokenizer.from_folder(tinyclip[0]).token_to_id(END)
     assert tokens.gather(np.array([2]))[0, -1] == end
 
 
@@ -132,7 +133,9 @@ def test_long_texts_are_cut_at_77_with_their_end_kept(tinyclip, tokens):
 def test_old_configs_with_eos_2_pool_at_the_true_end(tmp_path):
     tinyclip_layout(tmp_path, eos=2)
     model = clip.from_folder(tmp_path, 0.07).eval()
-    items = TokenItems.tokenise(["red", "a red disc"], tokenizer.from_folder(tmp_path), 77, pad=0)
+    items = TokenItems.tokenise(
+        ["red", "a red disc"], model_tokenizer.from_folder(tmp_path), 77, pad=0
+    )
     model.text_layers = (8,)
     picked = model.embed_texts(items.gather(np.arange(2)), "query")
     model.text_layers = ()
@@ -201,7 +204,7 @@ def test_text_features_are_those_of_sentence_transformers(tmp_path):
 
     texts = ["What is the capital?", "In Korean, camel is called 낙타.", "x"]
     tower = frozen_towers.MiniLMTower((), Precision("fp32", CPU))
-    items = TokenItems.tokenise(texts, tokenizer.from_folder(tower.folder), 64, pad=0)
+    items = TokenItems.tokenise(texts, model_tokenizer.from_folder(tower.folder), 64, pad=0)
     found = tower.features(items, tmp_path, silent).gather(np.arange(3)).float()
     reference = SentenceTransformer(str(tower.folder), device="cpu")
     expected = torch.from_numpy(reference.encode(texts, normalize_embeddings=True))

@@ -23,10 +23,10 @@ from torch.profiler import ProfilerActivity, profile
 from engines import param_sections
 from engines.captioning.data.media import CaptionBatch
 from engines.retrieval.data.pairs import ItemInputs, PairBatch
-from engines.retrieval.models.towers import PixelNormalizer
 from engines.torchkit.data import prefetch
 from engines.torchkit.data.data_loader import DEPTH, make_ahead, split_rows
 from engines.torchkit.data.prefetch import IN_FLIGHT, InputPipeline, Prefetcher, map_tensors
+from engines.torchkit.modeling.image_normalization import PixelNormalizer
 from engines.torchkit.training import loop
 from engines.vqa.models.model import VqaBatch
 from tests.engines.torchkit.training.test_loop import job, plain_losses, run
