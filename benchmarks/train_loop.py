@@ -57,11 +57,11 @@ from engines.retrieval.models import tokenizer as models_tokenizer
 from engines.retrieval.tasks import read_openmp_wait
 from engines.torchkit.data.data_loader import EpochPermutation, Loader
 from engines.torchkit.data.prefetch import to_device
+from engines.torchkit.modeling import model_tokenizer
 from engines.torchkit.runtime.device import reuse_freed_memory
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training import loop
-from engines.torchkit.training.optimizers import adamw, set_lr
-from engines.torchkit.training.schedules import warmup_cosine
+from engines.torchkit.training.optimizers import adamw, set_lr, warmup_cosine
 from engines.torchkit.training.step_timing import StepTimer, TimingSummary, stopwatch
 
 SEED, TEMPERATURE = 42, 0.07
@@ -190,7 +190,7 @@ def own_items(work: Work, cache_root: Path) -> tuple[ArrayItems, TokenItems, dic
     start = time.perf_counter()
     cache = ImageCache.open(names, root, work.image_size, cache_root)
     decoded = time.perf_counter()
-    tokenizer = models_tokenizer.from_folder(work.folder)
+    tokenizer = model_tokenizer.from_folder(work.folder)
     tokens = TokenItems.tokenise(work.texts, tokenizer, 77, pad=0)
     done = time.perf_counter()
     places = np.array([(0, cache.row(name)) for name in names])
@@ -318,7 +318,7 @@ def together(args: argparse.Namespace) -> int:
         if args.pictures == "photos":
             pictures = as_photos(pictures, Path(scratch, "photos"))
         make_model(folder, texts, args)
-        tokens = [e.ids for e in models_tokenizer.from_folder(folder).encode_batch(texts)]
+        tokens = [e.ids for e in model_tokenizer.from_folder(folder).encode_batch(texts)]
         work = Work(
             folder, pictures, texts, [ids[:76] + ids[-1:] for ids in tokens], args.batch,
             args.images // args.batch, 1e-3, args.image_size, args.precision, args.workers,

@@ -1,11 +1,10 @@
-"""The training loop of all engines: steps, timing, checkpoints and resume.
+"""The training loop of all engines.
 
 The engine provides the model, the batches and the loss (`TrainingJob`).
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +15,6 @@ from torch import Tensor, nn
 
 from engines import protocol
 from engines.emitter import Emitter, Stopped
-from engines.torchkit.checkpointing import checkpoints
-from engines.torchkit.checkpointing.trained_tensors import load_trained, trainable_tensors
 from engines.torchkit.checkpointing.training_identity import TrainingIdentity
 from engines.torchkit.data.data_loader import Loader
 from engines.torchkit.data.prefetch import Prefetcher
@@ -26,7 +23,7 @@ from engines.torchkit.runtime.device import preserved_state
 from engines.torchkit.runtime.distributed import ProcessGroup
 from engines.torchkit.runtime.model_flops import WorkMeter
 from engines.torchkit.runtime.precision import Precision
-from engines.torchkit.training import numeric_checks
+from engines.torchkit.training import job_checkpoints, numeric_checks
 from engines.torchkit.training.optimizers import set_lr
 from engines.torchkit.training.stage_position import EpochEnd, StagePosition, TrainingHistory
 from engines.torchkit.training.step_timing import StepTimer, TimingSummary
@@ -119,12 +116,9 @@ class TrainedSteps(NamedTuple):
 
 
 def train(
-    job: TrainingJob[Batch],
-    timer: StepTimer,
-    summary: TimingSummary,
-    emit: Emitter,
+    job: TrainingJob[Batch], timer: StepTimer, summary: TimingSummary, emit: Emitter,
     work: WorkMeter | None = None,
-) -> TrainedSteps:
+) -> TrainedSteps:  # fmt: skip
     """Train from the last checkpoint (or the start) to the last step.
 
     `work`: counts FLOPs and tokens; None: nobody asks.
@@ -132,27 +126,22 @@ def train(
     Raises:
         Stopped: the engine was asked to stop; raised after the current step and a checkpoint.
     """
-    start = resume(job, emit)
+    start = job_checkpoints.resume(job, emit)
     parameters = [p for p in job.model.parameters() if p.requires_grad]
     timer.warmup_until = start + timer.warmup_steps
     computing = _computing_model(job)
-    work = work or WorkMeter(job.precision.device, 0)
-    work.begin(start)
-    if job.prepare is not None and start < job.last_step:
-        work.count_compiled(lambda: _compute_batch(job, start))
-        job.prepare(start, emit)
+    work = _prepare(job, start, emit, work)
     emit.phase("warmup" if timer.warmup_steps else "train")
     batches = job.loader.batches(start, job.last_step)
     feed = Prefetcher(batches, job.transfer, job.precision.device)
     forward = numeric_checks.with_first_batch_check(job.forward, computing, job.precision)
     most_skipped = numeric_checks.skip_limit(job.loader.order.steps_per_epoch, job.steps)
     stop_vote, enough_vote = job.process_group.any_reduce(), job.process_group.any_reduce()
-    checkpoint_timer, step, enough = CheckpointTimer(job), start, False
+    checkpoint_timer, step, enough = job_checkpoints.CheckpointTimer(job), start, False
     for step in range(start + 1, job.last_step + 1):
         if not timer.running:
             timer.open()
-        lr = job.lr_at(step - 1)
-        set_lr(job.optimizer, lr)
+        set_lr(job.optimizer, lr := job.lr_at(step - 1))
         micro_batches = job.loader.order.micro_batch_count(step - 1)
         outputs = _forward_backward(job, forward, (micro_batches, feed), timer, work)
         work.end_step()
@@ -172,12 +161,24 @@ def train(
             emit.phase("train")
         finished = _end_epoch(job, step, summary, emit) or finished
         if saving or stopping:
-            save_intermediate(job, step, emit)
+            job_checkpoints.save_intermediate(job, step, emit)
         if stopping:
             raise Stopped
         if finished or (enough and job.process_group.size == 1):  # ranks hear of it a step later
             break
     return TrainedSteps(start, step)
+
+
+def _prepare(
+    job: TrainingJob[Batch], start: int, emit: Emitter, work: WorkMeter | None
+) -> WorkMeter:
+    """What comes before the first step and is not timed; returns the meter of the steps."""
+    work = work or WorkMeter(job.precision.device, 0)
+    work.begin(start)
+    if job.prepare is not None and start < job.last_step:
+        work.count_compiled(lambda: _compute_batch(job, start))
+        job.prepare(start, emit)
+    return work
 
 
 def _report_window(
@@ -295,125 +296,3 @@ def _mean_outputs(outputs: list[LossOutput]) -> tuple[int, Tensor, dict[str, Ten
     names = outputs[0].metrics
     means = {n: torch.stack([o.metrics[n] for o in outputs]).mean() for n in names}
     return sum(o.samples for o in outputs), loss, means
-
-
-class CheckpointTimer:
-    """When the next checkpoint is due: by steps, or by rank 0's clock."""
-
-    def __init__(self, job: TrainingJob[Any]) -> None:
-        self._job = job
-        self._vote = job.process_group.any_reduce() if job.checkpoint_seconds else None
-        self._saved = time.monotonic()
-
-    def is_due(self, step: int) -> bool:
-        """Whether to save after this step; to be called once a step."""
-        job, now = self._job, time.monotonic()
-        due = bool(job.checkpoint_every) and step % job.checkpoint_every == 0
-        if self._vote is not None:
-            late = now - self._saved >= job.checkpoint_seconds
-            due = self._vote(late and job.process_group.is_rank_zero) or due
-        if due:
-            self._saved = now
-        return due
-
-
-def save_intermediate(job: TrainingJob[Any], step: int, emit: Emitter) -> None:
-    """`save_checkpoint`; where a full disk is not fatal, a notice instead of its error."""
-    if emit.stop_requested:
-        emit.phase("save")  # the warden waits longer for an engine that says so
-    try:
-        save_checkpoint(job, step)
-    except OSError as error:
-        if job.full_disk_is_fatal:
-            raise
-        emit.notice("checkpoint-failed", f"no checkpoint after step {step}: {error.strerror}")
-
-
-def save_checkpoint(job: TrainingJob[Any], step: int) -> None:
-    """Write a checkpoint to resume from, then remove older ones. A collective of all ranks."""
-    if job.checkpoint_root is None:
-        return
-    random = job.process_group.gather_state(checkpoints.random_state())
-    if not job.process_group.is_rank_zero:
-        return
-    groups: dict[str, Mapping[str, Tensor]] = {
-        "model": trainable_tensors(job.model, job.trained_before),
-        "optimizer": checkpoints.optimizer_tensors(job.optimizer),
-        "random": random,
-    }
-    groups |= {name: average.tensors() for name, average in job.averages.items()}
-    total = job.position.first_step + step
-    kept = checkpoints.step_folder(job.checkpoint_root, total)
-    checkpoints.save(kept, groups, {"step": total, **_saved_state(job, job.position.number)})
-    checkpoints.remove_others(job.checkpoint_root, kept)
-
-
-def save_stage_start(job: TrainingJob[Any], number: int) -> None:
-    """Write the checkpoint that stage `number`, the one after this job, starts from."""
-    if job.checkpoint_root is None or not job.process_group.is_rank_zero:
-        return
-    total = job.position.first_step + job.steps
-    folder = checkpoints.step_folder(job.checkpoint_root, total)
-    kept = folder.with_name(f"{folder.name}-stage{number}")  # sorts after one of the same step
-    tensors = {"model": trainable_tensors(job.model, job.trained_before)}
-    checkpoints.save(kept, tensors, {"step": total, **_saved_state(job, number)})
-    checkpoints.remove_others(job.checkpoint_root, kept)
-
-
-def _saved_state(job: TrainingJob[Any], stage: int) -> dict[str, Any]:
-    """What a checkpoint of stage `stage` stores beside tensors and its step."""
-    stages = {"stage": stage} if stage else {}
-    state = {"scaler": job.precision.scaler.state_dict(), "history": job.history.as_state()}
-    return {**stages, **state, **job.saved_identity}
-
-
-def find_stage(root: Path) -> int:
-    """Number of the stage that the newest sound checkpoint belongs to; 0: none, or no stages."""
-    sound = (f for f in checkpoints.newest_first(root) if not checkpoints.find_problem(f))
-    folder = next(sound, None)
-    return checkpoints.read_stage(folder) if folder is not None else 0
-
-
-def resume(job: TrainingJob[Any], emit: Emitter) -> int:
-    """Load the newest sound checkpoint; returns the number of steps done, 0 without one.
-
-    Final weights count too: such a run only has to be evaluated.
-    """
-    if job.checkpoint_root is None or job.continues:
-        return 0
-    for folder in checkpoints.newest_first(job.checkpoint_root):
-        if problem := checkpoints.find_problem(folder):
-            emit.notice("checkpoint-damaged", f"{problem}; it is passed over")
-        elif (start := _continue(job, folder, emit)) is not None:
-            stage = f" of {job.position.title}" if job.position.number else ""
-            emit.notice("resumed", f"goes on after step {start} of {job.last_step}{stage}")
-            return start
-    return 0
-
-
-def _continue(job: TrainingJob[Any], folder: Path, emit: Emitter) -> int | None:
-    """Load a checkpoint; None if it cannot be trained on.
-
-    Raises:
-        EngineError: it belongs to other data or settings.
-    """
-    groups, state = checkpoints.load(folder, next(job.model.parameters()).device)
-    start = int(state["step"]) - job.position.first_step
-    begins = bool(job.position.number) and start == 0  # with the weights of the stage before
-    if state.get("stage", 0) != job.position.number:
-        return None
-    if "optimizer" not in groups and start < job.last_step and not begins:
-        return None
-    if job.identity and (change := job.identity.check(state.get("identity") or {}, folder)):
-        emit.notice("checkpoint-changed", change)
-    names = job.trained_before
-    load_trained(job.model, groups["model"], folder, names, partly=begins)
-    job.history.restore(state.get("history") or (), emit)
-    for name, average in job.averages.items():
-        average.load(groups[name])
-    if "optimizer" in groups:
-        checkpoints.load_optimizer(job.optimizer, groups["optimizer"])
-        checkpoints.set_random_state(job.process_group.local_state(groups["random"]))
-    if state.get("scaler"):
-        job.precision.scaler.load_state_dict(state["scaler"])
-    return start

@@ -11,7 +11,7 @@ from engines import protocol, trained_weights
 from engines.torchkit.runtime import device
 from engines.torchkit.runtime.context import Context
 from engines.torchkit.runtime.model_flops import WorkMeter
-from engines.torchkit.training import cost_forecast, loop
+from engines.torchkit.training import cost_forecast, job_checkpoints, loop
 from engines.torchkit.training.early_stopping import EpochEndValidation
 from engines.torchkit.training.stage_position import StagePosition, TrainingHistory
 from engines.torchkit.training.step_timing import StepTimer, TimingSummary, stopwatch
@@ -62,7 +62,7 @@ def train_stages(
     forecasts: list[protocol.Forecast] = []
     first_step: float | None = None
     root = run.run_dir / trained_weights.CHECKPOINTS
-    done = max(0, loop.find_stage(root) - 1) if len(stages) > 1 else 0
+    done = max(0, job_checkpoints.find_stage(root) - 1) if len(stages) > 1 else 0
     first = stages[min(done, len(stages) - 1)]
     for stage in stages[stages.index(first) :]:
         began = run.emit.now()
@@ -80,7 +80,7 @@ def train_stages(
                 stage.validation.restore()
             _end_stage(run, job, stage, (timing, steps), began)
             if stage is not stages[-1]:
-                loop.save_stage_start(job, stage.position.number + 1)
+                job_checkpoints.save_stage_start(job, stage.position.number + 1)
         if stage is not stages[-1]:
             del job
             gc.collect()  # a job and its closures form cycles, which hold the optimizer's moments

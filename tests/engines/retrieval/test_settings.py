@@ -137,10 +137,10 @@ def test_a_setting_changes_something_else_only(go, base, name):
 
 @pytest.mark.parametrize("name", ["checkpoint_every", "checkpoint_minutes"])
 def test_checkpoints_are_written_on_the_way(go, monkeypatch, name):
-    from engines.torchkit.training import loop
+    from engines.torchkit.training import job_checkpoints
 
     saved = []
-    monkeypatch.setattr(loop, "save_checkpoint", lambda _job, step: saved.append(step))
+    monkeypatch.setattr(job_checkpoints, "save_checkpoint", lambda _job, step: saved.append(step))
     go(**{name: {"checkpoint_every": 2, "checkpoint_minutes": 1e-6}[name]})
     assert saved == ([2] if name == "checkpoint_every" else [1, 2, 3])
 

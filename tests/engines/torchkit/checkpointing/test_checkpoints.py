@@ -17,7 +17,7 @@ from engines.emitter import Emitter
 from engines.torchkit.checkpointing import checkpoints
 from engines.torchkit.checkpointing.trained_tensors import trainable_tensors
 from engines.torchkit.data.data_loader import EpochPermutation, Loader
-from engines.torchkit.training import loop
+from engines.torchkit.training import job_checkpoints
 from tests.engines.torchkit.training.test_loop import EPOCHS, job, run
 
 
@@ -46,7 +46,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(tmp_path, harm):
         "remove": file.unlink,
     }[harm]()
     emit = Emitter()
-    assert loop.resume(job(tmp_path), emit) == 1
+    assert job_checkpoints.resume(job(tmp_path), emit) == 1
     notices = [m for m in emit.sent if m.kind == "notice"]
     assert [m.code for m in notices] == ["checkpoint-damaged", "resumed"]
     assert str(file) in notices[0].text
@@ -106,13 +106,13 @@ def test_a_file_system_without_fsync_of_folders_keeps_checkpoints(tmp_path, monk
 
 def test_checkpoints_come_by_the_clock_too(tmp_path, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(job_checkpoints.time, "monotonic", lambda: now[0])
     steps = []
 
     def advance(training, step):
         steps.append(step)
 
-    monkeypatch.setattr(loop, "save_checkpoint", advance)
+    monkeypatch.setattr(job_checkpoints, "save_checkpoint", advance)
     training = job(tmp_path, checkpoint_seconds=25.0)
     inner = training.forward
 
@@ -152,7 +152,7 @@ def test_weights_of_the_end_need_no_second_training(tmp_path):
     assert torch.equal(second.model[0].weight, first.model[0].weight)
     longer = job(tmp_path)
     longer.steps += 1
-    assert loop.resume(longer, Emitter()) == 0, "weights alone cannot be trained on"
+    assert job_checkpoints.resume(longer, Emitter()) == 0, "weights alone cannot be trained on"
 
 
 def test_a_loader_thread_that_fails_ends_the_run_with_its_error():

@@ -13,7 +13,7 @@ from engines import protocol
 from engines.emitter import Emitter
 from engines.torchkit.data.data_loader import EpochPermutation, Loader
 from engines.torchkit.runtime.precision import Precision
-from engines.torchkit.training import cost_forecast, loop
+from engines.torchkit.training import cost_forecast, job_checkpoints, loop
 from engines.torchkit.training.cost_forecast import (
     CostProbe,
     UnseenVariation,
@@ -331,7 +331,7 @@ def test_checkpoint_sizes_are_those_on_disk(tmp_path):
     train(training, clock, 10)
     sizes = cost_forecast.checkpoint_bytes(training, kept=True, on_the_way=True)
     training.checkpoint_root = tmp_path
-    loop.save_checkpoint(training, 1)
+    job_checkpoints.save_checkpoint(training, 1)
     files = {p.name: p.stat().st_size for p in tmp_path.rglob("*.safetensors")}
     headers = 4096  # names and shapes
     assert 0 <= files["model.safetensors"] - sizes["weights kept"] < headers
