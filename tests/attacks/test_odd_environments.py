@@ -49,45 +49,42 @@ def close(*descriptors: int) -> Callable[[], object]:
     return lambda: [os.close(descriptor) for descriptor in descriptors]
 
 
-def ignore(*numbers: signal.Signals) -> Callable[[], object]:
-    return lambda: [signal.signal(number, signal.SIG_IGN) for number in numbers]
+def refuse_signals() -> None:
+    for name in ("SIGHUP", "SIGINT", "SIGCHLD", "SIGUSR1", "SIGPIPE"):
+        signal.signal(signal.Signals[name], signal.SIG_IGN)
+    blocked = [signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP]
+    signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
 
 
 ODDITIES = (
-    Oddity("no HOME", {"HOME": None}),
-    Oddity("HOME is a file", {"HOME": "/dev/null"}),
-    Oddity("HOME is gone", {"HOME": "/nonexistent/home"}),
-    Oddity("HOME is relative", {"HOME": "home"}),
-    Oddity("foreign XDG folders", {f"XDG_{n}": "/proc/1/nowhere" for n in (
-        "RUNTIME_DIR", "CACHE_HOME", "CONFIG_HOME", "STATE_HOME")}),
+    Oddity("no HOME, no PATH, an unknown time zone and locale, a narrow, unknown terminal", {
+        "HOME": None, "PATH": None, "TZ": "Nowhere/Nothing", "LC_ALL": "xx_YY.latin9", "LANG": None,
+        "PYTHONUTF8": "0", "TERM": "no-such", "COLUMNS": "1", "LINES": "0"}),
+    Oddity("HOME is a file, foreign XDG folders, a notebook's backend", {
+        "HOME": "/dev/null", "MPLBACKEND": "module://nowhere", **{
+            f"XDG_{n}": "/proc/1/nowhere" for n in (
+                "RUNTIME_DIR", "CACHE_HOME", "CONFIG_HOME", "STATE_HOME")}}),
+    Oddity("HOME is gone, no folder for temporary files, CUDA variables of another world", {
+        "HOME": "/nonexistent/home", "TMPDIR": "/nonexistent",
+        "CUDA_VISIBLE_DEVICES": "-1,GPU-x,ü"}),
+    Oddity("HOME is relative, a hook's GIT_DIR, a thread count of letters, colours forced", {
+        "HOME": "home", "GIT_DIR": "/nowhere", "OMP_NUM_THREADS": "abc", "FORCE_COLOR": "1"}),
     Oddity("cache below a file", {"WORKBENCH_CACHE": "/dev/null/cache"}),
     Oddity("cache that nobody may write", {"WORKBENCH_CACHE": "/proc/cache"}),
     Oddity("locks that nobody may write", {"WORKBENCH_LOCKS": "/sys/locks"}),
     Oddity("log root below a file", {"WORKBENCH_LOG_ROOT": "/dev/null/logs"}),
     Oddity("log root in the home", {"WORKBENCH_LOG_ROOT": "~/logs"}),
     Oddity("a grace of letters", {"WORKBENCH_GRACE": "abc"}),
-    Oddity("no PATH", {"PATH": None}),
-    Oddity("no folder for temporary files", {"TMPDIR": "/nonexistent"}),
-    Oddity("an unknown time zone", {"TZ": "Nowhere/Nothing"}),
-    Oddity("an unknown locale", {"LC_ALL": "xx_YY.latin9", "LANG": None, "PYTHONUTF8": "0"}),
-    Oddity("a narrow, unknown terminal", {"TERM": "no-such", "COLUMNS": "1", "LINES": "0"}),
-    Oddity("a notebook's backend", {"MPLBACKEND": "module://nowhere"}),
-    Oddity("CUDA variables of another world", {"CUDA_VISIBLE_DEVICES": "-1,GPU-x,ü"}),
     Oddity("Python's debugging aids", {"PYTHONINSPECT": "1", "PYTHONWARNINGS": "error",
         "PYTHONDEVMODE": "1", "PYTHONTRACEMALLOC": "25", "PYTHONOPTIMIZE": "2"}),
     Oddity("variables of a file without a shell", {
         "WORKBENCH_LOG_ROOT": "'$HOME/logs'\r", "WORKBENCH_GRACE": "", "XDG_CACHE_HOME": "here"}),
     Oddity("an unset variable in a folder", {"WORKBENCH_LOG_ROOT": "$NOT_SET/logs"}),
-    Oddity("a hook's GIT_DIR, a thread count of letters, colours forced", {
-        "GIT_DIR": "/nowhere", "OMP_NUM_THREADS": "abc", "FORCE_COLOR": "1"}),
     Oddity("standard input closed", prepare=close(0)),
     Oddity("nothing is open", prepare=close(0, 1, 2)),
     Oddity("few descriptors", prepare=limit(resource.RLIMIT_NOFILE, 24)),
     Oddity("files of no size", prepare=limit(resource.RLIMIT_FSIZE, 0)),
-    Oddity("signals ignored", prepare=ignore(
-        signal.SIGHUP, signal.SIGINT, signal.SIGCHLD, signal.SIGUSR1, signal.SIGPIPE)),
-    Oddity("signals blocked", prepare=lambda: signal.pthread_sigmask(
-        signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP])),
+    Oddity("signals ignored and blocked", prepare=refuse_signals),
 )  # fmt: skip
 
 ALLOWED = {int(status) for status in ExitCode}

@@ -75,8 +75,8 @@ def test_no_byte_that_the_tool_writes_holds_a_secret_of_its_surroundings(here: P
     outputs.append(subprocess.CompletedProcess([], child.returncode, out, err))
     shown = (
         ["ps", "--all"], ["results", "list", "--json"], ["results", "show", "good"],
-        ["results", "show", "bad/"], ["report", "good", "--out", "report"], ["attach", "bad"],
-        ["models"], ["data", "list"], ["doctor"], ["doctor", "--json"],
+        ["results", "show", "bad/"], ["report", "good", "--out", "bench_logs/report"],
+        ["attach", "bad"], ["models"], ["data", "list"], ["doctor"], ["doctor", "--json"],
     )  # fmt: skip
     outputs += [workbench(here, *words) for words in shown]
     for output in outputs:
@@ -87,6 +87,18 @@ def test_no_byte_that_the_tool_writes_holds_a_secret_of_its_surroundings(here: P
     names = [str(path) for path in here.rglob("*")]
     assert not [name for name in names if CANARY in name]
     assert any(path.name == "engine.log" and path.stat().st_size for path in everything(here))
+    assert_private(here)
+
+
+def assert_private(here: Path) -> None:
+    """Nobody else can read what a run leaves, under the usual umask 0022: 0700 and 0600."""
+    open_to_others = [
+        f"{stat.filemode(path.lstat().st_mode)} {path.relative_to(here)}"
+        for place in ("bench_logs", "cache", "runtime")
+        for path in [here / place, *(here / place).rglob("*")]
+        if path.exists() and path.lstat().st_mode & 0o077
+    ]
+    assert open_to_others == []
 
 
 def engine_below(pid: int) -> int:
@@ -145,20 +157,6 @@ def test_git_state_names_no_remote(tmp_path: Path) -> None:
     ):
         subprocess.run(["git", *words], check=True, cwd=tmp_path, capture_output=True)
     assert CANARY not in str(environment.read_git_state(tmp_path))
-
-
-def test_nobody_else_can_read_what_a_run_leaves(here: Path) -> None:
-    """Under the usual umask 0022: folders 0700, files 0600."""
-    words = ["--set", "steps=5", "--headless", "--name", "mine"]
-    assert workbench(here, "run", *PROBE, *words).returncode == 0
-    assert workbench(here, "report", "mine", "--out", "bench_logs/report").returncode == 0
-    open_to_others = [
-        f"{stat.filemode(path.lstat().st_mode)} {path.relative_to(here)}"
-        for place in ("bench_logs", "cache", "runtime")
-        for path in [here / place, *(here / place).rglob("*")]
-        if path.exists() and path.lstat().st_mode & 0o077
-    ]
-    assert open_to_others == []
 
 
 def test_a_traceback_is_told_without_the_secret_in_its_message(capsys) -> None:

@@ -47,10 +47,9 @@ def test_at_the_time_limit_the_step_ends_and_the_suite_is_continued_later(sandbo
         assert len(resume.prepare_resume(folder)) == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
-def test_a_schedulers_signal_suspends_and_the_next_warden_forgets_it(
-    sandbox: Sandbox, number: signal.Signals
-) -> None:
+def test_a_schedulers_signal_suspends_and_the_next_warden_forgets_it(sandbox: Sandbox) -> None:
+    """SIGUSR2: `test_run_warden.py`."""
+    number = signal.SIGUSR1
     folder = sandbox.suite("polite", "ok")
     warden = sandbox.start(folder)
     sandbox.until_step(folder)

@@ -19,6 +19,7 @@ from tests.fixtures.fake_engine import BAD_LINES
 from tests.fixtures.wardens import PATIENCE, Sandbox, end_of, entries, until
 from workbench.suites import control, state, suite, suite_reader
 from workbench.suites.control import Command
+from workbench.suites.state import RunView
 
 ENDINGS = {
     "ok": ("completed", 0, None, ""),
@@ -182,7 +183,7 @@ def test_stop_ends_every_temper_of_engine(sandbox: Sandbox, mode: str) -> None:
         assert end.t > 0.5, "not before the grace"
 
 
-def stat_of(view: state.RunView | None) -> str:
+def stat_of(view: RunView | None) -> str:
     assert view is not None
     return Path(f"/proc/{view.state.pid}/stat").read_text().rpartition(")")[2].split()[0]
 
@@ -271,8 +272,9 @@ def test_the_end_of_the_life_pipe_stops_the_suite(sandbox: Sandbox) -> None:
     assert "has ended" in end_of(folder).detail
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_signals_to_the_warden_stop_the_suite(sandbox: Sandbox, number: signal.Signals) -> None:
+def test_signals_to_the_warden_stop_the_suite(sandbox: Sandbox) -> None:
+    """SIGINT and SIGTERM: `tests/e2e/test_run.py`, `test_run_warden.py`."""
+    number = signal.SIGHUP
     folder = sandbox.suite("polite")
     warden = sandbox.start(folder)
     sandbox.until_step(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from textual.pilot import Pilot
 
 from tests.workbench.tui.conftest import ready, screen_text, until
 from workbench.tui.app import WorkbenchApp, find_refusal
@@ -16,7 +17,7 @@ from workbench.tui.screens.results.screen import ResultsScreen
 from workbench.tui.widgets.grid import Grid
 
 
-async def test_help_and_modes(app: WorkbenchApp) -> None:
+async def test_help_modes_and_a_screenshot(app: WorkbenchApp, log_root: Path) -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         for key, kind in (("2", LiveScreen), ("3", ResultsScreen), ("4", DataScreen),
                           ("1", PlanScreen), ("f2", LiveScreen), ("f1", PlanScreen)):  # fmt: skip
@@ -26,31 +27,16 @@ async def test_help_and_modes(app: WorkbenchApp) -> None:
         await pilot.press("question_mark")
         await until(pilot, lambda: isinstance(app.screen, HelpDialog))
         assert "leave; suites go on" in screen_text(pilot)
-        await pilot.press("escape", "q")
-        await until(pilot, lambda: not app.is_running)
-
-
-async def test_a_screenshot_is_saved_in_the_log_root(app: WorkbenchApp, log_root: Path) -> None:
-    async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("ctrl+s")
+        await pilot.press("escape", "ctrl+s")
         await until(pilot, lambda: list(log_root.glob("*.svg")))
+        await pilot.press("q")
+        await until(pilot, lambda: not app.is_running)
     assert "<svg" in next(log_root.glob("*.svg")).read_text("utf-8")
 
 
-async def test_mouse_clicks_do_what_keys_do(app: WorkbenchApp) -> None:
-    async with app.run_test(size=(120, 36)) as pilot:
-        screen = await ready(pilot, app)
-        grid = screen.query_one("#subsets", Grid)
-        first = grid.keys[grid.scroll_offset.y]
-        chosen = first in screen.draft.subsets
-        await pilot.click("#subsets", offset=(1, 1))
-        assert (first in screen.draft.subsets) is not chosen
-        tabs = list(screen.query("Tab"))
-        await pilot.click(tabs[2])
-        await until(pilot, lambda: isinstance(app.screen, ResultsScreen))
-
-
-async def test_a_hidden_widget_never_has_the_focus(app: WorkbenchApp) -> None:
+async def test_a_hidden_widget_has_no_focus_and_clicks_do_what_keys_do(
+    app: WorkbenchApp,
+) -> None:
     """In a window that is too small nothing is shown; enlarged, the keys work as before."""
     async with app.run_test(size=(60, 20)) as pilot:
         for key, kind in (("3", ResultsScreen), ("4", DataScreen)):
@@ -70,6 +56,19 @@ async def test_a_hidden_widget_never_has_the_focus(app: WorkbenchApp) -> None:
         await pilot.press("down")
         assert app.screen.focused
         assert app.screen.focused.id == "models"
+        await check_mouse(app, pilot)
+
+
+async def check_mouse(app: WorkbenchApp, pilot: Pilot[None]) -> None:
+    """Clicks do what keys do."""
+    screen = await ready(pilot, app)
+    grid = screen.query_one("#subsets", Grid)
+    first = grid.keys[grid.scroll_offset.y]
+    chosen = first in screen.draft.subsets
+    await pilot.click("#subsets", offset=(1, 1))
+    assert (first in screen.draft.subsets) is not chosen
+    await pilot.click(list(screen.query("Tab"))[2])
+    await until(pilot, lambda: isinstance(app.screen, ResultsScreen))
 
 
 def test_no_line_is_wider_than_the_smallest_screen_needs() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 from results.records import store
@@ -62,6 +60,7 @@ async def test_a_suite_from_keys_to_results(app: WorkbenchApp, log_root: Path) -
         await edit(pilot, screen, "seeds", "1, 2")
         await edit(pilot, screen, "steps", "5")
         await until(pilot, lambda: screen.preview is not None and len(screen.preview.runs) == 2)
+        planned = [run.run_id for run in screen.preview.runs] if screen.preview else []
         await start(pilot, app)
         await until(pilot, lambda: "ended · 2 of 2 runs completed" in screen_text(pilot), 60)
         await pilot.press("3")
@@ -69,26 +68,8 @@ async def test_a_suite_from_keys_to_results(app: WorkbenchApp, log_root: Path) -
         assert screen_text(pilot).count("completed") == 2
     records = list(store.read_records(log_root / "results.jsonl"))
     assert [r.identity.seed for r in records] == [1, 2]
+    assert [r.identity.run_id for r in records] == planned, "the file gives the runs of the screen"
     assert {r.exit.cause for r in records} == {"completed"}
-
-
-async def test_the_plan_file_gives_the_same_runs_without_the_screen(
-    app: WorkbenchApp, log_root: Path
-) -> None:
-    async with app.run_test(size=(120, 36)) as pilot:
-        screen = await choose_probe(pilot, app)
-        await edit(pilot, screen, "steps", "7")
-        await until(pilot, lambda: screen.preview and "steps = 7" in screen.preview.toml)
-        preview = screen.preview
-        assert preview is not None
-        assert preview.file is not None
-        preview.file.parent.mkdir()
-        preview.file.write_text(preview.toml)
-        done = subprocess.run(
-            [sys.executable, "-m", "workbench", "run", str(preview.file), "--dry-run"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        assert done.stdout.split() == [run.run_id for run in preview.runs]
 
 
 async def test_stop_from_the_screen_ends_suite_and_run(app: WorkbenchApp, log_root: Path) -> None:

@@ -7,9 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from textual.pilot import Pilot
 
 from tests.workbench.tui import sample_suites
-from tests.workbench.tui.conftest import live_of, screen_text, sizes, until
+from tests.workbench.tui.conftest import live_of, screen_text, until
 from workbench.suites import control, suite, trials, warden_file
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
@@ -22,37 +23,115 @@ from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.log_tail import LogTail
 
 
-@sizes
-async def test_live_shows_queue_run_curves_and_log(app: WorkbenchApp, log_root: Path, size) -> None:
-    sample_suites.busy_root(log_root)
-    async with app.run_test(size=size) as pilot:
-        await pilot.press("2")
-        await until(pilot, lambda: "oom-cuda" in screen_text(pilot))  # the queue has its height
-        text = screen_text(pilot)
-        for part in ("running · 1 of 4 runs completed · 1 failed", "completed", "oom-cuda",
-                     "train 64%", "queued", "1,680 / 2,616 steps", "left", "GiB", "CPU of one core",
-                     "epoch 1 of 1: 2,616 steps of 64"):  # fmt: skip
-            assert part in text, f"{part!r} is not on\n{text}"
-        assert any(0x2800 < ord(c) < 0x2900 for c in text)
-        assert live_of(app).query_one("#queue", Grid).cursor == 2  # the run at work
+async def check_queue_and_run(app: WorkbenchApp, pilot: Pilot[None]) -> None:
+    """Queue, run, curves and log are shown; another run is looked at and left again."""
+    await pilot.press("2")
+    await until(pilot, lambda: "oom-cuda" in screen_text(pilot))  # the queue has its height
+    text = screen_text(pilot)
+    for part in ("running · 1 of 4 runs completed · 1 failed", "completed", "oom-cuda",
+                 "train 64%", "queued", "1,680 / 2,616 steps", "left", "GiB", "CPU of one core",
+                 "epoch 1 of 1: 2,616 steps of 64"):  # fmt: skip
+        assert part in text, f"{part!r} is not on\n{text}"
+    assert any(0x2800 < ord(c) < 0x2900 for c in text)
+    queue = live_of(app).query_one("#queue", Grid)
+    assert queue.cursor == 2  # the run at work
+    await pilot.press("up")
+    await until(pilot, lambda: "CUDA out of memory" in screen_text(pilot))
+    await pilot.press("up")
+    if pilot.app.size.width < 110:
+        await pilot.press("v")
+    await until(pilot, lambda: "recall@1" in screen_text(pilot))
+    await pilot.press("f")
+    await until(pilot, lambda: queue.cursor == 2)
 
 
-@sizes
-async def test_another_run_is_looked_at_and_left_again(
-    app: WorkbenchApp, log_root: Path, size
+async def test_a_narrow_screen_shows_runs_and_suites(app: WorkbenchApp, log_root: Path) -> None:
+    busy = sample_suites.busy_root(log_root)
+    old = sample_suites.make_suite(log_root, [("emoji_val", "clip-nano")], stamp="20261101-000000")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await check_queue_and_run(app, pilot)
+        assert live_of(app).folder == busy
+        await pilot.press("o", "down", "enter")
+        await until(pilot, lambda: isinstance(app.screen, LiveScreen) and app.screen.folder == old)
+        await until(pilot, lambda: "emoji_val" in screen_text(pilot))
+        await pilot.press("right_square_bracket")
+        await until(pilot, lambda: live_of(app).folder == busy)
+        shutil.rmtree(busy)  # a suite that is deleted meanwhile is no crash
+        await pilot.pause(1.0)
+        assert isinstance(app.screen, LiveScreen)
+
+
+async def test_a_wide_screen_shows_runs_and_logs(app: WorkbenchApp, log_root: Path) -> None:
+    folder = sample_suites.busy_root(log_root)
+    sample_suites.log(folder, 3, "".join(f"line {n}\n" for n in range(150)))
+    async with app.run_test(size=(120, 36)) as pilot:
+        await check_queue_and_run(app, pilot)
+        await until(pilot, lambda: "line 149" in screen_text(pilot))
+        live_of(app).query_one(LogTail).focus()
+        await pilot.press("home")  # the log stays where it was scrolled to
+        await until(pilot, lambda: "line 0 " in screen_text(pilot) + " ")
+        sample_suites.log(folder, 3, "".join(f"line {n}\n" for n in range(160)))
+        await until(pilot, lambda: (s := live_of(app).snapshot) and s.log[-1] == "line 159")
+        await pilot.pause()
+        assert "line 159" not in screen_text(pilot)
+        live_of(app).query_one("#queue", Grid).focus()
+        await pilot.press("home")  # a finished run is scrubbed to before its metrics
+        await until(pilot, lambda: "recall@1" in screen_text(pilot))
+        await pilot.press("left")
+        await until(pilot, lambda: "Events up to" in screen_text(pilot))
+        assert "No metrics yet." in screen_text(pilot)
+        assert "recall@1" not in screen_text(pilot)
+
+
+def count_chart_rows(app: WorkbenchApp) -> int:
+    return len({chart.region.y for chart in app.screen.query(Chart) if chart.display})
+
+
+async def test_charts_stand_in_two_rows_where_there_is_height(
+    app: WorkbenchApp, log_root: Path
 ) -> None:
     sample_suites.busy_root(log_root)
-    async with app.run_test(size=size) as pilot:
+    async with app.run_test(size=(160, 50)) as pilot:
         await pilot.press("2")
-        await until(pilot, lambda: live_of(app).snapshot is not None)
-        await pilot.press("up")
-        await until(pilot, lambda: "CUDA out of memory" in screen_text(pilot))
-        await pilot.press("up")
-        if size[0] < 110:
-            await pilot.press("v")
-        await until(pilot, lambda: "recall@1" in screen_text(pilot))
-        await pilot.press("f")
-        await until(pilot, lambda: live_of(app).query_one("#queue", Grid).cursor == 2)
+        await until(pilot, lambda: "step time" in screen_text(pilot))
+        for size, rows in (((160, 50), 2), ((160, 30), 1), ((120, 36), 1)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause()
+            await until(pilot, lambda n=rows: count_chart_rows(app) == n)
+
+
+async def test_a_small_window_shows_the_run_at_work_and_nothing_cropped(
+    app: WorkbenchApp, log_root: Path
+) -> None:
+    sample_suites.busy_root(log_root)
+    async with app.run_test(size=(100, 8)) as pilot:
+        for size in ((100, 8), (60, 12)):
+            await pilot.resize_terminal(*size)
+            for key in "24":
+                await pilot.press(key)
+                await pilot.pause()
+                await until(pilot, lambda: "80×24 and more shows the screens" in screen_text(pilot))
+                assert " left" in screen_text(pilot)
+                assert "loss " in screen_text(pilot)
+                assert "1 Plan" not in screen_text(pilot)
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: "Data" in screen_text(pilot))
+
+
+async def test_a_suite_that_is_broken_or_without_runs_is_a_sentence(
+    app: WorkbenchApp, log_root: Path
+) -> None:
+    folder = sample_suites.make_suite(log_root, [("emoji_train", "clip-nano")])
+    run, _ = suite.read_runs(folder)[0]
+    (run / "spec.json").write_text("{")
+    empty = log_root / "20261101-091411-none-1a2b"
+    (empty / "runs").mkdir(parents=True)
+    (empty / "plan.toml").write_text('name = "x"\n')
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: "This suite cannot be read" in screen_text(pilot))
+        await pilot.press("left_square_bracket")
+        await until(pilot, lambda: "This suite has no runs." in screen_text(pilot))
 
 
 async def test_trials_of_a_search_appear_one_by_one(app: WorkbenchApp, log_root: Path) -> None:
@@ -96,6 +175,7 @@ async def test_new_journal_lines_appear(app: WorkbenchApp, log_root: Path) -> No
 STEERING = (
     ("k", "skip", "03-retrieval-evqa_train-tinyclip-61m"),
     ("p", "pause", None),
+    ("p", "resume", None),
     ("c", "cancel", "04-retrieval-oven_train-tinyclip-61m"),
     ("u", "restore", "04-retrieval-oven_train-tinyclip-61m"),
     ("s", "stop", None),
@@ -126,35 +206,6 @@ async def test_steering_asks_then_writes_one_command(app: WorkbenchApp, log_root
             (told,), place = control.read_commands(folder, place)
             assert (told.do, told.run) == (do, run)
             await until(pilot, lambda do=do: ECHOES.get(do, "") in screen_text(pilot))
-
-
-async def test_a_paused_suite_resumes_with_the_same_key(app: WorkbenchApp, log_root: Path) -> None:
-    folder = sample_suites.busy_root(log_root)
-    sample_suites.write_warden(folder, "paused")
-    async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("2")
-        await until(pilot, lambda: live_of(app).snapshot is not None)
-        await pilot.press("p")
-        await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
-        await pilot.press("y")
-        await until(pilot, lambda: control.read_commands(folder, 0)[0])
-        assert control.read_commands(folder, 0)[0][0].do == "resume"
-
-
-async def test_suites_are_chosen_from_a_list_and_by_brackets(
-    app: WorkbenchApp, log_root: Path
-) -> None:
-    busy = sample_suites.busy_root(log_root)
-    old = sample_suites.make_suite(log_root, [("emoji_val", "clip-nano")], stamp="20261101-000000")
-    async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("2")
-        await until(pilot, lambda: live_of(app).snapshot is not None)
-        assert live_of(app).folder == busy
-        await pilot.press("o", "down", "enter")
-        await until(pilot, lambda: isinstance(app.screen, LiveScreen) and app.screen.folder == old)
-        await until(pilot, lambda: "emoji_val" in screen_text(pilot))
-        await pilot.press("right_square_bracket")
-        await until(pilot, lambda: live_of(app).folder == busy)
 
 
 async def test_empty_log_root_says_what_to_do(app: WorkbenchApp) -> None:
@@ -216,36 +267,6 @@ async def test_a_lost_warden_is_said_its_books_are_closed_once_and_experiments_a
         assert ran[-1] == cli_commands.audit_arguments(run, log_root)
 
 
-async def test_a_broken_suite_is_a_sentence(app: WorkbenchApp, log_root: Path) -> None:
-    folder = sample_suites.make_suite(log_root, [("emoji_train", "clip-nano")])
-    run, _ = suite.read_runs(folder)[0]
-    (run / "spec.json").write_text("{")
-    async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("2")
-        await until(pilot, lambda: "This suite cannot be read" in screen_text(pilot))
-
-
-async def test_a_suite_without_runs_says_so(app: WorkbenchApp, log_root: Path) -> None:
-    folder = log_root / "20261121-091411-none-1a2b"
-    (folder / "runs").mkdir(parents=True)
-    (folder / "plan.toml").write_text('name = "x"\n')
-    async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("2")
-        await until(pilot, lambda: "This suite has no runs." in screen_text(pilot))
-
-
-async def test_a_suite_that_is_deleted_meanwhile_is_no_crash(
-    app: WorkbenchApp, log_root: Path
-) -> None:
-    folder = sample_suites.busy_root(log_root)
-    async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("2")
-        await until(pilot, lambda: live_of(app).snapshot is not None)
-        shutil.rmtree(folder)
-        await pilot.pause(1.0)
-        assert isinstance(app.screen, LiveScreen)
-
-
 async def test_foreign_text_reaches_no_widget_as_markup_or_escape(
     app: WorkbenchApp, log_root: Path
 ) -> None:
@@ -264,51 +285,6 @@ async def test_foreign_text_reaches_no_widget_as_markup_or_escape(
         await pilot.press("2")
         await until(pilot, lambda: screen_text(pilot).count("[bold]x[/") >= 6)
         assert not set(screen_text(pilot)) & set("\x1b\x07\x9b\u202e")
-
-
-async def test_log_stays_where_it_was_scrolled_to(app: WorkbenchApp, log_root: Path) -> None:
-    folder = sample_suites.busy_root(log_root)
-    sample_suites.log(folder, 3, "".join(f"line {n}\n" for n in range(150)))
-    async with app.run_test(size=(120, 36)) as pilot:
-        await pilot.press("2")
-        await until(pilot, lambda: "line 149" in screen_text(pilot))
-        live_of(app).query_one(LogTail).focus()
-        await until(pilot, lambda: isinstance(app.focused, LogTail))
-        await pilot.press("home")
-        await until(pilot, lambda: "line 0 " in screen_text(pilot) + " ")
-        sample_suites.log(folder, 3, "".join(f"line {n}\n" for n in range(160)))
-        await until(pilot, lambda: (s := live_of(app).snapshot) and s.log[-1] == "line 159")
-        await pilot.pause()
-        assert "line 159" not in screen_text(pilot)
-
-
-@pytest.mark.parametrize(("size", "rows"), [((160, 50), 2), ((160, 30), 1), ((120, 36), 1)])
-async def test_charts_stand_in_two_rows_where_there_is_height(
-    app: WorkbenchApp, log_root: Path, size: tuple[int, int], rows: int
-) -> None:
-    sample_suites.busy_root(log_root)
-    async with app.run_test(size=size) as pilot:
-        await pilot.press("2")
-        await until(pilot, lambda: "step time" in screen_text(pilot))
-        shown = [chart for chart in app.screen.query(Chart) if chart.display]
-        await until(pilot, lambda: len({chart.region.y for chart in shown}) == rows)
-
-
-@pytest.mark.parametrize("size", [(100, 8), (60, 12)])
-async def test_a_small_window_shows_the_run_at_work_and_nothing_cropped(
-    app: WorkbenchApp, log_root: Path, size: tuple[int, int]
-) -> None:
-    sample_suites.busy_root(log_root)
-    async with app.run_test(size=size) as pilot:
-        for key in "24":
-            await pilot.press(key)
-            await pilot.pause()
-            await until(pilot, lambda: "80×24 and more shows the screens" in screen_text(pilot))
-            assert " left" in screen_text(pilot)
-            assert "loss " in screen_text(pilot)
-            assert "1 Plan" not in screen_text(pilot)
-        await pilot.resize_terminal(80, 24)
-        await until(pilot, lambda: "Data" in screen_text(pilot))
 
 
 async def test_charts_are_zoomed_another_run_drawn_behind_and_the_log_searched(
@@ -380,18 +356,3 @@ async def test_marked_runs_share_the_charts_and_a_cursor_moves_all_panels(
         assert "Events up to" not in screen_text(pilot)
         await pilot.press("x", "x")
         assert app.memory["live"]["x"] == "step"
-
-
-async def test_a_finished_run_is_scrubbed_to_before_its_metrics(
-    app: WorkbenchApp, log_root: Path
-) -> None:
-    sample_suites.busy_root(log_root)
-    async with app.run_test(size=(120, 36)) as pilot:
-        await pilot.press("2")
-        await until(pilot, lambda: live_of(app).snapshot is not None)
-        await pilot.press("home")
-        await until(pilot, lambda: "recall@1" in screen_text(pilot))
-        await pilot.press("left")
-        await until(pilot, lambda: "Events up to" in screen_text(pilot))
-        assert "No metrics yet." in screen_text(pilot)
-        assert "recall@1" not in screen_text(pilot)

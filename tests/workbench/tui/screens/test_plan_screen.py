@@ -12,7 +12,7 @@ from textual.widgets import Input, Static
 
 from tests.workbench.planning.test_trained_models import left
 from tests.workbench.tui import sample_suites
-from tests.workbench.tui.conftest import live_of, ready, screen_text, sizes, until
+from tests.workbench.tui.conftest import live_of, ready, screen_text, until
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
 from workbench.tui.screens.live.screen import LiveScreen
@@ -23,146 +23,187 @@ from workbench.tui.widgets.form import SettingsForm
 from workbench.tui.widgets.grid import Grid
 
 
-@sizes
-async def test_plan_starts_from_a_preset_and_shows_its_runs(app: WorkbenchApp, size) -> None:
-    async with app.run_test(size=size) as pilot:
-        screen = await ready(pilot, app)
-        assert screen.draft.preset == "demo"
-        assert screen.preview is not None
-        assert len(screen.preview.runs) == 4
-        text = screen_text(pilot)
-        assert "4 runs: 2 subsets × 2 models" in text
-        assert "emoji_train" in text
-        assert "clip-nano" in text
-        if size[0] >= 110:
-            assert "workbench run" in text
-            await pilot.press("v")
-            await until(pilot, lambda: "schema = 1" in screen_text(pilot))
-
-
-async def test_plan_by_keys_alone(app: WorkbenchApp) -> None:
+async def test_a_plan_by_keys_alone_on_a_narrow_screen(app: WorkbenchApp, log_root: Path) -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await ready(pilot, app)
-        grid = screen.query_one("#subsets", Grid)
-        assert screen.focused is grid
-        while grid.key != "emoji_train":
-            await pilot.press("down")
-        await pilot.press("space")
-        assert "emoji_train" not in screen.draft.subsets
-        await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 2)
-        await pilot.press("space")
-        await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 4)
-
-
-async def test_a_number_is_edited_checked_and_put_back(app: WorkbenchApp) -> None:
-    async with app.run_test(size=(120, 36)) as pilot:
-        screen = await ready(pilot, app)
-        grid = screen.query_one("#settings-grid", Grid)
-        grid.focus()
-        screen.query_one(SettingsForm).reveal("repeats")
-        await pilot.press("enter", "backspace", "x", "enter")
-        about = screen.query_one("#settings-about", Static)
-        assert "repeats: 'x' is not a whole number" in str(about.render())
-        assert not screen.draft.suite.get("repeats")
-        await pilot.press("backspace", "3", "enter")
-        await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 12)
-        assert screen.draft.suite["repeats"] == 3
-        assert "repeats = 3" in (screen.preview.toml if screen.preview else "")
-        await pilot.press("backspace")
-        await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 4)
-        assert "repeats" not in screen.draft.suite
-
-
-async def test_a_switch_turns_and_a_choice_is_chosen(app: WorkbenchApp) -> None:
-    async with app.run_test(size=(120, 36)) as pilot:
-        screen = await ready(pilot, app)
-        assert screen.catalogs is not None
-        engine = screen.catalogs.engine("retrieval")
-        assert engine is not None
-        switch = next(s for s in engine.settings if s.kind == "switch")
-        choice = next(s for s in engine.settings if s.kind == "choice")
-        grid = screen.query_one("#settings-grid", Grid)
-        grid.focus()
-        screen.query_one(SettingsForm).reveal(switch.name)
-        await pilot.press("space")
-        assert screen.draft.settings[switch.name] is not switch.default
-        screen.query_one(SettingsForm).reveal(choice.name)
-        await pilot.press("enter")
-        await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
-        await pilot.press("home", "down", "enter")
-        await until(pilot, lambda: app.screen is screen)
-        if choice.choices[1] != choice.default:
-            assert screen.draft.settings[choice.name] == choice.choices[1]
-
-
-async def test_escape_leaves_the_editor_without_a_change(app: WorkbenchApp) -> None:
-    async with app.run_test(size=(80, 24)) as pilot:
-        screen = await ready(pilot, app)
-        grid = screen.query_one("#settings-grid", Grid)
-        await pilot.press("s")
-        before = screen.draft
-        await pilot.press("enter", "z", "q", "1", "escape")
-        assert screen.draft == before
-        assert screen.focused is grid
-        assert isinstance(app.screen, PlanScreen)  # q and 1 were typed, not obeyed
-
-
-async def test_the_same_pane_shows_settings_runs_and_file_where_it_is_narrow(
-    app: WorkbenchApp,
-) -> None:
-    async with app.run_test(size=(80, 24)) as pilot:
-        screen = await ready(pilot, app)
-        shown = []
-        for _ in range(4):
-            shown.append(
-                tuple(
-                    screen.query_one(f"#{part}").region.area > 0
-                    for part in ("plan-settings", "plan-runs", "plan-file")
-                )
-            )
-            await pilot.press("v")
-            await pilot.pause()
-        assert shown == [
-            (True, False, False), (False, True, False), (False, False, True), (True, False, False)
-        ]  # fmt: skip
-
-
-async def test_problems_are_shown_and_nothing_starts(app: WorkbenchApp) -> None:
-    async with app.run_test(size=(120, 36)) as pilot:
-        screen = await ready(pilot, app)
-        grid = screen.query_one("#subsets", Grid)
-        for name in screen.draft.subsets:
-            grid.cursor = list(grid.keys).index(name)
-            await pilot.press("space")
-        await until(pilot, lambda: screen.preview and screen.preview.problems)
-        assert "Choose at least one subset." in screen_text(pilot)
+        check_preset(pilot, screen)
+        await check_choice(pilot, screen)
+        await check_folds(pilot, screen)
+        await check_escape(app, pilot, screen)
+        await check_panes(pilot, screen)
         await pilot.press("f5")
-        assert not isinstance(app.screen, ConfirmDialog)
+        await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
+        await pilot.press("enter")  # alone it does no harm
+        await until(pilot, lambda: app.screen is screen)
+        assert not (app.log_root / "plans").exists()
+        await pilot.press("3")
+        await until(pilot, lambda: app.screen is not screen)
+        left(log_root, "20260101-000000-week-1a2b", "01-a")
+        await pilot.press("1")
+        await until(pilot, lambda: "run:01-a" in screen.query_one("#models", Grid).keys)
+        assert screen.draft.preset == "demo", "the draft stays"
+        await check_lists(app, pilot, screen)
 
 
-async def test_a_wrong_setting_is_told_by_the_plan_code(app: WorkbenchApp) -> None:
+def check_preset(pilot: Pilot[None], screen: PlanScreen) -> None:
+    """A plan starts from a preset and shows its runs."""
+    assert screen.draft.preset == "demo"
+    assert screen.preview is not None
+    assert len(screen.preview.runs) == 4
+    text = screen_text(pilot)
+    assert "4 runs: 2 subsets × 2 models" in text
+    assert "emoji_train" in text
+    assert "clip-nano" in text
+
+
+async def check_choice(pilot: Pilot[None], screen: PlanScreen) -> None:
+    """A subset is left out and taken back."""
+    grid = screen.query_one("#subsets", Grid)
+    assert screen.focused is grid
+    while grid.key != "emoji_train":
+        await pilot.press("down")
+    await pilot.press("space")
+    assert "emoji_train" not in screen.draft.subsets
+    await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 2)
+    await pilot.press("space")
+    await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 4)
+
+
+async def check_folds(pilot: Pilot[None], screen: PlanScreen) -> None:
+    """What cannot be used is folded, and found by words."""
+    grid = screen.query_one("#subsets", Grid)
+    assert "oven_train" not in grid.keys
+    grid.cursor = list(grid.keys).index("fold:data")
+    await pilot.press("enter")
+    assert "oven_train" in grid.keys
+    await pilot.press("enter", "slash", *"oven", "enter")
+    assert set(grid.keys) == {"oven_train", "oven_val", "oven_test"}
+    assert screen.focused is grid
+    await pilot.press("escape")
+    assert "oven_train" not in grid.keys
+    await pilot.press("s", "slash", *"clip", "space", *"norm", "enter")
+    form = screen.query_one("#settings-grid", Grid)
+    assert list(form.keys) == ["max_grad_norm"]
+    await pilot.press("escape")
+    assert "epochs" in form.keys
+
+
+async def check_escape(app: WorkbenchApp, pilot: Pilot[None], screen: PlanScreen) -> None:
+    """Escape leaves the editor without a change."""
+    screen.query_one("#settings-grid", Grid).focus()
+    screen.query_one(SettingsForm).reveal("epochs")
+    before = screen.draft
+    await pilot.press("enter", "z", "q", "1", "escape")
+    assert screen.draft == before
+    assert screen.focused is screen.query_one("#settings-grid", Grid)
+    assert app.screen is screen  # q and 1 were typed, not obeyed
+
+
+async def check_panes(pilot: Pilot[None], screen: PlanScreen) -> None:
+    """Where it is narrow the same pane shows settings, runs and file."""
+    shown = []
+    for _ in range(4):
+        shown.append(
+            tuple(
+                screen.query_one(f"#{part}").region.area > 0
+                for part in ("plan-settings", "plan-runs", "plan-file")
+            )
+        )
+        await pilot.press("v")
+        await pilot.pause()
+    assert shown == [
+        (True, False, False), (False, True, False), (False, False, True), (True, False, False)
+    ]  # fmt: skip
+
+
+async def check_lists(app: WorkbenchApp, pilot: Pilot[None], screen: PlanScreen) -> None:
+    """Engines and presets are chosen from lists."""
+    await pilot.press("e")
+    await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
+    await pilot.press("end", "enter")
+    await until(pilot, lambda: screen.draft.engine == "probe")
+    await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 1)
+    assert "needs no subset" in screen_text(pilot)
+    await pilot.press("p", "end", "enter")
+    await until(pilot, lambda: screen.draft.preset == "")
+    assert screen.draft.subsets == ()
+
+
+async def test_settings_are_edited_and_problems_told_on_a_wide_screen(app: WorkbenchApp) -> None:
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await ready(pilot, app)
-        from dataclasses import replace
-
-        screen.change(replace(screen.draft, settings={"epochz": 3}))
+        check_preset(pilot, screen)
+        assert "workbench run" in screen_text(pilot)
+        await check_number(pilot, screen)
+        await check_switch_and_choice(app, pilot, screen)
+        await check_problems(app, pilot, screen)
+        screen.change(replace(screen.origin, subsets=(), models=("clip-nano",), suite={}))
         await until(pilot, lambda: screen.preview and screen.preview.problems)
-        assert "epochz" in screen_text(pilot)
-        assert screen.query_one("#start").disabled
+        screen.change(replace(screen.draft, subsets=("emoji_train",)))
+        await until(pilot, lambda: "F5  Start 1 run\n" in screen_text(pilot))
+        place = screen.query_one("#runs", Grid).region
+        assert "subset" in screen_text(pilot).splitlines()[place.y][place.x :]
+        # A start waits for the check of what was just typed.
+        screen.change(replace(screen.draft, suite={**screen.draft.suite, "name": "just-typed"}))
+        await pilot.press("f5")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
+        await until(pilot, lambda: "plans/just-typed-" in screen_text(pilot).replace("\n", ""))
+        await pilot.press("escape", "v")
+        await until(pilot, lambda: "schema = 1" in screen_text(pilot))
 
 
-async def test_presets_and_engines_are_chosen_from_lists(app: WorkbenchApp) -> None:
-    async with app.run_test(size=(80, 24)) as pilot:
-        screen = await ready(pilot, app)
-        await pilot.press("e")
-        await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
-        await pilot.press("end", "enter")
-        await until(pilot, lambda: screen.draft.engine == "probe")
-        await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 1)
-        assert "needs no subset" in screen_text(pilot)
-        await pilot.press("p", "end", "enter")
-        await until(pilot, lambda: screen.draft.preset == "")
-        assert screen.draft.subsets == ()
+async def check_number(pilot: Pilot[None], screen: PlanScreen) -> None:
+    """A number is edited, checked and put back."""
+    screen.query_one("#settings-grid", Grid).focus()
+    screen.query_one(SettingsForm).reveal("repeats")
+    await pilot.press("enter", "backspace", "x", "enter")
+    about = screen.query_one("#settings-about", Static)
+    assert "repeats: 'x' is not a whole number" in str(about.render())
+    assert not screen.draft.suite.get("repeats")
+    await pilot.press("backspace", "3", "enter")
+    await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 12)
+    assert screen.draft.suite["repeats"] == 3
+    assert "repeats = 3" in (screen.preview.toml if screen.preview else "")
+    await pilot.press("backspace")
+    await until(pilot, lambda: screen.preview and len(screen.preview.runs) == 4)
+    assert "repeats" not in screen.draft.suite
+
+
+async def check_switch_and_choice(
+    app: WorkbenchApp, pilot: Pilot[None], screen: PlanScreen
+) -> None:
+    """A switch turns, and a choice is chosen."""
+    assert screen.catalogs is not None
+    engine = screen.catalogs.engine("retrieval")
+    assert engine is not None
+    switch = next(s for s in engine.settings if s.kind == "switch")
+    choice = next(s for s in engine.settings if s.kind == "choice")
+    screen.query_one(SettingsForm).reveal(switch.name)
+    await pilot.press("space")
+    assert screen.draft.settings[switch.name] is not switch.default
+    screen.query_one(SettingsForm).reveal(choice.name)
+    await pilot.press("enter")
+    await until(pilot, lambda: isinstance(app.screen, ChoiceDialog))
+    await pilot.press("home", "down", "enter")
+    await until(pilot, lambda: app.screen is screen)
+    if choice.choices[1] != choice.default:
+        assert screen.draft.settings[choice.name] == choice.choices[1]
+
+
+async def check_problems(app: WorkbenchApp, pilot: Pilot[None], screen: PlanScreen) -> None:
+    """Problems are shown, those of the plan's code too, and nothing starts."""
+    grid = screen.query_one("#subsets", Grid)
+    grid.focus()
+    for name in screen.draft.subsets:
+        grid.cursor = list(grid.keys).index(name)
+        await pilot.press("space")
+    await until(pilot, lambda: screen.preview and screen.preview.problems)
+    assert "Choose at least one subset." in screen_text(pilot)
+    await pilot.press("f5")
+    assert not isinstance(app.screen, ConfirmDialog)
+    screen.change(replace(screen.origin, settings={"epochz": 3}))
+    await until(pilot, lambda: "epochz" in screen_text(pilot))
+    assert screen.query_one("#start").disabled
 
 
 async def test_expected_time_and_accuracy_stand_beside_presets_before_a_run(
@@ -218,44 +259,6 @@ async def test_start_runs_exactly_the_command_that_was_shown(
         assert live_of(app).folder == folder
 
 
-async def test_a_start_that_fails_says_why_and_stays(
-    app: WorkbenchApp, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def pretend(arguments: list[str]) -> cli_commands.CommandResult:
-        return cli_commands.CommandResult(2, "", "workbench: the disk is \x1b[31mfull\n")
-
-    monkeypatch.setattr(cli_commands, "run_workbench", pretend)
-    async with app.run_test(size=(80, 24), notifications=True) as pilot:
-        await ready(pilot, app)
-        await pilot.press("f5")
-        await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
-        await pilot.press("y")
-        await until(pilot, lambda: "the disk is" in screen_text(pilot))
-        assert isinstance(app.screen, PlanScreen)
-        assert "\x1b" not in screen_text(pilot)
-
-
-async def test_enter_alone_does_no_harm(app: WorkbenchApp) -> None:
-    async with app.run_test(size=(80, 24)) as pilot:
-        screen = await ready(pilot, app)
-        await pilot.press("f5")
-        await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
-        await pilot.press("enter")
-        await until(pilot, lambda: app.screen is screen)
-        assert not (app.log_root / "plans").exists()
-
-
-async def test_exactly_one_run_is_one_run_under_its_header(app: WorkbenchApp) -> None:
-    async with app.run_test(size=(120, 36)) as pilot:
-        screen = await ready(pilot, app)
-        screen.change(replace(screen.draft, subsets=(), models=("clip-nano",), suite={}))
-        await until(pilot, lambda: screen.preview and screen.preview.problems)
-        screen.change(replace(screen.draft, subsets=("emoji_train",)))
-        await until(pilot, lambda: "F5  Start 1 run\n" in screen_text(pilot))
-        place = screen.query_one("#runs", Grid).region
-        assert "subset" in screen_text(pilot).splitlines()[place.y][place.x :]
-
-
 async def test_trained_runs_are_models_with_engine_subset_and_metric(
     app: WorkbenchApp, log_root: Path
 ) -> None:
@@ -289,34 +292,21 @@ async def test_trained_runs_are_models_with_engine_subset_and_metric(
         assert screen.preview.runs[0].model == f"run:{suite}/01-a"
 
 
-async def test_a_run_that_has_ended_meanwhile_is_listed_on_return(
-    app: WorkbenchApp, log_root: Path
-) -> None:
-    async with app.run_test(size=(80, 24)) as pilot:
-        screen = await ready(pilot, app)
-        await pilot.press("3")
-        await until(pilot, lambda: app.screen is not screen)
-        left(log_root, "20260101-000000-week-1a2b", "01-a")
-        await pilot.press("1")
-        await until(pilot, lambda: "run:01-a" in screen.query_one("#models", Grid).keys)
-        assert screen.draft.preset == "demo", "the draft stays"
-
-
 KEYS = ["s", "enter", "1", "enter", "down", "enter", "3", "2", "enter", "f5", "y"]
 """The newcomer's task: two subsets, two models, one epoch, batch 32, start. 22 keys before."""
 
 
-async def test_the_newcomers_suite_takes_eleven_keys(
+async def test_the_newcomers_suite_takes_eleven_keys_and_a_start_that_fails_says_why(
     app: WorkbenchApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands: list[list[str]] = []
 
     async def pretend(arguments: list[str]) -> cli_commands.CommandResult:
         commands.append(arguments)
-        return cli_commands.CommandResult(2, "", "not started in a test")
+        return cli_commands.CommandResult(2, "", "workbench: the disk is \x1b[31mfull\n")
 
     monkeypatch.setattr(cli_commands, "run_workbench", pretend)
-    async with app.run_test(size=(120, 36)) as pilot:
+    async with app.run_test(size=(120, 36), notifications=True) as pilot:
         screen = await ready(pilot, app)
         for key in KEYS:
             if key == "f5":
@@ -334,26 +324,9 @@ async def test_the_newcomers_suite_takes_eleven_keys(
             for subset in ("emoji_train", "emoji_mm_train")
             for model in ("clip-nano", "effnet-minilm")
         }
-
-
-async def test_what_cannot_be_used_is_folded_and_found_by_words(app: WorkbenchApp) -> None:
-    async with app.run_test(size=(80, 24)) as pilot:
-        screen = await ready(pilot, app)
-        grid = screen.query_one("#subsets", Grid)
-        assert "oven_train" not in grid.keys
-        grid.cursor = list(grid.keys).index("fold:data")
-        await pilot.press("enter")
-        assert "oven_train" in grid.keys
-        await pilot.press("enter", "slash", *"oven", "enter")
-        assert set(grid.keys) == {"oven_train", "oven_val", "oven_test"}
-        assert screen.focused is grid
-        await pilot.press("escape")
-        assert "oven_train" not in grid.keys
-        await pilot.press("s", "slash", *"clip", "space", *"norm", "enter")
-        form = screen.query_one("#settings-grid", Grid)
-        assert list(form.keys) == ["max_grad_norm"]
-        await pilot.press("escape")
-        assert "epochs" in form.keys
+        await until(pilot, lambda: "the disk is" in screen_text(pilot))
+        assert app.screen is screen, "a start that fails stays"
+        assert "\x1b" not in screen_text(pilot)
 
 
 async def test_runs_that_are_done_are_kept_and_their_costs_shown(
@@ -380,16 +353,6 @@ async def test_runs_that_are_done_are_kept_and_their_costs_shown(
         await pilot.press("f")
         await until(pilot, lambda: "F5  Start 4 runs" in screen_text(pilot))
         assert "--keep-done" not in screen_text(pilot)
-
-
-async def test_a_start_waits_for_the_check_of_what_was_just_typed(app: WorkbenchApp) -> None:
-    """Before, the command named the plan file of the draft before it."""
-    async with app.run_test(size=(120, 36)) as pilot:
-        screen = await ready(pilot, app)
-        screen.change(replace(screen.draft, suite={**screen.draft.suite, "name": "just-typed"}))
-        await pilot.press("f5")
-        await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
-        await until(pilot, lambda: "plans/just-typed-" in screen_text(pilot).replace("\n", ""))
 
 
 async def test_runs_are_left_out_and_reordered_and_parts_have_forms(app: WorkbenchApp) -> None:

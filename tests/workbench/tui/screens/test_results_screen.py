@@ -63,19 +63,6 @@ async def test_results_sort_filter_and_detail(
         assert isinstance(app.screen, ResultsScreen)
 
 
-async def test_new_records_appear_by_themselves(
-    app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from workbench.tui.screens.results import screen as results
-
-    monkeypatch.setattr(results, "REREAD_SECONDS", 0.1)
-    async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("3")
-        await until(pilot, lambda: "No records yet." in screen_text(pilot))
-        sample_suites.append_record(log_root, sample_suites.record("s", 1, random.Random(1)))
-        await until(pilot, lambda: "1 run · newest" in screen_text(pilot))
-
-
 async def test_what_is_shown_is_exported(
     app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,15 +141,16 @@ async def test_a_newer_schema_is_refused_in_a_sentence(app: WorkbenchApp, log_ro
         assert "cannot be read" in screen_text(pilot)
 
 
-async def test_the_cursor_stays_on_the_newest_row_until_it_is_moved(
+async def test_new_records_appear_and_the_cursor_stays_on_the_newest_until_it_is_moved(
     app: WorkbenchApp, log_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from workbench.tui.screens.results import screen as results
 
     monkeypatch.setattr(results, "REREAD_SECONDS", 0.1)
-    sample_suites.append_record(log_root, sample_suites.record("s", 1, random.Random(1)))
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("3")
+        await until(pilot, lambda: "No records yet." in screen_text(pilot))
+        sample_suites.append_record(log_root, sample_suites.record("s", 1, random.Random(1)))
         await until(pilot, lambda: "1 run · newest" in screen_text(pilot))
         grid = app.screen.query_one("#records", Grid)
         sample_suites.append_record(log_root, sample_suites.record("s", 2, random.Random(2)))
@@ -335,16 +323,3 @@ async def test_curves_and_logs_of_compared_runs_are_beside_each_other(
         assert "B found" in screen_text(pilot)
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(app.screen, RecordBrowser))
-
-
-async def test_a_run_without_scores_of_items_says_so(app: WorkbenchApp, log_root: Path) -> None:
-    sample_suites.write_records(log_root, 1)
-    async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("3")
-        await until(pilot, lambda: "1 run" in screen_text(pilot))
-        await pilot.press("enter")
-        await until(pilot, lambda: isinstance(app.screen, RecordScreen))
-        await pilot.press("b")
-        await until(pilot, lambda: "No metric of this run has a score" in screen_text(pilot))
-        await pilot.press("d", "n", "m", "escape", "escape", "escape")
-        await until(pilot, lambda: isinstance(app.screen, ResultsScreen))

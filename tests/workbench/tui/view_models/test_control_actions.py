@@ -52,6 +52,8 @@ def test_the_key_of_a_pause_takes_it_back_before_it_holds(log_root: Path) -> Non
     ordered = replace(busy_suite(log_root), orders=Orders(paused=True))
     request = control_actions.make_question("pause", ordered, None)
     assert (request.do, "taken back" in request.text) == ("resume", True)
+    paused = replace(busy_suite(log_root), warden="paused")
+    assert control_actions.make_question("pause", paused, None).do == "resume"
 
 
 def test_stop_counts_what_is_not_started(log_root: Path) -> None:
