@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from datasets_mm import strict_toml
 from datasets_mm.recipes.recipe import Form, Recipe, RecipeError, Source, Step, read
 from datasets_mm.sources import location
 from datasets_mm.sources.fingerprint import SourceError
-from datasets_mm.strict_toml import suggest_nearest
+from datasets_mm.strict_toml import FileSignature, suggest_nearest
 
 SHIPPED = Path(__file__).parent / "recipes"
 DATA_ROOT = "data_root"
@@ -79,7 +80,12 @@ def load(name: str) -> Recipe:
     files = _recipe_files()
     if name not in files:
         raise RecipeError([f"subset {name!r} is unknown{suggest_nearest(name, files)}"])
-    return read(files[name])
+    return _read_recipe(files[name], strict_toml.sign_file(files[name]))
+
+
+@lru_cache(maxsize=256)
+def _read_recipe(path: Path, _: FileSignature) -> Recipe:
+    return read(path)
 
 
 def lineage(name: str) -> list[Recipe]:

@@ -7,6 +7,7 @@ remedy.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -35,11 +36,29 @@ def list_files(folder: Path) -> list[Path]:
     Without hidden ones, which editors and file managers leave: a lock of Emacs is a link to nothing
     called `.#x.toml`, and macOS puts a binary `._x.toml` beside a file on a foreign disk.
     """
-    return sorted(
-        path
-        for path in folder.glob("*.toml")
-        if not path.name.startswith(".") and not path.is_dir()
-    )
+    try:
+        with os.scandir(folder) as entries:
+            files = [entry.name for entry in entries if not entry.is_dir()]
+    except OSError:  # there is none
+        return []
+    return [
+        folder / name
+        for name in sorted(files)
+        if name.endswith(".toml") and not name.startswith(".")
+    ]
+
+
+FileSignature = tuple[int, ...]
+"""Inode, time of the last change (ns) and size of a file; empty: it cannot be read."""
+
+
+def sign_file(path: Path) -> FileSignature:
+    """The signature of a file, the key of what was parsed from it."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ()
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def read(path: Path, model: type[Model]) -> Model:

@@ -8,10 +8,11 @@ run; `hub:org/name` (and `hub:org/name@revision`), a repository in the local hub
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -19,7 +20,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from datasets_mm import strict_toml
-from datasets_mm.strict_toml import suggest_nearest
+from datasets_mm.strict_toml import FileSignature, suggest_nearest
 from engines import trained_weights
 from engines.trained_weights import NoCheckpointError, TrainedWeights
 from results.text.renamed_words import rename_keys, rename_typed_keys
@@ -365,9 +366,17 @@ def _read_json(name: str, path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_entries() -> dict[str, ModelEntry]:
+def _read_entries() -> Mapping[str, ModelEntry]:
+    return _parse_entries(tuple((path, strict_toml.sign_file(path)) for path in _entry_files()))
+
+
+@functools.lru_cache(maxsize=4)
+def _parse_entries(
+    files: tuple[tuple[Path, FileSignature], ...],
+) -> Mapping[str, ModelEntry]:
+    """Entries by name; parsed once, since a plan asks for its models several times a run (5 ms)."""
     entries: dict[str, ModelEntry] = {}
-    for path in _entry_files():
+    for path, _ in files:
         entry = strict_toml.read(path, ModelEntry)
         if entry.name in entries:
             raise ValueError(

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -167,19 +167,28 @@ def run_estimator(queries: Sequence[MemoryQuery]) -> list[MemoryEstimate]:
 
 
 def _cache_path(query: MemoryQuery, cache_root: Path) -> Path:
-    versions = [metadata.version(name) for name in ("torch", "transformers") if _is_installed(name)]
     cpu_flags = _cpu_half_precision_flags() if query.target == "cpu" else ""
     content = repr(
         [
             _source_digest(query.engine),
             _input_files(query),
-            versions,
+            _library_versions(),
             query.model_dump_json(),
             cpu_flags,
         ]
     )
     digest = hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
     return cache_root / "fit" / f"{digest}.json"
+
+
+@cache
+def _library_versions() -> list[str]:
+    """Versions of the libraries that an estimate executes, of those that are installed."""
+    versions = []
+    for name in ("torch", "transformers"):
+        with suppress(metadata.PackageNotFoundError):
+            versions.append(metadata.version(name))
+    return versions
 
 
 @cache
@@ -225,14 +234,6 @@ def _file_state(path: Path) -> tuple[str, int, int]:
     except OSError:
         return str(path), 0, 0
     return str(path), status.st_size, status.st_mtime_ns
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def _read_cached(path: Path) -> MemoryEstimate | None:
