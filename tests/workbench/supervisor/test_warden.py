@@ -17,7 +17,7 @@ from engines.protocol import Sample, Step
 from results.records import store
 from tests.fixtures.fake_engine import BAD_LINES
 from tests.fixtures.wardens import PATIENCE, Sandbox, end_of, entries, until
-from workbench.suites import control, state, suite, suite_reader
+from workbench.suites import control, suite, suite_reader
 from workbench.suites.control import Command
 from workbench.suites.state import RunView
 

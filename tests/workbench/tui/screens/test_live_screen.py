@@ -68,6 +68,7 @@ async def test_a_wide_screen_shows_runs_and_logs(app: WorkbenchApp, log_root: Pa
         await check_queue_and_run(app, pilot)
         await until(pilot, lambda: "line 149" in screen_text(pilot))
         live_of(app).query_one(LogTail).focus()
+        await until(pilot, lambda: isinstance(app.focused, LogTail))
         await pilot.press("home")  # the log stays where it was scrolled to
         await until(pilot, lambda: "line 0 " in screen_text(pilot) + " ")
         sample_suites.log(folder, 3, "".join(f"line {n}\n" for n in range(160)))
