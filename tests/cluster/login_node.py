@@ -134,14 +134,17 @@ class LoginNode:
         self.node.run("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
 
     def start_requeued(self, job: str, minutes: int = 10) -> None:
-        """Let a requeued job start at once, and not two minutes later, with a new time limit.
+        """Let a requeued job start now, and not two minutes later, with a new time limit.
 
         Not before the last session's daemon has gone: Slurm would take its late message for one of
-        the next session.
+        the next session. Nor in the same second: the node revokes credentials by whole seconds
+        ("Job already killed, do not launch"), and the job would fail.
         """
         self.wait(lambda: self.node.state(job) == "PENDING")
         number = self.node.run("squeue", "--noheader", "--format=%A", f"--jobs={job}").strip()
         self.wait(lambda: not self.node.find_processes(f"slurmstepd: [{number}."))
+        gone = time.monotonic()
+        self.wait(lambda: time.monotonic() > gone + 2)
         self.node.run("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}", "StartTime=now")
 
     def wait(self, question: Callable[[], T | None]) -> T:
