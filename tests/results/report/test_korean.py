@@ -316,3 +316,36 @@ def test_a_table_of_the_report_names_no_english_reason(weekly) -> None:
     korean = message_translations.localize_records(weekly.records, "ko")
     made: Table = run_cost.cost_table(korean, "ko")
     assert "전체 프로세스 시간만 측정함" in render_markdown(made)
+
+
+FIELD_TERMS = frozenset(
+    (
+        "config.json",
+        "judge",
+        "layers",
+        "language",
+        "model",
+        "optimizer",
+        "projector",
+        "prompt",
+        "text",
+        "tower",
+        "vision",
+    )
+)
+"""Words that a Korean memory table keeps."""
+
+
+def test_parts_of_a_memory_estimate_have_their_korean() -> None:
+    files = [ROOT / "engines/memory_query.py", *(ROOT / "engines").glob("*/memory/*.py")]
+    parts = {
+        text
+        for path in files
+        for node in ast.parse(path.read_text("utf-8")).body
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) == "Final"
+        if node.value is not None and (text := _text(node.value)) and text[0].islower()
+    }
+    assert "half-precision copy of the weights" in parts
+    missing = {part for part in parts if not set(part.split()) <= FIELD_TERMS}
+    missing = {part for part in missing if message_translations.localize(part, "ko") == part}
+    assert not missing, f"add them to results/text/lang/phrases.ko.toml: {missing}"
