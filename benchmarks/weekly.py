@@ -38,6 +38,8 @@ from engines.retrieval.params import Params
 from engines.retrieval.prepare import PreparedEncoder
 from engines.torchkit.data.prefetch import to_device
 from engines.torchkit.memory import known_configs
+from engines.torchkit.modeling.image_encoders import ImageEncoder
+from engines.torchkit.modeling.image_normalization import CLIP
 from engines.torchkit.runtime import device
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training import loop
@@ -157,7 +159,8 @@ def tiny_clip(thin: int, image_size: int, attention: str = "sdpa") -> CLIPModel:
 
 def make_model(params: Params, thin: int, attention: str = "sdpa") -> ClipEncoder:
     """The encoder around it, its layers chosen as the settings say."""
-    model = ClipEncoder(tiny_clip(thin, params.image_size, attention), params.temperature)
+    loaded = ImageEncoder(tiny_clip(thin, params.image_size, attention), CLIP)
+    model = ClipEncoder(loaded, params.temperature)
     factory.configure_model(model, preset_entry(), params, TextTokenizer(Tokenizer(BPE()), 0, 0))
     return model
 
