@@ -92,7 +92,7 @@ def test_a_captioning_step_is_torchs_count(tmp_path, settings):
     )
     real = captioning_step.Real.of(shape, captioning_step.written(shape, tmp_path), CPU)
     optimizer = real.optimizer()
-    check(lambda: real.train(optimizer))
+    check(lambda: real.train(optimizer, None))
 
 
 def test_a_vqa_step_is_torchs_count_and_checkpointing_is_none_of_the_models(tmp_path):

@@ -95,7 +95,7 @@ def real(folder: Path, params: Params, batch: VqaBatch) -> int:
     model = Answerer(adapted)
     kept = quantize.weight_bytes(model) + allocations.of(model.buffers())
     optimizer = adamw(model, 1e-4, 0.0, (0.9, 0.999), fused=True)
-    step = vqa_step._training(model, (optimizer, None, 1), batch, precision)
+    step = vqa_step._training(model, (optimizer, None, None, 1), batch, precision)
     step()
     return kept + allocations.of_state(optimizer) + allocations.peak(step)
 

@@ -63,9 +63,9 @@ async def test_a_narrow_screen_shows_runs_and_suites(app: WorkbenchApp, log_root
 
 async def test_a_wide_screen_shows_runs_and_logs(app: WorkbenchApp, log_root: Path) -> None:
     folder = sample_suites.busy_root(log_root)
-    sample_suites.log(folder, 3, "".join(f"line {n}\n" for n in range(150)))
     async with app.run_test(size=(120, 36)) as pilot:
         await check_queue_and_run(app, pilot)
+        sample_suites.log(folder, 3, "".join(f"line {n}\n" for n in range(150)))
         await until(pilot, lambda: "line 149" in screen_text(pilot))
         live_of(app).query_one(LogTail).focus()
         await until(pilot, lambda: isinstance(app.focused, LogTail))
@@ -119,19 +119,21 @@ async def test_a_small_window_shows_the_run_at_work_and_nothing_cropped(
         await until(pilot, lambda: "Data" in screen_text(pilot))
 
 
-async def test_a_suite_that_is_broken_or_without_runs_is_a_sentence(
-    app: WorkbenchApp, log_root: Path
-) -> None:
+async def test_a_broken_suite_is_a_sentence(app: WorkbenchApp, log_root: Path) -> None:
     folder = sample_suites.make_suite(log_root, [("emoji_train", "clip-nano")])
     run, _ = suite.read_runs(folder)[0]
     (run / "spec.json").write_text("{")
-    empty = log_root / "20261101-091411-none-1a2b"
-    (empty / "runs").mkdir(parents=True)
-    (empty / "plan.toml").write_text('name = "x"\n')
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("2")
         await until(pilot, lambda: "This suite cannot be read" in screen_text(pilot))
-        await pilot.press("left_square_bracket")
+
+
+async def test_a_suite_without_runs_says_so(app: WorkbenchApp, log_root: Path) -> None:
+    folder = log_root / "20261121-091411-none-1a2b"
+    (folder / "runs").mkdir(parents=True)
+    (folder / "plan.toml").write_text('name = "x"\n')
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("2")
         await until(pilot, lambda: "This suite has no runs." in screen_text(pilot))
 
 

@@ -49,10 +49,11 @@ def test_only_a_queued_run_is_cancelled(log_root: Path) -> None:
 
 
 def test_the_key_of_a_pause_takes_it_back_before_it_holds(log_root: Path) -> None:
-    ordered = replace(busy_suite(log_root), orders=Orders(paused=True))
+    state = busy_suite(log_root)
+    ordered = replace(state, orders=Orders(paused=True))
     request = control_actions.make_question("pause", ordered, None)
     assert (request.do, "taken back" in request.text) == ("resume", True)
-    paused = replace(busy_suite(log_root), warden="paused")
+    paused = replace(state, warden="paused")
     assert control_actions.make_question("pause", paused, None).do == "resume"
 
 
