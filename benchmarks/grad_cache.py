@@ -22,6 +22,7 @@ from engines.retrieval.data.pairs import ItemInputs
 from engines.retrieval.loss import contrastive
 from engines.retrieval.models import clip
 from engines.retrieval.models.encoder import DualEncoder
+from engines.torchkit.data.prefetch import to_device
 from engines.torchkit.runtime.precision import Precision
 
 TOKENS = 32
@@ -49,7 +50,7 @@ def side(args: argparse.Namespace, device: torch.device, seed: int) -> ItemInput
     shape = (args.batch, args.image_size, args.image_size, 3)
     images = torch.randint(0, 256, shape, generator=generator).to(torch.uint8)
     at = torch.arange(args.batch)
-    return ItemInputs(args.batch, texts, at, images, at).to(device)
+    return to_device(ItemInputs(args.batch, texts, at, images, at), device)
 
 
 def kept_bytes(model: DualEncoder, forward) -> int:
