@@ -85,7 +85,7 @@ def retrieval_step(
     data: Any = SimpleNamespace(pairs=pool, subset=SimpleNamespace(fingerprint="random"))
     setup = tasks.set_up_training(context, data, ready)
     job = tasks.create_training_job(setup, data, ready)
-    computing: Any = job.model if job.replica is None else job.replica.model
+    computing: Any = job.model if job.weight_copies is None else job.weight_copies.model
     computing.one_pass = thin == 1  # at true sizes a fake CPU stands for a GPU
     return Step(job, [pairs(params.batch, params.image_size)])
 
@@ -169,10 +169,10 @@ def host_ratio(
     torch.set_num_threads(1)
     job.stop_at, job.checkpoint_root, ratios = STEPS, None, []
     batches = [batch.result() for batch in job.loader.batches(0, STEPS)]
-    watch, many, converts = stopwatch(torch.device("cpu")), 10**6, job.replica is not None
+    watch, many, converts = stopwatch(torch.device("cpu")), 10**6, job.weight_copies is not None
     for _ in range(rounds + 1):
         if converts:
-            job.replica = adapter_copies.copy_adapters(job.model, job.precision.name)
+            job.weight_copies = adapter_copies.copy_adapters(job.model, job.precision.name)
         began = time.process_time()
         loop.train(job, StepTimer(watch, 0, many), TimingSummary(many, 0), Emitter())
         middle = time.process_time()

@@ -61,7 +61,7 @@ from engines.torchkit.modeling import model_tokenizer
 from engines.torchkit.runtime.device import reuse_freed_memory
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training import loop
-from engines.torchkit.training.optimizers import adamw, set_lr, warmup_cosine
+from engines.torchkit.training.optimization import adamw, set_lr, warmup_cosine
 from engines.torchkit.training.step_timing import StepTimer, TimingSummary, stopwatch
 
 SEED, TEMPERATURE = 42, 0.07

@@ -31,7 +31,7 @@ from engines.torchkit.data.data_loader import EpochPermutation, Loader
 from engines.torchkit.modeling import lora, pretrained
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training import loop
-from engines.torchkit.training.optimizers import adamw
+from engines.torchkit.training.optimization import adamw
 from engines.torchkit.training.step_timing import StepTimer, TimingSummary, stopwatch
 from engines.vqa.data import questions
 from engines.vqa.data.batches import QuestionCollator

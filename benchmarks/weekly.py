@@ -252,14 +252,14 @@ class Bench:
                 with job.precision.autocast():
                     outcome = job.forward(ready[number % len(ready)])
                 scaler.scale(outcome.loss).backward()
-                if job.replica is not None:
-                    job.replica.collect_gradients()
+                if job.weight_copies is not None:
+                    job.weight_copies.collect_gradients()
                 scaler.unscale_(job.optimizer)
                 torch.nn.utils.clip_grad_norm_(parameters, params.max_grad_norm)
                 scaler.step(job.optimizer)
                 scaler.update()
-                if job.replica is not None:
-                    job.replica.refresh()
+                if job.weight_copies is not None:
+                    job.weight_copies.refresh()
                 job.optimizer.zero_grad(set_to_none=True)
 
             yield step

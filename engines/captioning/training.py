@@ -22,7 +22,7 @@ from engines.torchkit.checkpointing.training_identity import TrainingIdentity, f
 from engines.torchkit.data.prefetch import to_device
 from engines.torchkit.modeling import adapter_copies
 from engines.torchkit.training import compilation, loop
-from engines.torchkit.training.optimizers import decay_groups
+from engines.torchkit.training.optimization import decay_groups
 from engines.torchkit.training.stage_position import StagePosition
 from engines.torchkit.training.timed_training import TrainingStage
 from engines.torchkit.training.training_setup import TrainingSetup
@@ -105,7 +105,9 @@ def create_training_job(
         return loop.LossOutput(mean_loss(summed, tokens), validation.latest, len(batch), read)
 
     job = setup.create_job(model, collator, forward)
-    job.replica = adapter_copies.copy_adapters(model, context.precision.name, process_group.size)
+    job.weight_copies = adapter_copies.copy_adapters(
+        model, context.precision.name, process_group.size
+    )
     job.trained_before = model.parameter_names(earlier_parts)
     job.optimizer = build_optimizer(params, ready)
     if params.compile:

@@ -75,7 +75,7 @@ class RetrievalTask(EngineTask[Params, RetrievalData, PreparedEncoder]):
             chance += f"; gathered with their gradients from {size} ranks of {params.batch} each"
         if params.gradient_accumulation_steps > 1:
             chance += "; accumulation does not add any"
-        master = "" if job.replica is None else ", with float32 master weights"
+        master = "" if job.weight_copies is None else ", with float32 master weights"
         return {
             "precision": self.context.precision.description + master,
             "negatives": chance,
@@ -183,7 +183,7 @@ def create_training_job(setup: TrainingSetup, data: RetrievalData, ready: Prepar
     forward = make_forward(wrapped, OBJECTIVES[params.loss], process_group)
 
     job = setup.create_job(model, collator, forward)
-    job.replica = replica
+    job.weight_copies = replica
     if params.compile or params.cuda_graphs:
         compilation.enable_compilation(context, job, computing, collator, uniform=is_uniform)
     job.ema = Ema(model, params.ema) if params.ema else None

@@ -65,7 +65,7 @@ def create_training_job(
     if params.compile:
         job.prepare = compilation.compile_on_first_batch(job)
     else:  # compiled code converts weights on the way
-        job.replica = adapter_copies.copy_adapters(
+        job.weight_copies = adapter_copies.copy_adapters(
             model, context.precision.name, process_group.size
         )
     job.ema = Ema(model, params.ema) if params.ema and not params.swa else None

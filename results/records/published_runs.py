@@ -207,14 +207,19 @@ def read_source(record: RunRecord) -> str:
     return record.exit.detail.removesuffix(IMPORT_MARK).partition(": ")[2]
 
 
+def find_file(name_or_path: str) -> Path:
+    """Path of a shipped file by its name, else the path itself."""
+    shipped = name_or_path in shipped_names()
+    return SHIPPED / f"{name_or_path}.toml" if shipped else Path(name_or_path)
+
+
 def read_published(name_or_path: str) -> PublishedRuns:
     """The records and notes of a shipped file by its name, or of a file by its path.
 
     Raises:
         PublishedError: there is no such file, or it is wrong.
     """
-    shipped = name_or_path in shipped_names()
-    results = read_file(SHIPPED / f"{name_or_path}.toml" if shipped else Path(name_or_path))
+    results = read_file(find_file(name_or_path))
     records = [_record(results, experiment) for experiment in results.experiments]
     described = (*results.experiments, *results.planned)
     notes = {(results.suite, run_id(results, e)): e.notes for e in described}

@@ -26,7 +26,7 @@ from engines.model_catalog import ModelPart
 from engines.torchkit.modeling import adapter_copies, lora, quantize
 from engines.torchkit.modeling.master_weights import WeightCopies
 from engines.torchkit.runtime.precision import Precision
-from engines.torchkit.training.optimizers import decay_groups
+from engines.torchkit.training.optimization import decay_groups
 from tests.engines import allocations
 from tests.engines.random_models import ModelFolders
 

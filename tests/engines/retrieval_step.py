@@ -39,7 +39,7 @@ from engines.torchkit.memory import known_configs
 from engines.torchkit.memory.fake_training_step import INPUTS
 from engines.torchkit.runtime.distributed import ProcessGroup
 from engines.torchkit.runtime.precision import Precision
-from engines.torchkit.training.optimizers import adamw
+from engines.torchkit.training.optimization import adamw
 from engines.torchkit.training.weight_averaging import Ema
 from tests.engines import allocations, families
 

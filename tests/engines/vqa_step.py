@@ -26,7 +26,7 @@ from engines.torchkit.modeling import (
 )
 from engines.torchkit.modeling.master_weights import WeightCopies
 from engines.torchkit.runtime.precision import DTYPES, Precision
-from engines.torchkit.training.optimizers import adamw
+from engines.torchkit.training.optimization import adamw
 from engines.torchkit.training.weight_averaging import Ema
 from engines.vqa.data import feature_cache
 from engines.vqa.data.image_inputs import ReleasedModule

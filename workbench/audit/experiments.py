@@ -25,6 +25,7 @@ STEPS: Final = 60
 """Timed steps of each side of an experiment that trains."""
 AS_IT_WAS: Final = "as it was"
 LOADER_THREADS: Final = "loader-threads"
+TENTH_RATE: Final = "tenth-rate"
 SHUFFLED_IMAGES: Final = "shuffled-images"
 SHUFFLED: Final[Mapping[str, Mapping[str, Any]]] = {
     "retrieval": {"evaluate_modalities": ["both", "shuffled"]},
@@ -99,7 +100,7 @@ EXPERIMENTS: Final = (
         frozenset({"data-bound"}), _find_thread_problem, _double_threads,
     ),
     Experiment(
-        "tenth-rate", "a tenth of the learning rate", "is the learning rate too high?",
+        TENTH_RATE, "a tenth of the learning rate", "is the learning rate too high?",
         frozenset({"loss-not-finite", "mode-collapse", "final-not-best"}), _find_rate_problem,
         lambda spec: {"lr": spec.params["lr"] / 10},
     ),

@@ -25,8 +25,6 @@ SHUFFLED: Final = "shuffled images"
 """Variant of a metric: with the images of other records."""
 LAST_LOSSES: Final = 10
 """Windows at the end of a side whose mean loss is compared."""
-
-
 LEAST_WAIT: Final = 0.05
 """Of a step's time: less waiting than this explains no shorter step."""
 
@@ -113,14 +111,13 @@ def _mean_loss(values: Sequence[float]) -> float | None:
 
 def describe_finding(code: str, sides: Sequence[Side]) -> str:
     """One sentence: what was changed, both numbers, and what follows."""
-    if code == experiments.SHUFFLED_IMAGES:
+    if code == experiments.SHUFFLED_IMAGES:  # one evaluation has both numbers
         return _describe_images(sides[0])
     by_label = {side.record.identity.label: side for side in sides}
     was = by_label.pop(experiments.AS_IT_WAS, None)
     if was is None or not by_label:
         return "not measured: one of its two runs left no record"
-    describe = _describe_threads if code == experiments.LOADER_THREADS else _describe_rates
-    return describe(was, next(iter(by_label.values())))
+    return _COMPARISONS[code](was, next(iter(by_label.values())))
 
 
 def _describe_threads(was: Side, changed: Side) -> str:
@@ -173,6 +170,11 @@ def _describe_rates(was: Side, changed: Side) -> str:
     else:
         verdict = "the rate was not too high for these steps"
     return f"lr {rates[0]} → {rates[1]}: {ends[0]} → {ends[1]}; {verdict}"
+
+
+_COMPARISONS: Final = {
+    experiments.LOADER_THREADS: _describe_threads, experiments.TENTH_RATE: _describe_rates,
+}  # fmt: skip
 
 
 def _loss_text(side: Side) -> str:

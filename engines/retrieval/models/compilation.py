@@ -151,7 +151,7 @@ def enable_compilation(
     if uniform and model.text_tower.ignores_padding:
         collator.pad_texts(TEXT_MULTIPLE)
     plain: Callable[..., Any] = model
-    if job.replica is not None:
+    if job.weight_copies is not None:
         plain = master_weights.without_autocast(model, run.device.type)
 
     def encode(batch: PairBatch) -> tuple[Tensor, ...]:

@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from engines.torchkit.training.optimizers import adamw
+from engines.torchkit.training.optimization import adamw
 
 CUDA_ROUNDING: Final = 512
 """torch's caching allocator hands out blocks in multiples of this (CUDACachingAllocator.cpp)."""

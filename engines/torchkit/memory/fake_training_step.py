@@ -259,21 +259,23 @@ def measure_training_step(
     options: TrainingOptions,
     forward: Callable[[], Tensor],
     batch: object,
-    replica: WeightCopies[Any] | None = None,
+    weight_copies: WeightCopies[Any] | None = None,
 ) -> Peak:
     """Peak of a step after the first: moments exist, and gradients if accumulated.
 
-    `batch`: the input of `forward`; prefetched ones are beside it on a GPU. `replica`: the module
-    that `forward` computes with, where `model` only holds master weights. Without one adapters
-    compute with copies, as in a run.
+    `batch`: the input of `forward`; prefetched ones are beside it on a GPU. `weight_copies`: of the
+    module that `forward` computes with, where `model` only holds master weights. Without any,
+    adapters compute with copies, as in a run.
     """
     model.train()
-    replica = replica or adapter_copies.copy_adapters(model, options.precision, options.ranks)
+    weight_copies = weight_copies or adapter_copies.copy_adapters(
+        model, options.precision, options.ranks
+    )
     next_batches = make_prefetched_batches(tracker, batch, options)
-    if replica is not None:
-        replica.model.train()
-        tracker.assign(replica.parameters(), COPY)
-        allocation_tracker.track_gradients(tracker, replica.parameters())
+    if weight_copies is not None:
+        weight_copies.model.train()
+        tracker.assign(weight_copies.parameters(), COPY)
+        allocation_tracker.track_gradients(tracker, weight_copies.parameters())
     optimizer = allocation_tracker.make_optimizer_with_state(tracker, model)
     averages = allocation_tracker.add_weight_averages(tracker, model, options.copies)
     if options.gradient_accumulation_steps > 1:
@@ -284,9 +286,9 @@ def measure_training_step(
     with tracker.part(allocation_tracker.BACKWARD):
         loss.backward()  # type: ignore[no-untyped-call]
     del loss
-    if replica is not None:
+    if weight_copies is not None:
         with tracker.part(allocation_tracker.GRADIENTS):
-            replica.collect_gradients()
+            weight_copies.collect_gradients()
     with tracker.part(allocation_tracker.OPTIMIZER):
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)

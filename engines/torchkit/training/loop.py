@@ -24,7 +24,7 @@ from engines.torchkit.runtime.distributed import ProcessGroup
 from engines.torchkit.runtime.model_flops import WorkMeter
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training import job_checkpoints, numeric_checks
-from engines.torchkit.training.optimizers import set_lr
+from engines.torchkit.training.optimization import set_lr
 from engines.torchkit.training.stage_position import EpochEnd, StagePosition, TrainingHistory
 from engines.torchkit.training.step_timing import StepTimer, TimingSummary
 from engines.torchkit.training.weight_averaging import Swa, WeightAverage
@@ -57,7 +57,7 @@ class TrainingJob(Generic[Batch]):
     precision: Precision
     steps: int
     max_grad_norm: float
-    replica: WeightCopies[Any] | None = None
+    weight_copies: WeightCopies[Any] | None = None
     """Copies of weights that `forward` computes with; `model` holds the master weights."""
     prepare: Callable[[int, Emitter], None] | None = None
     """Called before the first step with the number of steps done; not timed."""
@@ -195,10 +195,10 @@ def _report_window(
 def _computing_model(job: TrainingJob[Any]) -> nn.Module:
     """The module that computes, in training mode: the model or its refreshed replica."""
     job.model.train()
-    if job.replica is None:
+    if job.weight_copies is None:
         return job.model
-    job.replica.refresh()
-    model: nn.Module = job.replica.model
+    job.weight_copies.refresh()
+    model: nn.Module = job.weight_copies.model
     return model.train()
 
 
@@ -221,15 +221,15 @@ def _forward_backward(
         batch = feed.next_batch()
         timer.lap("transfer")
         # A replica's gradients are collected after each micro-batch and accumulated in float32.
-        last = number == parts - 1 or job.replica is not None
+        last = number == parts - 1 or job.weight_copies is not None
         with job.process_group.gradient_averaging(last):
             with work.forward(), job.precision.autocast():
                 output = forward(batch)
             timer.lap("forward")
             with work.backward():
                 job.precision.scaler.scale(output.loss / parts).backward()  # type: ignore[no-untyped-call]
-        if job.replica is not None:
-            job.replica.collect_gradients()
+        if job.weight_copies is not None:
+            job.weight_copies.collect_gradients()
         timer.lap("backward")
         work.add(output.samples, output.tokens)
         feed.copy_ahead()
@@ -279,8 +279,8 @@ def _optimizer_step(
     overflow = job.precision.overflow(job.optimizer)
     scaler.step(job.optimizer)
     scaler.update()
-    if job.replica is not None:
-        job.replica.refresh()
+    if job.weight_copies is not None:
+        job.weight_copies.refresh()
     job.optimizer.zero_grad(set_to_none=True)
     for average in job.averages.values():
         average.update(overflow)

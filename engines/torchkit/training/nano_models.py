@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from datasets_mm.atomic_files import atomic_folder, folder_lock, locked
 from engines.emitter import EngineError
-from engines.torchkit.training.optimizers import warmup_cosine
+from engines.torchkit.training.optimization import warmup_cosine
 from engines.trained_weights import BASE, TrainedWeights, is_folder_name
 
 SPECIAL: Final = ("<pad>", "<bos>", "<eos>")

@@ -15,7 +15,7 @@ from engines.torchkit.data.data_loader import EpochPermutation, Loader
 from engines.torchkit.data.prefetch import to_device
 from engines.torchkit.runtime.context import Context
 from engines.torchkit.training.loop import LossOutput, TrainingJob
-from engines.torchkit.training.optimizers import adamw, planned_steps, warmup_cosine, warmup_steps
+from engines.torchkit.training.optimization import adamw, planned_steps, warmup_cosine, warmup_steps
 
 Batch = TypeVar("Batch")
 

@@ -102,23 +102,7 @@ def estimate_model(query: MemoryQuery, config: dict[str, Any], source: str) -> M
     cached = feature_cache.uses_feature_cache(
         Params.model_validate(query.params), trains=query.trains
     )
-    text = config.get("text_config") or {}
-
-    def measure(layers: int) -> Measurement:
-        cut = (
-            {**config, "text_config": depth_extrapolation.with_layers(text, layers)}
-            if layers
-            else config
-        )
-        return measure_phases(query, cut, tuning, (tower, lengths, cached))
-
-    small = {**config, "text_config": depth_extrapolation.with_layers(text, 1)} if text else config
-    fake_training_step.import_libraries(
-        tuning, str(config["model_type"]), lambda: build_model(small, tuning)
-    )
-    measurement = depth_extrapolation.measure_at_depth(
-        depth_extrapolation.count_layers(text), measure
-    )
+    measurement = _measure_at_depth(query, config, tuning, (tower, lengths, cached))
     phases: dict[Phase, dict[str, int]] = {
         "predict": depth_extrapolation.largest_moment(measurement.peaks, "predict")
     }
@@ -164,6 +148,30 @@ def _all_logits_bytes(sizes: BatchSizes, vocabulary: int, tuning: TrainingOption
     """Bytes of logits [B, T, V] in the precision of the weights, and of a copy in float32."""
     itemsize = tuning.dtype.itemsize + torch.float32.itemsize
     return sizes.batch * sizes.length * vocabulary * itemsize
+
+
+def _measure_at_depth(
+    query: MemoryQuery,
+    config: dict[str, Any],
+    tuning: TrainingOptions,
+    reads: tuple[FakeTower, VqaMaxLengths, bool],
+) -> Measurement:
+    """`measure_phases` at the model's depth, from shallow ones."""
+    text = config.get("text_config") or {}
+
+    def measure(layers: int) -> Measurement:
+        cut = (
+            {**config, "text_config": depth_extrapolation.with_layers(text, layers)}
+            if layers
+            else config
+        )
+        return measure_phases(query, cut, tuning, reads)
+
+    small = {**config, "text_config": depth_extrapolation.with_layers(text, 1)} if text else config
+    fake_training_step.import_libraries(
+        tuning, str(config["model_type"]), lambda: build_model(small, tuning)
+    )
+    return depth_extrapolation.measure_at_depth(depth_extrapolation.count_layers(text), measure)
 
 
 def measure_phases(

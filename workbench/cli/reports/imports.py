@@ -83,20 +83,17 @@ def _keep_file(source: str, copy: Path) -> None:
     from results.atomic_files import atomic_path
     from results.records import published_runs
 
-    shipped = source in published_runs.shipped_names()
-    original = published_runs.SHIPPED / f"{source}.toml" if shipped else Path(source)
     copy.parent.mkdir(exist_ok=True)
     with atomic_path(copy) as draft:
-        draft.write_bytes(original.read_bytes())
+        draft.write_bytes(published_runs.find_file(source).read_bytes())
 
 
 def _read_source(source: str, facts: tracker_files.ImportedRun) -> PublishedRuns:
     from results.records import published_runs
     from results.records.tracker_files import read_runs
 
-    if source in published_runs.shipped_names() or source.endswith(".toml"):
-        return published_runs.read_published(source)
-    if not Path(source).exists():  # names the shipped ones
+    file = published_runs.find_file(source)
+    if file.suffix == ".toml" or not file.exists():  # the error names the shipped ones
         return published_runs.read_published(source)
     if not (facts.engine and facts.subset and facts.model):
         raise published_runs.PublishedError(

@@ -21,7 +21,7 @@ from engines.retrieval.models.encoder import DualEncoder
 from engines.torchkit.modeling.master_weights import Replica
 from engines.torchkit.runtime.distributed import ProcessGroup
 from engines.torchkit.runtime.precision import Precision
-from engines.torchkit.training.optimizers import adamw
+from engines.torchkit.training.optimization import adamw
 from tests.engines import families
 
 MASTERS = Params(precision="bf16", mixed_precision="master_weights")

@@ -10,7 +10,7 @@ from torch.nn import functional
 from engines.torchkit.memory import allocation_tracker, fake_training_step
 from engines.torchkit.memory.fake_training_step import TrainingOptions
 from engines.torchkit.modeling import rms_norm
-from engines.torchkit.training.optimizers import adamw
+from engines.torchkit.training.optimization import adamw
 from tests.engines import allocations
 
 WIDTH, BATCH = 512, 8

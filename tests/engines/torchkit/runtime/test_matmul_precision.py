@@ -13,7 +13,7 @@ from engines.retrieval.models import max_sim
 from engines.torchkit.checkpointing import checkpoints
 from engines.torchkit.runtime import device, matmul_precision
 from engines.torchkit.runtime.precision import Precision
-from engines.torchkit.training.optimizers import adamw
+from engines.torchkit.training.optimization import adamw
 
 PRODUCTS = {"aten.mm.default", "aten.matmul.default"}
 

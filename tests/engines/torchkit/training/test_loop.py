@@ -15,7 +15,7 @@ from engines.torchkit.data.data_loader import EpochPermutation, Loader
 from engines.torchkit.runtime.model_flops import WorkMeter
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training import compilation, loop
-from engines.torchkit.training.optimizers import adamw, decay_groups, warmup_cosine, warmup_steps
+from engines.torchkit.training.optimization import adamw, decay_groups, warmup_cosine, warmup_steps
 from engines.torchkit.training.step_timing import HostStopwatch, StepTimer, TimingSummary
 from engines.torchkit.training.weight_averaging import Ema
 

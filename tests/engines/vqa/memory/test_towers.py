@@ -13,7 +13,7 @@ from engines.emitter import EngineError
 from engines.memory_query import MemoryQuery
 from engines.torchkit.modeling import lora, pretrained, quantize
 from engines.torchkit.runtime.precision import Precision
-from engines.torchkit.training.optimizers import adamw
+from engines.torchkit.training.optimization import adamw
 from engines.vqa.memory import estimate, model_from_config
 from engines.vqa.models import chat_template, processor
 from engines.vqa.models.chat_template import ChoicePrompt
