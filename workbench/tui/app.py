@@ -32,6 +32,7 @@ from workbench.tui.system.terminal_driver import TerminalDriver
 from workbench.tui.widgets.top_bar import ModeChosen, TopBar
 
 if TYPE_CHECKING:
+    from textual.await_complete import AwaitComplete
     from textual.notifications import SeverityLevel
     from textual.widget import AwaitMount
 
@@ -272,10 +273,19 @@ class WorkbenchApp(AppCommands):
         if isinstance(self.screen, LiveScreen):
             self.screen.suites_changed()
 
-    def on_unmount(self) -> None:
-        """Stop the thread."""
+    def pop_screen(self) -> AwaitComplete:
+        """Leave the screen; what it still reads is cancelled before its widgets go."""
+        for worker in list(self.workers):
+            if self.screen in worker.node.ancestors_with_self:
+                worker.cancel()
+        return super().pop_screen()
+
+    async def on_unmount(self) -> None:
+        """Stop the thread, and wait for workers: a cancelled one ends its child process."""
         self._stop_event.set()
         self._wake_event.set()
+        ending = [worker.wait() for worker in self.workers if worker.is_running]
+        await asyncio.gather(*ending, return_exceptions=True)
 
     def show_busy_suites(self) -> None:
         """Show the running suites in the top bar."""

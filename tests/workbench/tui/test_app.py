@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from pathlib import Path
 
 import pytest
+from textual.app import ComposeResult
 from textual.pilot import Pilot
+from textual.screen import ModalScreen
+from textual.widgets import Static
 
 from tests.workbench.tui.conftest import ready, screen_text, until
 from workbench.tui.app import WorkbenchApp, find_refusal
@@ -14,6 +19,7 @@ from workbench.tui.screens.dialogs import HelpDialog
 from workbench.tui.screens.live.screen import LiveScreen
 from workbench.tui.screens.plan.screen import PlanScreen
 from workbench.tui.screens.results.screen import ResultsScreen
+from workbench.tui.system.child_process import read_messages
 from workbench.tui.widgets.grid import Grid
 
 
@@ -69,6 +75,52 @@ async def check_mouse(app: WorkbenchApp, pilot: Pilot[None]) -> None:
     assert (first in screen.draft.subsets) is not chosen
     await pilot.click(list(screen.query("Tab"))[2])
     await until(pilot, lambda: isinstance(app.screen, ResultsScreen))
+
+
+class ReadingScreen(ModalScreen[None]):
+    """Shows what it reads, without an end."""
+
+    def compose(self) -> ComposeResult:
+        yield Static()
+
+    def on_mount(self) -> None:
+        self.run_worker(self._show())
+
+    async def _show(self) -> None:
+        while True:
+            self.query_one(Static).update("read")
+            await asyncio.sleep(0)
+
+
+async def test_a_screen_that_is_left_while_it_reads_is_no_crash(app: WorkbenchApp) -> None:
+    """Its worker ends before the widgets that it fills."""
+    async with app.run_test(size=(80, 24)) as pilot:
+        await app.push_screen(ReadingScreen())
+        await until(pilot, lambda: app.screen.query_one(Static).content == "read")
+        await app.pop_screen()
+        await pilot.pause()
+        assert not [w for w in app.workers if isinstance(w.node, ReadingScreen)]
+
+
+async def test_no_child_process_outlives_the_app(app: WorkbenchApp) -> None:
+    """Quitting waits until the process that a screen reads from is ended, however slowly."""
+    script = """if True:
+        import json, os, signal, sys, time
+        signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), sys.exit()))
+        print(json.dumps({"kind": "pid", "pid": os.getpid()}), flush=True)
+        time.sleep(60)"""
+    pids: list[int] = []
+
+    async def read() -> None:
+        async for message in read_messages([sys.executable, "-c", script]):
+            pids.append(int(message["pid"]))  # noqa: PERF401 - needed before the end
+
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.run_worker(read())
+        await until(pilot, lambda: pids)
+        await pilot.press("q")
+        await until(pilot, lambda: not app.is_running)
+    assert not Path(f"/proc/{pids[0]}").exists()
 
 
 def test_no_line_is_wider_than_the_smallest_screen_needs() -> None:
