@@ -18,6 +18,7 @@ import pty
 import select
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -186,15 +187,11 @@ def measure_suite_at_work(folder: Path, seconds: float) -> None:
     from workbench.suites import control, suite, warden_file
 
     os.environ.update(WORKBENCH_LOCKS=str(folder))
-    words = ["run", "-e", "probe", "-d", "none", "-m", "none", "--detach"]
+    command = [sys.executable, "-m", "workbench", "run", "-e", "probe", "-d", "none", "-m", "none"]
     for setting in (f"steps={int(20 * (seconds + 30))}", "delay_seconds=0.099", "rounds=1"):
-        words += ["--set", setting]
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.environ.update(WORKBENCH_LOG_ROOT=str(folder))
-        os.execv(sys.executable, [sys.executable, "-m", "workbench", *words])
-    Screen(pid, terminal).drain(1.0)
-    os.waitpid(pid, 0)
+        command += ["--set", setting]
+    environment = {**os.environ, "WORKBENCH_LOG_ROOT": str(folder)}
+    subprocess.run([*command, "--detach"], env=environment, check=True, stdout=subprocess.DEVNULL)
     suite_folder = suite.find_suite(folder, None)
     screen = Screen.open(folder)
     screen.drain(2.0)
