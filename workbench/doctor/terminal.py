@@ -25,7 +25,8 @@ def terminal_findings(environment: Mapping[str, str]) -> Iterator[Finding]:
         text = f"TERM is {term or 'not set'}: it cannot place a cursor"
         yield note("terminal", text, f"{_USE_LINES}, or set TERM to what the terminal is")
     else:
-        columns, lines = shutil.get_terminal_size((0, 0))
+        # stdout may be a pipe; stderr is the terminal.
+        columns, lines = shutil.get_terminal_size(os.get_terminal_size(sys.stderr.fileno()))
         text = f"{term}, {columns} × {lines}, {describe_colours(environment)}"
         if columns < LEAST_SIZE[0] or lines < LEAST_SIZE[1]:
             yield note("terminal", text, "make it 80 × 24 or larger; parts of the screen are cut")

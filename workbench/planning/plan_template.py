@@ -74,8 +74,10 @@ def _setting_lines(answers: PlanAnswers) -> list[str]:
     lines = [_entry(key, value, _brief(docs, key)) for key, value in answers.settings.items()]
     for key in SHOWN_SETTINGS:
         if key in defaults and key not in answers.settings:
-            value = "[]" if defaults[key] is None else _toml(defaults[key])
-            lines.append(f"{f'# {key} = {value}':<{WIDTH - 1}} # {_brief(docs, key)}")
+            unset = defaults[key] is None  # `[]` would turn off what an unset list leaves on
+            value = '["SUBSET"]' if unset else _toml(defaults[key])
+            comment = docs[key] if unset else _brief(docs, key)
+            lines.append(f"{f'# {key} = {value}':<{WIDTH - 1}} # {comment}")
     return lines
 
 

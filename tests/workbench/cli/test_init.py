@@ -51,6 +51,7 @@ def test_every_commented_setting_is_one_that_the_engine_takes(folder: Path, engi
     settings = plan.load(folder / "p.toml").settings
     params = catalog.load(engine).Params.model_validate(settings)
     assert {"epochs", "batch", "lr"} <= params.model_fields_set
+    assert params.evaluate_on != (), "`[]` turns the evaluation off, which is no default"
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,8 @@ def test_dead_wardens_torn_and_newer_records(tmp_path: Path) -> None:
 def test_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    streams = {sys.__stdout__.fileno(): (0, 0), sys.stderr.fileno(): (120, 36)}
+    monkeypatch.setattr(os, "get_terminal_size", lambda fd: os.terminal_size(streams[fd]))
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setenv("LINES", "20")
     dumb, small = ({"TERM": "dumb"}, {"TERM": "xterm-256color"})
@@ -170,6 +172,9 @@ def test_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
         standings(terminal.terminal_findings({"TMUX": "x", "TERM": "tmux-256color"}))["tmux"]
         == "ok"
     )
+    monkeypatch.delenv("COLUMNS")
+    monkeypatch.delenv("LINES")
+    assert standings(terminal.terminal_findings(small))["terminal"] == "ok", "stdout is a pipe"
     assert terminal.encoding_finding("ascii", "utf-8").standing == "note"
     assert terminal.describe_colours({"NO_COLOR": "1"}) == "no colours (NO_COLOR)"
 
