@@ -30,7 +30,7 @@ from train_peers import Work
 
 from datasets_mm.media.decode import decode, read_inside
 from datasets_mm.media.image_cache import ImageCache
-from engines import protocol
+from engines import messages
 from engines.emitter import Emitter
 from engines.retrieval.data.items import ArrayItems, TokenItems
 from engines.torchkit.data.data_loader import Loader
@@ -134,7 +134,7 @@ def train(mine: Ours, workers: int) -> dict[str, Any]:
     ledger = TimingSummary(order.steps_per_epoch, order.steps_per_epoch)
     loop.train(job, meter, ledger, emit)
     memory.append(pss())
-    timing: protocol.Timing = ledger.timing()
+    timing: messages.Timing = ledger.timing()
     return {
         "num_workers": workers, "data_wait_share": timing.data_wait_share,
         "samples_per_second": timing.samples_per_second, "pss": memory,

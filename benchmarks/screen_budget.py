@@ -137,9 +137,9 @@ def press_keys(screen: Screen, keys: int, rows: int) -> list[float]:
 
 def write_events(path: Path, sequence: int, t: float, stop) -> None:
     """Append `EVENTS_PER_SECOND` steps a second to a journal, until `stop`."""
-    from engines import protocol
+    from engines import messages, protocol
 
-    step = protocol.Step(
+    step = messages.Step(
         t=t, step=1_000_000, count=1, samples=64, seconds=0.1, loss=1.5, lr=1e-4,
         metrics={"r@1": 0.5},
     )  # fmt: skip

@@ -30,7 +30,7 @@ from torch.nn.utils import clip_grad
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from engines import protocol
+from engines import messages
 from engines.emitter import Emitter
 from engines.torchkit.data.data_loader import PendingBatch, make_ahead
 from engines.torchkit.memory import allocation_tracker as books
@@ -109,12 +109,12 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
         """A window is one step."""
         return first
 
-    def close(self, step: int, lr: float) -> protocol.Step:
+    def close(self, step: int, lr: float) -> messages.Step:
         """A window without figures. After the first step counting starts: it made the moments."""
         self.running = False
         if step == 1:
             self.parts = {name: Counts() for name in PARTS}
-        return protocol.Step(step=step, count=1, samples=1, epoch=0, warmup=False, seconds=1,
+        return messages.Step(step=step, count=1, samples=1, epoch=0, warmup=False, seconds=1,
                              step_seconds=(1.0,), loss=0.0, lr=lr)  # fmt: skip
 
 

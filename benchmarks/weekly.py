@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import CLIPConfig, CLIPModel
 
-from engines import model_catalog, protocol
+from engines import messages, model_catalog, protocol
 from engines.emitter import Emitter
 from engines.retrieval import tasks
 from engines.retrieval.context import Context
@@ -219,7 +219,7 @@ class Bench:
             loop.train(job, StepTimer(stopwatch(self.device), warmup, job.steps), ledger, emit)
             self.wait()
             seconds, timing = time.perf_counter() - start, ledger.timing()
-            windows = [message for message in emit.sent if isinstance(message, protocol.Step)]
+            windows = [message for message in emit.sent if isinstance(message, messages.Step)]
             return {
                 "pairs": self.sizes.pairs, "steps": job.last_step, "seconds": seconds,
                 "step_median": timing.step_median, "step_p95": timing.step_p95,

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from pydantic import BaseModel
 
-from engines.protocol import Oom, PhaseName, RunSpec, Task
+from engines.messages import Oom, PhaseName
+from engines.protocol import RunSpec, Task
 
 if TYPE_CHECKING:  # the workbench reads this catalog and must not import the emitter
     from engines.emitter import Emitter

@@ -26,7 +26,7 @@ from typing import Final, Literal, NoReturn
 from pydantic import ValidationError
 
 from datasets_mm.atomic_files import write_atomic
-from engines import catalog, out_of_memory, protocol
+from engines import catalog, messages, out_of_memory, protocol
 from engines.emitter import Emitter, EngineError, Stopped
 from engines.process_memory import read_rss_peak
 from results.text.secrets import mask_secrets
@@ -78,7 +78,7 @@ def run_engine(emit: Emitter, run_dir: Path, rank: int | None = None) -> int:
     try:
         spec = read_spec(run_dir)
         emit.send(
-            protocol.Hello(
+            messages.Hello(
                 engine=spec.engine, pid=os.getpid(), versions={"python": platform.python_version()}
             )
         )
@@ -87,7 +87,7 @@ def run_engine(emit: Emitter, run_dir: Path, rank: int | None = None) -> int:
             last_message = run_ranks(spec, run_dir, emit)
         else:
             catalog.load(spec.engine).run(spec, emit, run_dir)
-            emit.send(protocol.Done(dropped=emit.dropped, rss_peak=read_rss_peak()))
+            emit.send(messages.Done(dropped=emit.dropped, rss_peak=read_rss_peak()))
             last_message = None
     except BaseException as error:
         last_message = describe_failure(error)
@@ -100,21 +100,21 @@ def run_engine(emit: Emitter, run_dir: Path, rank: int | None = None) -> int:
     return EXIT_STOPPED if last_message.hint == "stopped" else EXIT_FAILED
 
 
-def describe_failure(error: BaseException) -> protocol.Failed:
+def describe_failure(error: BaseException) -> messages.Failed:
     """The `Failed` message for an exception; an unexpected one is written to stderr too."""
     if isinstance(error, Stopped):
-        return protocol.Failed(error="Stopped as asked.", hint="stopped")
+        return messages.Failed(error="Stopped as asked.", hint="stopped")
     if isinstance(error, (EngineError, catalog.UnknownEngineError)):
-        return protocol.Failed(error=mask_secrets(str(error)), hint="usage")
+        return messages.Failed(error=mask_secrets(str(error)), hint="usage")
     trace = mask_secrets(
         "".join(traceback.format_exception(error))
     )  # of an address with a password, say
     sys.stderr.write(trace)
     text = mask_secrets(f"{type(error).__name__}: {error}".splitlines()[0])[:500]
-    return protocol.Failed(error=text, hint=classify(error), traceback=trace)
+    return messages.Failed(error=text, hint=classify(error), traceback=trace)
 
 
-def run_ranks(spec: protocol.RunSpec, run_dir: Path, emit: Emitter) -> protocol.Failed | None:
+def run_ranks(spec: protocol.RunSpec, run_dir: Path, emit: Emitter) -> messages.Failed | None:
     """Run the ranks until all have ended."""
     from engines.torchkit.runtime import distributed, rank_nodes, rank_processes  # torch, for ranks
 
@@ -140,7 +140,7 @@ def redirect_output(path: Path) -> None:
     os.close(fd)
 
 
-def write_failure(path: Path, failed: protocol.Failed, t: float) -> None:
+def write_failure(path: Path, failed: messages.Failed, t: float) -> None:
     """Write a rank's failure for its parent, atomically; `t`: seconds since the start."""
     write_atomic(path, failed.model_copy(update={"t": t}).model_dump_json())
 
@@ -171,9 +171,9 @@ def read_spec(run_dir: Path) -> protocol.RunSpec:
         first = error.errors(include_url=False)[0]
         location = ".".join(str(part) for part in first["loc"])
         raise EngineError(f"{path}: {location or 'the file'}: {first['msg']}") from None
-    if spec.protocol != protocol.PROTOCOL:
+    if spec.protocol != messages.PROTOCOL:
         raise EngineError(
-            f"{path}: protocol {spec.protocol}, but this engine speaks {protocol.PROTOCOL}; "
+            f"{path}: protocol {spec.protocol}, but this engine speaks {messages.PROTOCOL}; "
             "start the suite again with this version"
         )
     smaller = json.loads(os.environ.get("WORKBENCH_PARAMS") or "{}")

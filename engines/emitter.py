@@ -15,8 +15,9 @@ from collections import deque
 from pathlib import Path
 from typing import Final
 
-from engines import protocol
-from engines.protocol import MAX_LINE, Message, PhaseName, Step
+from engines import messages, protocol
+from engines.messages import Message, PhaseName, Step
+from engines.protocol import MAX_LINE
 
 STEP_INTERVAL_SECONDS: Final = 0.1
 """Shortest time between step windows, closer ones are merged: about 10 lines or 2 KB a second."""
@@ -41,12 +42,12 @@ class Stopped(Exception):  # noqa: N818 - not an error, but a request
     """The engine was asked to stop and has saved its state."""
 
 
-def describe_artifact(path: Path, run_dir: Path, role: str = "predictions") -> protocol.Artifact:
+def describe_artifact(path: Path, run_dir: Path, role: str = "predictions") -> messages.Artifact:
     """What the journal is told of a finished file, which is on the disk then."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return protocol.Artifact(
+    return messages.Artifact(
         path=path.relative_to(run_dir).as_posix(),
         sha256=digest,
         size=path.stat().st_size,
@@ -92,15 +93,15 @@ class Emitter:
 
     def phase(self, name: PhaseName, detail: str = "") -> None:
         """Begin a phase, which ends the previous one."""
-        self.send(protocol.Phase(name=name, detail=detail))
+        self.send(messages.Phase(name=name, detail=detail))
 
     def progress(self, done: int, total: int, unit: str = "items") -> None:
         """Send the progress of the current phase."""
-        self.send(protocol.Progress(done=done, total=total, unit=unit))
+        self.send(messages.Progress(done=done, total=total, unit=unit))
 
     def notice(self, code: str, text: str, count: int = 1) -> None:
         """Send a notice for the user; notices are counted by their code."""
-        self.send(protocol.Notice(code=code, text=text, count=count))
+        self.send(messages.Notice(code=code, text=text, count=count))
 
     def close(self, seconds: float = CLOSE_SECONDS) -> bool:
         """Write the queued messages, waiting for the reader if needed; True if all were written."""
@@ -219,7 +220,7 @@ def encode_within_limit(message: Message) -> bytes:
         for name, value in message.model_dump().items()
         if isinstance(value, str) and len(value) > 1024
     }
-    if isinstance(message, protocol.Failed):
+    if isinstance(message, messages.Failed):
         cuts["traceback"] = "…" + message.traceback[-4096:]
     line = protocol.encode(message.model_copy(update=cuts))
     if len(line) > MAX_LINE:

@@ -20,83 +20,11 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     model_validator,
-)
+)  # fmt: skip
 
-from engines.messages import (
-    PROTOCOL,
-    Artifact,
-    Attempt,
-    Cause,
-    Done,
-    End,
-    EngineGpu,
-    EpochSummary,
-    Evaluation,
-    Failed,
-    Forecast,
-    Gpu,
-    Hello,
-    Memory,
-    Message,
-    Metric,
-    Notice,
-    Oom,
-    Phase,
-    PhaseName,
-    Plan,
-    Progress,
-    Sample,
-    StageSummary,
-    Step,
-    StoredSettings,
-    Timing,
-    Unknown,
-)
+from engines import messages
+from engines.messages import PROTOCOL, Message, StoredSettings, Unknown
 from results.text.renamed_words import rename_plan_keys
-
-__all__ = [
-    "DROPPABLE",
-    "MAX_LINE",
-    "PROTOCOL",
-    "AnyMessage",
-    "Artifact",
-    "Attempt",
-    "Cause",
-    "Done",
-    "End",
-    "EngineGpu",
-    "EngineMessage",
-    "Entry",
-    "EpochSummary",
-    "Evaluation",
-    "Failed",
-    "Forecast",
-    "Gpu",
-    "Hello",
-    "Memory",
-    "Message",
-    "Metric",
-    "Notice",
-    "Oom",
-    "Phase",
-    "PhaseName",
-    "Plan",
-    "Probe",
-    "Progress",
-    "RunSpec",
-    "Sample",
-    "StageSummary",
-    "Step",
-    "StoredSettings",
-    "Task",
-    "Timing",
-    "Trial",
-    "Unknown",
-    "count_ranks",
-    "decode",
-    "decode_entry",
-    "encode",
-]
 
 MAX_LINE: Final = 65_536
 """Bytes. The emitter never writes a longer line and the warden drops (and counts) one."""
@@ -204,17 +132,15 @@ class RunSpec(BaseModel):
     """Whether the run goes on, its journal with a gap, when the disk of the journal is full."""
 
 
-EngineMessage = Annotated[
-    Hello | Phase | Plan | Step | Progress | Metric | Evaluation | Timing | EpochSummary
-    | StageSummary | Forecast | Memory | Artifact | Notice | Oom | Done | Failed,
-    Field(discriminator="kind"),
-]  # fmt: skip
-AnyMessage = Annotated[
-    Hello | Phase | Plan | Step | Progress | Metric | Evaluation | Timing | EpochSummary
-    | StageSummary | Forecast | Memory | Artifact | Notice | Oom | Done | Failed | Attempt | Sample
-    | End,
-    Field(discriminator="kind"),
-]  # fmt: skip
+_Engine = (
+    messages.Hello | messages.Phase | messages.Plan | messages.Step | messages.Progress
+    | messages.Metric | messages.Evaluation | messages.Timing | messages.EpochSummary
+    | messages.StageSummary | messages.Forecast | messages.Memory | messages.Artifact
+    | messages.Notice | messages.Oom | messages.Done | messages.Failed
+)  # fmt: skip
+_Warden = messages.Attempt | messages.Sample | messages.End
+EngineMessage = Annotated[_Engine, Field(discriminator="kind")]
+AnyMessage = Annotated[_Engine | _Warden, Field(discriminator="kind")]
 
 DROPPABLE: Final = ("step", "progress")
 """Kinds that the emitter may drop (and count) when the pipe is full. All others always arrive."""

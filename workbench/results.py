@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from engines import protocol
+from engines import messages
 from results.comparison import groups
 from results.records import data_frame, notes
 from results.records.schema import RunRecord
@@ -65,7 +65,7 @@ def steps(run: str, log_root: Root = None) -> DataFrame:
     entries = Tail(_root(log_root) / record.folder / "events.jsonl").read_all()
     rows: list[dict[str, Any]] = []
     for entry in entries:
-        if isinstance(entry.msg, protocol.Step):
+        if isinstance(entry.msg, messages.Step):
             window = entry.msg.model_dump(exclude={"kind", "t", "step_seconds", "metrics"})
             rows.append({"time": entry.msg.t, **window, **entry.msg.metrics})
     return _shown(data_frame.set_types(rows, STEP_UNITS))

@@ -12,8 +12,9 @@ from typing import Final
 from engines.captioning.params import ARCHITECTURE_PARAMS as ARCHITECTURE_PARAMS
 from engines.captioning.params import Params as Params
 from engines.emitter import Emitter
+from engines.messages import PhaseName
 from engines.process_memory import collection_paused
-from engines.protocol import PhaseName, RunSpec, Task
+from engines.protocol import RunSpec, Task
 
 SUMMARY: Final = "Captioning: says what a picture or a video shows"
 TASKS: Final[tuple[Task, ...]] = ("train", "evaluate", "infer", "probe")

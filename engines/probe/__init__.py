@@ -15,9 +15,10 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from engines import protocol
+from engines import messages
 from engines.emitter import Emitter
-from engines.protocol import PhaseName, RunSpec, Task
+from engines.messages import PhaseName
+from engines.protocol import RunSpec, Task
 
 SUMMARY: Final = "A machine probe: times a fixed stdlib computation"
 TASKS: Final[tuple[Task, ...]] = ("probe",)
@@ -49,7 +50,7 @@ def run(spec: RunSpec, emit: Emitter, run_dir: Path) -> None:  # noqa: ARG001 - 
     params = Params.model_validate(spec.params)
     total = params.steps + params.warmup_steps
     emit.send(
-        protocol.Plan(
+        messages.Plan(
             steps=total,
             samples=total * params.rounds,
             warmup_steps=params.warmup_steps,
@@ -82,8 +83,8 @@ def _step(rounds: int) -> float:
 
 def _window(
     step: int, samples: int, seconds: float, *, warmup: bool, share: float
-) -> protocol.Step:
-    return protocol.Step(
+) -> messages.Step:
+    return messages.Step(
         step=step,
         count=1,
         samples=samples,
@@ -99,7 +100,7 @@ def _window(
 def _report(emit: Emitter, params: Params, durations: list[float], first: float | None) -> None:
     median = statistics.median(durations)
     emit.send(
-        protocol.Timing(
+        messages.Timing(
             time_to_first_step=first,
             epoch_wall_seconds=sum(durations),
             epoch_steps=len(durations),
@@ -114,7 +115,7 @@ def _report(emit: Emitter, params: Params, durations: list[float], first: float 
         )
     )
     emit.send(
-        protocol.Metric(
+        messages.Metric(
             name="sha256_mib_per_second",
             value=params.rounds * len(durations) / sum(durations),
             split="machine",

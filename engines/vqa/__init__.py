@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from engines.emitter import Emitter
+from engines.messages import PhaseName
 from engines.process_memory import collection_paused
-from engines.protocol import PhaseName, RunSpec, Task
+from engines.protocol import RunSpec, Task
 from engines.vqa.params import ARCHITECTURE_PARAMS as ARCHITECTURE_PARAMS
 from engines.vqa.params import Params as Params
 

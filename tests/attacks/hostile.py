@@ -14,7 +14,7 @@ import re
 import time
 from pathlib import Path
 
-from engines import protocol
+from engines import messages
 from results.records import schema
 from results.records.schema import Reading
 from tests.workbench.tui import sample_suites
@@ -59,19 +59,19 @@ def root(log_root: Path, *, at_work: bool = True) -> Path:
     _respec(folder)
     first = sample_suites.begin(folder, 1, wall=now - 300)
     t = sample_suites.train(first, 40, 40)
-    first.put(protocol.Metric(t=t, name=f"recall {EVIL}", value=0.5, split=EVIL, n=9, method=EVIL))
-    first.put(protocol.End(t=t, cause="completed", exit_code=0))
+    first.put(messages.Metric(t=t, name=f"recall {EVIL}", value=0.5, split=EVIL, n=9, method=EVIL))
+    first.put(messages.End(t=t, cause="completed", exit_code=0))
     second = sample_suites.begin(folder, 2, wall=now - 200)
     t = sample_suites.train(second, 20, 40)
-    second.put(protocol.Failed(t=t, error=f"broken {EVIL}", hint="failed", traceback=EVIL))
-    second.put(protocol.End(t=t, cause="failed", exit_code=1, detail=f"why {EVIL}"))
+    second.put(messages.Failed(t=t, error=f"broken {EVIL}", hint="failed", traceback=EVIL))
+    second.put(messages.End(t=t, cause="failed", exit_code=1, detail=f"why {EVIL}"))
     third = sample_suites.begin(folder, 3, wall=now - 100)
     t = sample_suites.train(third, 20, 40)
-    third.put(protocol.Notice(t=t, code=f"code {EVIL}", text=f"notice {EVIL}"))
-    third.put(protocol.Phase(t=t, name="eval", detail=f"phase {EVIL}"))
-    third.put(protocol.Progress(t=t, done=1, total=2, unit=f"unit {EVIL}"))
+    third.put(messages.Notice(t=t, code=f"code {EVIL}", text=f"notice {EVIL}"))
+    third.put(messages.Phase(t=t, name="eval", detail=f"phase {EVIL}"))
+    third.put(messages.Progress(t=t, done=1, total=2, unit=f"unit {EVIL}"))
     if not at_work:
-        third.put(protocol.End(t=t, cause="killed", detail=EVIL))
+        third.put(messages.End(t=t, cause="killed", detail=EVIL))
     for number in (1, 2, 3):
         sample_suites.log(folder, number, f"log line {EVIL}\nnext\x1b[2J\n" * 30)
     sample_suites.append_record(log_root, record(folder.name))

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel
 
-from engines import model_catalog, protocol
+from engines import messages, model_catalog
 from engines.emitter import EngineError
 from engines.retrieval.models import factory, tokenizer
 from engines.retrieval.params import Params
@@ -286,7 +286,7 @@ def test_no_checkpoint_with_such_a_header_is_taken(tmp_path: Path, attack: str) 
     weights = folder / "model.safetensors"
     weights.write_bytes(HEADERS[attack])
     assert "not the file that was saved" in checkpoints.find_problem(folder)
-    promised = protocol.Artifact(
+    promised = messages.Artifact(
         t=0, path=str(weights.relative_to(tmp_path)), size=weights.stat().st_size, sha256="0" * 64
     )
     if attack not in SHAPES:

@@ -12,6 +12,7 @@ import pytest
 
 from engines import child, protocol
 from engines.emitter import EngineError
+from engines.messages import Message
 
 DEADLINE_SECONDS = 20
 
@@ -49,10 +50,10 @@ class Engine:
         )
         os.close(write)
         os.close(life)
-        self.seen: list[protocol.Message] = []
+        self.seen: list[Message] = []
         self._rest = b""
 
-    def read_until(self, kind: str | None) -> list[protocol.Message]:
+    def read_until(self, kind: str | None) -> list[Message]:
         """Messages up to the first of a kind, or all."""
         while kind is None or not any(getattr(m, "kind", "") == kind for m in self.seen):
             data = os.read(self.events, 1 << 16)
@@ -62,7 +63,7 @@ class Engine:
             self.seen += [protocol.decode(line) for line in whole]
         return self.seen
 
-    def end(self) -> tuple[int, list[protocol.Message]]:
+    def end(self) -> tuple[int, list[Message]]:
         """Exit code and all messages."""
         messages = self.read_until(None)
         return self.process.wait(DEADLINE_SECONDS), messages

@@ -9,13 +9,13 @@ import time
 
 import pytest
 
-from engines import emitter, protocol
+from engines import emitter, messages, protocol
 from engines.emitter import Emitter, Stopped
 
 
-def step(number: int, seconds: float = 0.01, **more) -> protocol.Step:
+def step(number: int, seconds: float = 0.01, **more) -> messages.Step:
     fields = {"count": 1, "samples": 8, "step_seconds": (seconds,), "loss": 1.0, "lr": 0.1}
-    return protocol.Step(step=number, seconds=seconds, **{**fields, **more})
+    return messages.Step(step=number, seconds=seconds, **{**fields, **more})
 
 
 def lines(fd: int) -> list[dict]:
@@ -46,7 +46,7 @@ def test_close_steps_become_one_window_whose_sums_are_theirs(pipe):
     emit = Emitter(write)
     for number in range(1, 101):
         emit.send(step(number, seconds=number / 1000, loss=float(number), metrics={"r@1": 0.5}))
-    emit.send(protocol.Done())
+    emit.send(messages.Done())
     sent = lines(read)
     windows = [m for m in sent if m["kind"] == "step"]
     assert len(windows) <= 3, "100 windows within milliseconds are two or three lines"
@@ -86,7 +86,7 @@ def test_full_pipe_drops_progress_and_keeps_state(pipe):
     for number in range(20_000):
         emit.progress(number, 20_000)
     emit.notice("images-skipped", "x.png")
-    emit.send(protocol.Failed(error="no", hint="failed"))
+    emit.send(messages.Failed(error="no", hint="failed"))
     assert emit.dropped > 0
     received: list[dict] = []
     reader = threading.Thread(target=lambda: received.extend(lines_until_failed(read)))
@@ -136,7 +136,7 @@ def test_a_warden_that_is_gone_asks_the_engine_to_stop(pipe):
 
 
 def test_long_messages_are_cut_to_the_protocol():
-    failed = protocol.Failed(error="e" * 100_000, traceback="t" * 1_000_000 + "the end")
+    failed = messages.Failed(error="e" * 100_000, traceback="t" * 1_000_000 + "the end")
     line = emitter.encode_within_limit(failed)
     assert len(line) <= protocol.MAX_LINE
     assert protocol.decode(line).traceback.endswith("the end")

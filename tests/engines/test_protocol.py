@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engines import messages as msg
 from engines import protocol as p
 
-STEP = p.Step(t=1.5, step=3, count=1, samples=4, seconds=0.1, loss=0.5, lr=1e-3)
+STEP = msg.Step(t=1.5, step=3, count=1, samples=4, seconds=0.1, loss=0.5, lr=1e-3)
 
 
 def test_a_message_survives_the_wire() -> None:
     assert p.decode(p.encode(STEP)) == STEP
-    entry = p.Entry(seq=1, wall=2.0, src="warden", msg=p.End(cause="killed", signal=9))
+    entry = p.Entry(seq=1, wall=2.0, src="warden", msg=msg.End(cause="killed", signal=9))
     assert p.decode_entry(p.encode(entry)) == entry
 
 
@@ -28,7 +29,7 @@ def test_non_finite_is_written_on_purpose_and_is_not_null(value: float) -> None:
     assert isinstance(data["loss"], str)
     assert data["grad_norm"] is None
     back = p.decode(line)
-    assert isinstance(back, p.Step)
+    assert isinstance(back, msg.Step)
     assert back.loss == value or (math.isnan(back.loss) and math.isnan(value))
 
 
@@ -40,7 +41,7 @@ def test_unknown_fields_are_kept() -> None:
 
 def test_unknown_kinds_are_kept_raw() -> None:
     back = p.decode(b'{"kind": "energy", "joules": 3}')
-    assert isinstance(back, p.Unknown)
+    assert isinstance(back, msg.Unknown)
     assert back.model_extra == {"joules": 3}
 
 

@@ -12,7 +12,8 @@ import torch
 
 from engines import param_sections
 from engines.emitter import EngineError
-from engines.protocol import EngineGpu, RunSpec
+from engines.messages import EngineGpu
+from engines.protocol import RunSpec
 from engines.torchkit.runtime import device
 from engines.torchkit.runtime.precision import Precision
 from results.records.schema import GpuInfo

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from engines import messages as m
 from engines import protocol as p
 from engines.torchkit.runtime import device
 from results.records.schema import GpuInfo
@@ -228,7 +229,7 @@ def test_a_slice_is_one_device_and_its_card_is_none(monkeypatch) -> None:
     everything = gpu_selection.resolve_visible((), {"CUDA_VISIBLE_DEVICES": card.uuid}, gpus)
     assert [gpu.uuid for gpu in everything.gpus] == [part.uuid for part in slices]
     assert not everything.certain
-    named = [p.EngineGpu(uuid=card.uuid.removeprefix("GPU-"))]  # a CUDA that names the card
+    named = [m.EngineGpu(uuid=card.uuid.removeprefix("GPU-"))]  # a CUDA that names the card
     alone = gpu_selection.match_engine_gpus(
         named, gpu_selection.resolve_visible((), chosen, gpus), gpus
     )
@@ -279,13 +280,13 @@ def test_a_run_has_figures_and_neighbours_of_its_own_gpu_alone(monkeypatch) -> N
     assert (unnamed, attempt.count_foreign_processes([1])) == ((), 0)
     assert "not said yet" in reason
     uuid = machine.gpus[0].uuid.removeprefix("GPU-")
-    attempt.receive(p.Hello(engine="e", pid=1, device="Tesla T4", gpus=[{"uuid": uuid}]))
+    attempt.receive(m.Hello(engine="e", pid=1, device="Tesla T4", gpus=[{"uuid": uuid}]))
     read, _ = attempt.read([1])
     assert [(gpu.index, gpu.used) for gpu in read] == [(0, 4)]
     assert attempt.count_foreign_processes([1]) == 1
     watch._last["gpus"][0]["processes"] = []
     assert attempt.count_foreign_processes([1]) == 0, "those on other cards do not slow this one"
-    attempt.receive(p.Hello(engine="e", pid=1, device="X", gpus=[{"uuid": "77"}]))
+    attempt.receive(m.Hello(engine="e", pid=1, device="X", gpus=[{"uuid": "77"}]))
     assert attempt.read([1]) == ((), "NVML lists no GPU 77, which the engine uses")
 
 
@@ -301,7 +302,7 @@ def test_a_run_has_figures_and_neighbours_of_its_own_gpu_alone(monkeypatch) -> N
 def test_figures_have_a_gpu_or_a_reason(monkeypatch, fields, hello, reason: str) -> None:
     gpus = listed(monkeypatch, MACHINES["kaggle"])
     attempt = AttemptGpus(spec(**fields), watch_of(gpus, 1, 2), {})
-    attempt.receive(p.Hello(engine="e", pid=1, **hello))
+    attempt.receive(m.Hello(engine="e", pid=1, **hello))
     read, said = attempt.read([1])
     assert said == reason
     assert [gpu.used for gpu in read] == ([] if reason else [2])
@@ -313,9 +314,9 @@ def test_memory_that_nvml_does_not_count_is_never_zero(monkeypatch) -> None:
     gpus = listed(monkeypatch, machine)
     attempt = AttemptGpus(spec(), watch := watch_of(gpus, 7), {})
     watch._last["gpus"][0]["processes"] = []
-    attempt.receive(p.Hello(engine="e", pid=1, device="H100"))
+    attempt.receive(m.Hello(engine="e", pid=1, device="H100"))
     assert attempt.read([1])[0][0].process == 0
-    attempt.receive(p.Memory(phase="load", vram_reserved_peak=1 << 30))
+    attempt.receive(m.Memory(phase="load", vram_reserved_peak=1 << 30))
     ((gpu,), _) = attempt.read([1])
     assert (gpu.process, "torch has some" in gpu.reasons["process"]) == (None, True)
 
@@ -323,7 +324,7 @@ def test_memory_that_nvml_does_not_count_is_never_zero(monkeypatch) -> None:
 def test_throttling_is_told_with_reason_and_share_of_the_computing_time(monkeypatch) -> None:
     gpus = listed(monkeypatch, MACHINES["t4"])
     attempt = AttemptGpus(spec(), watch := watch_of(gpus, 7), {})
-    attempt.receive(p.Hello(engine="e", pid=1, device="Tesla T4"))
+    attempt.receive(m.Hello(engine="e", pid=1, device="Tesla T4"))
 
     def sample(times: int, *reasons: str) -> None:
         for _ in range(times):
@@ -331,7 +332,7 @@ def test_throttling_is_told_with_reason_and_share_of_the_computing_time(monkeypa
             attempt.read([1])
 
     sample(50, "power limit")  # before anything is timed
-    attempt.receive(p.Phase(name="train"))
+    attempt.receive(m.Phase(name="train"))
     sample(100)
     assert attempt.notices(1.0) == []
     sample(90, "power limit")

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import workbench.results as wr
-from engines import protocol
+from engines import messages
 from results.records.schema import MetricRecord
 from tests.workbench.reporting.test_run_groups import write_runs
 from workbench.suites.journal import Journal
@@ -36,7 +36,7 @@ def test_steps_come_from_the_journal(log_root):
     folder.mkdir(parents=True)
     with Journal.open(folder / "events.jsonl") as journal:
         for step in (2, 4):
-            message = protocol.Step(t=step / 2, step=step, count=2, samples=8, seconds=0.5,
+            message = messages.Step(t=step / 2, step=step, count=2, samples=8, seconds=0.5,
                                     loss=3.0 / step, lr=1e-3, metrics={"r@1": 0.5})  # fmt: skip
             journal.write("engine", message)
     frame = wr.steps("base", log_root)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from engines import catalog
-from engines.protocol import Attempt, Entry, RunSpec, Step
+from engines.messages import Attempt, Step
+from engines.protocol import Entry, RunSpec
 from workbench.exit_codes import ExitCode
 from workbench.headless.follow import exit_status
 from workbench.headless.renderers import print_log_line

@@ -16,7 +16,8 @@ from pydantic import Field, model_validator
 
 from datasets_mm import strict_toml
 from datasets_mm.strict_toml import TomlError, suggest_nearest
-from engines.protocol import StoredSettings, Task
+from engines.messages import StoredSettings
+from engines.protocol import Task
 from results.text import renamed_words, secrets
 from workbench import paths
 from workbench.planning import cost_probe as planning_cost_probe

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from engines.protocol import Device, EngineGpu
+from engines.messages import EngineGpu
+from engines.protocol import Device
 from results.records.schema import GpuInfo
 
 VISIBLE: Final = "CUDA_VISIBLE_DEVICES"

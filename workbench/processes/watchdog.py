@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from engines import protocol
-from engines.protocol import Message
+from engines import messages
+from engines.messages import Message
 from workbench.processes import tree
 from workbench.processes.limits import PHASE_SHARES, Limits
 
@@ -34,9 +34,9 @@ class HangDetector:
 
     def record_message(self, message: Message, now: float) -> None:
         """Update from one message of the engine."""
-        if isinstance(message, protocol.Phase):
+        if isinstance(message, messages.Phase):
             self._phase = message.name
-        if isinstance(message, protocol.Step) and message.count:
+        if isinstance(message, messages.Step) and message.count:
             self._steps.append(max(message.step_seconds, default=message.seconds / message.count))
         if not self._advances(message):
             return
@@ -45,11 +45,11 @@ class HangDetector:
 
     def _advances(self, message: Message) -> bool:
         match message:
-            case protocol.Progress() | protocol.Step():
+            case messages.Progress() | messages.Step():
                 mark = (message.done, message.total) if message.kind == "progress" else message.step
                 moved, self._mark = mark != self._mark, mark
                 return moved
-            case protocol.Unknown():
+            case messages.Unknown():
                 return False
             case _:
                 return getattr(message, "kind", "") not in NOT_PROGRESS

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from engines import protocol
+from engines import messages
 from engines.protocol import Entry
 from results.text import formats
 from workbench.processes.engine_process import tail_log
@@ -25,7 +25,7 @@ def post_mortem_lines(run: Path, attempt: int) -> Iterator[str]:
     tail = Tail(run / "events.jsonl")
     entries = _select_attempt(tail.read_all(), attempt)
     yield f"last events of attempt {attempt}:"
-    events = [e for e in entries if not isinstance(e.msg, protocol.Sample)]
+    events = [e for e in entries if not isinstance(e.msg, messages.Sample)]
     for entry in events[-MAX_EVENTS:]:
         yield f"    {_format_event(entry)}"
     if not entries:
@@ -35,7 +35,7 @@ def post_mortem_lines(run: Path, attempt: int) -> Iterator[str]:
     yield "memory at last:"
     yield f"    {_format_memory(entries)}"
     for entry in events:
-        if isinstance(entry.msg, protocol.Failed) and entry.msg.traceback:
+        if isinstance(entry.msg, messages.Failed) and entry.msg.traceback:
             yield "traceback:"
             yield from (f"    {line}" for line in entry.msg.traceback.rstrip().splitlines())
     yield "end of engine.log:"
@@ -47,7 +47,7 @@ def _select_attempt(entries: Sequence[Entry], number: int) -> list[Entry]:
     selected: list[Entry] = []
     inside = True  # a run that never started has entries, but no attempt
     for entry in entries:
-        if isinstance(entry.msg, protocol.Attempt):
+        if isinstance(entry.msg, messages.Attempt):
             inside = entry.msg.number == number
             selected = [] if inside else selected
         if inside:
@@ -69,7 +69,7 @@ def _format_event(entry: Entry) -> str:
 
 
 def _format_memory(entries: Sequence[Entry]) -> str:
-    samples = [e.msg for e in entries if isinstance(e.msg, protocol.Sample)]
+    samples = [e.msg for e in entries if isinstance(e.msg, messages.Sample)]
     if not samples:
         return "no sample: the run ended before the first one"
     last = samples[-1]

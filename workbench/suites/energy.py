@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from engines import protocol
+from engines import messages
 from results.records.schema import EnergyUse, Reading
 
 SHORTEST_SECONDS: Final = 10.0
@@ -32,14 +32,14 @@ class EnergyCounter:
     samples: int = 0
     """Training samples in `seconds`."""
     total: float = 0.0
-    last: protocol.Sample | None = None
+    last: messages.Sample | None = None
     """The last sample with a counter of every GPU."""
     last_samples: int = 0
     last_is_timed: bool = False
     reason: str = ""
     """Why the last sample without a counter had none."""
 
-    def add(self, sample: protocol.Sample, samples: int, *, is_timed: bool) -> EnergyCounter:
+    def add(self, sample: messages.Sample, samples: int, *, is_timed: bool) -> EnergyCounter:
         """The counter after one more sample; `samples`: training samples so far."""
         gpus = sample.gpus
         if not gpus or any(gpu.energy is None for gpu in gpus):
@@ -89,9 +89,9 @@ def build_energy(counter: EnergyCounter, notice_counts: Mapping[str, int]) -> En
     return EnergyUse(run=total, per_sample=per_sample, power=power)
 
 
-def _sum_energy(sample: protocol.Sample) -> float:
+def _sum_energy(sample: messages.Sample) -> float:
     return sum(gpu.energy or 0.0 for gpu in sample.gpus)
 
 
-def _sum_power(sample: protocol.Sample) -> float:
+def _sum_power(sample: messages.Sample) -> float:
     return sum(gpu.power or 0.0 for gpu in sample.gpus)

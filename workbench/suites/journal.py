@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import Final, Literal, Self
 
 from engines import protocol
-from engines.protocol import Entry, Message
+from engines.messages import Message
+from engines.protocol import Entry
 
 ENTRY_BYTES: Final = protocol.MAX_LINE + 1024
 """Longest entry: the longest message and the fields around it."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from engines import catalog
-from engines.protocol import Oom, RunSpec
+from engines.messages import Oom
+from engines.protocol import RunSpec
 from workbench.suites.state import RunState
 
 TRAINING_SETTINGS: Final = frozenset({"batch", "grad_cache_chunk"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engines import protocol
+from engines import messages, protocol
 from results.records import schema
 from results.records.schema import Reading
 from workbench.processes import gpu_selection
@@ -128,7 +128,7 @@ def _environment(run: RunState) -> schema.Environment:
 
 
 def _run_gpus(
-    hello: protocol.Hello, machine: Sequence[schema.GpuInfo]
+    hello: messages.Hello, machine: Sequence[schema.GpuInfo]
 ) -> tuple[schema.GpuInfo, ...]:
     """The GPUs as the engine named them, with NVML's row and UUID where it lists them."""
     rows = []
@@ -148,13 +148,13 @@ def _run_gpus(
 
 def _timing(run: RunState) -> schema.TimingRecord:
     missing = "the engine ended before it could say" if run.done is None else "not measured"
-    timing = run.timing or protocol.Timing()
+    timing = run.timing or messages.Timing()
     fields = {
         name: _reading(timing, name, missing)
         if field.annotation is Reading
         else getattr(timing, name)
         for name, field in schema.TimingRecord.model_fields.items()
-        if name in protocol.Timing.model_fields
+        if name in messages.Timing.model_fields
     }
     fields["timed_steps"] = timing.timed_steps or (run.timed_steps if run.timing else 0)
     return schema.TimingRecord(
@@ -162,7 +162,7 @@ def _timing(run: RunState) -> schema.TimingRecord:
     )
 
 
-def _reading(timing: protocol.Timing, name: str, missing: str = "not measured") -> Reading:
+def _reading(timing: messages.Timing, name: str, missing: str = "not measured") -> Reading:
     """A number of the timing; `missing`: why there is none, where the timing does not say."""
     value = getattr(timing, name)
     if value is None:
@@ -173,7 +173,7 @@ def _reading(timing: protocol.Timing, name: str, missing: str = "not measured") 
     return Reading(value=value, low=low, high=high, method=timing.interval_method)
 
 
-def _stage(stage: protocol.StageSummary) -> schema.StageRecord:
+def _stage(stage: messages.StageSummary) -> schema.StageRecord:
     fields = stage.model_dump(exclude={"kind", "t", "timing", "wall_seconds"})
     wall = stage.wall_seconds
     reason = "the run was resumed within the stage" if wall is None else ""
@@ -360,7 +360,7 @@ def _counters(run: RunState) -> dict[str, float]:
     return counters | {name: float(value) for name, value in extra.items() if value}
 
 
-def rates_disagree(timing: protocol.Timing | None) -> bool:
+def rates_disagree(timing: messages.Timing | None) -> bool:
     """Whether the two ways to count samples per second differ by more than `DISAGREEMENT`."""
     if timing is None or not timing.samples_per_second or not timing.samples_per_second_median:
         return False

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from engines import protocol
+from engines import messages, protocol
 from workbench.processes.lanes import LaneStatus
 from workbench.suites.energy import EnergyCounter
 from workbench.suites.orders import NO_ORDERS, Orders
@@ -89,15 +89,15 @@ class RunState:
     t: float = 0.0
     """Latest time of any message, in seconds since the attempt's start."""
     environment: Mapping[str, Any] = field(default_factory=dict)
-    hello: protocol.Hello | None = None
-    plan: protocol.Plan | None = None
+    hello: messages.Hello | None = None
+    plan: messages.Plan | None = None
     phases: tuple[PhaseSpan, ...] = ()
-    progress: protocol.Progress | None = None
+    progress: messages.Progress | None = None
     step: int = 0
     samples: int = 0
     """Training samples seen, warm-up included."""
-    last: protocol.Step | None = None
-    last_full: protocol.Step | None = None
+    last: messages.Step | None = None
+    last_full: messages.Step | None = None
     """The last window without a short batch: the last one of an epoch may have 8 of 64 samples,
     whose in-batch r@1 has a different chance level."""
     timed_seconds: float = 0.0
@@ -113,24 +113,24 @@ class RunState:
     curves: Mapping[str, Curve] = field(default_factory=dict)
     """`loss`, `lr`, `step_seconds`, `r@1`, … over steps; `rss_tree`, `vram`, `cpu`, … over t.
     `CLOCK` and `SEEN_SAMPLES` are t and the training samples at each step."""
-    sample: protocol.Sample | None = None
+    sample: messages.Sample | None = None
     peaks: Mapping[str, float] = field(default_factory=dict)
     energy: EnergyCounter = field(default_factory=EnergyCounter)
-    metrics: tuple[protocol.Metric, ...] = ()
-    evaluations: tuple[protocol.Evaluation, ...] = ()
-    timing: protocol.Timing | None = None
-    epochs: tuple[protocol.EpochSummary, ...] = ()
-    stages: tuple[protocol.StageSummary, ...] = ()
-    forecast: protocol.Forecast | None = None
-    memory: Mapping[str, protocol.Memory] = field(default_factory=dict)
-    artifacts: tuple[protocol.Artifact, ...] = ()
-    notices: tuple[protocol.Notice, ...] = ()
+    metrics: tuple[messages.Metric, ...] = ()
+    evaluations: tuple[messages.Evaluation, ...] = ()
+    timing: messages.Timing | None = None
+    epochs: tuple[messages.EpochSummary, ...] = ()
+    stages: tuple[messages.StageSummary, ...] = ()
+    forecast: messages.Forecast | None = None
+    memory: Mapping[str, messages.Memory] = field(default_factory=dict)
+    artifacts: tuple[messages.Artifact, ...] = ()
+    notices: tuple[messages.Notice, ...] = ()
     notice_counts: Mapping[str, int] = field(default_factory=dict)
-    ooms: tuple[protocol.Oom, ...] = ()
+    ooms: tuple[messages.Oom, ...] = ()
     """OOMs of all attempts; each attempt starts with the settings of the last one."""
-    done: protocol.Done | None = None
-    failed: protocol.Failed | None = None
-    end: protocol.End | None = None
+    done: messages.Done | None = None
+    failed: messages.Failed | None = None
+    end: messages.End | None = None
     message_count: int = 0
     unknown: int = 0
     """Number of messages of unknown kinds."""
@@ -198,7 +198,7 @@ def advance(state: RunState, entry: protocol.Entry) -> RunState:
         "last_seq": entry.seq,
         "gaps": state.gaps + max(0, entry.seq - state.last_seq - 1),
     }
-    if isinstance(msg, protocol.Attempt):
+    if isinstance(msg, messages.Attempt):
         return RunState(
             status="starting",
             attempt=msg.number,
@@ -221,27 +221,27 @@ def reduce_entries(entries: Iterable[protocol.Entry], state: RunState | None = N
     return state
 
 
-def _changes(state: RunState, msg: protocol.Message, wall: float) -> dict[str, Any]:
+def _changes(state: RunState, msg: messages.Message, wall: float) -> dict[str, Any]:
     """The fields that a message changes."""
     match msg:
-        case protocol.Step():
+        case messages.Step():
             return _step_changes(state, msg)
-        case protocol.Sample():
+        case messages.Sample():
             return _sample_changes(state, msg)
-        case protocol.Progress():
+        case messages.Progress():
             return {"progress": msg}
-        case protocol.Phase():
+        case messages.Phase():
             span = PhaseSpan(msg.name, msg.t, None, msg.detail)
             return {"phases": (*_close_phase(state, msg.t), span), "progress": None}
-        case protocol.Metric():
+        case messages.Metric():
             return {"metrics": (*state.metrics, msg)}
-        case protocol.Notice():
+        case messages.Notice():
             counts = {**state.notice_counts}
             counts[msg.code] = counts.get(msg.code, 0) + msg.count
             return {"notices": (*state.notices, msg)[-MAX_NOTICES:], "notice_counts": counts}
-        case protocol.Hello():
+        case messages.Hello():
             return {"status": "running", "hello": msg}
-        case protocol.End():
+        case messages.End():
             phases = _close_phase(state, msg.t)
             return {"status": "ended", "end": msg, "ended_wall": wall, "phases": phases}
         case _:
@@ -251,13 +251,13 @@ def _changes(state: RunState, msg: protocol.Message, wall: float) -> dict[str, A
 _LISTED: Final = frozenset({"evaluations", "epochs", "stages", "artifacts", "ooms"})
 
 
-def _rare_changes(state: RunState, msg: protocol.Message) -> dict[str, Any]:
-    single = (protocol.Plan, protocol.Timing, protocol.Forecast, protocol.Done, protocol.Failed)
+def _rare_changes(state: RunState, msg: messages.Message) -> dict[str, Any]:
+    single = (messages.Plan, messages.Timing, messages.Forecast, messages.Done, messages.Failed)
     if isinstance(msg, single):  # each has the field of its name
         return {msg.kind: msg}
     if (name := str(getattr(msg, "kind", "")) + "s") in _LISTED:  # all messages of a kind
         return {name: (*getattr(state, name), msg)}
-    if isinstance(msg, protocol.Memory):
+    if isinstance(msg, messages.Memory):
         return {"memory": {**state.memory, msg.phase: msg}}
     return {"unknown": state.unknown + 1}
 
@@ -268,7 +268,7 @@ def _close_phase(state: RunState, t: float) -> tuple[PhaseSpan, ...]:
     return (*state.phases[:-1], replace(state.phases[-1], end=t))
 
 
-def is_full_window(plan: protocol.Plan | None, msg: protocol.Step) -> bool:
+def is_full_window(plan: messages.Plan | None, msg: messages.Step) -> bool:
     """Whether the window is of full batches, but for `FULL_SHARE`; True without a plan.
 
     Means are weighted by samples, so a short batch among many full ones changes them little, and
@@ -277,7 +277,7 @@ def is_full_window(plan: protocol.Plan | None, msg: protocol.Step) -> bool:
     return plan is None or msg.samples >= FULL_SHARE * msg.count * plan.effective_batch
 
 
-def _step_changes(state: RunState, msg: protocol.Step) -> dict[str, Any]:
+def _step_changes(state: RunState, msg: messages.Step) -> dict[str, Any]:
     curves, whole = {**state.curves}, is_full_window(state.plan, msg)
     samples = state.samples + msg.samples
     values = {"lr": msg.lr, CLOCK: msg.t, SEEN_SAMPLES: float(samples)}
@@ -310,7 +310,7 @@ def _step_changes(state: RunState, msg: protocol.Step) -> dict[str, Any]:
     }
 
 
-def _sample_changes(state: RunState, msg: protocol.Sample) -> dict[str, Any]:
+def _sample_changes(state: RunState, msg: messages.Sample) -> dict[str, Any]:
     values = {
         "rss_main": msg.rss_main,
         "rss_main_peak": msg.rss_main_peak,

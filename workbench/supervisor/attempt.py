@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Set
 from pathlib import Path
 
-from engines import protocol
-from engines.protocol import Cause, RunSpec
+from engines import messages, protocol
+from engines.messages import Cause
+from engines.protocol import RunSpec
 from workbench.processes import engine_process, gpu_selection, tree
 from workbench.processes.shutdown import Shutdown
 from workbench.processes.watchdog import HangDetector, RateLimit, SuspendDetector
@@ -61,7 +62,7 @@ class EngineAttempt:
         self.exit_fd = -1
         """Descriptor that the warden's loop watches for the engine's exit; -1: none."""
         self.engine: engine_process.EngineProcess | None = None
-        self.retry: protocol.Oom | None = None
+        self.retry: messages.Oom | None = None
         """After an OOM: what the next attempt does with less memory; None: there is none."""
         self.counts["torn_journal_lines"] = self.event_log.sealed
         self._splitter = LineSplitter(self.limits.line_bytes)
@@ -97,7 +98,7 @@ class EngineAttempt:
                 self.limits.pipe_bytes, self._cores,
             )  # fmt: skip
         except engine_process.EngineStartError as error:
-            self.event_log.write(protocol.Attempt(number=number, pid=0))
+            self.event_log.write(messages.Attempt(number=number, pid=0))
             self._write_end("failed", str(error), engine_process.ExitStatus())
             return
         root = self.engine.process
@@ -113,7 +114,7 @@ class EngineAttempt:
         visible = {"cuda_visible_devices": variables.get(gpu_selection.VISIBLE)}
         cores = {"cores": len(self._cores)} if self._cores else {}
         environment = {**self.context.environment, **visible, **cores}
-        self.event_log.write(protocol.Attempt(number=number, pid=root.pid, environment=environment))
+        self.event_log.write(messages.Attempt(number=number, pid=root.pid, environment=environment))
 
     def request_stop(self, cause: Cause, detail: str) -> None:
         """Start the shutdown with `cause`; a repeated request goes to its next stage."""
@@ -158,7 +159,7 @@ class EngineAttempt:
         if self.event_log.state.done is not None or self.event_log.state.failed is not None:
             self.counts["messages_after_the_last"] += 1
             return
-        unknown = isinstance(message, protocol.Unknown)
+        unknown = isinstance(message, messages.Unknown)
         self.counts["unknown_messages"] += unknown
         if (unknown or kind in RATE_LIMITED) and not self._rate.allows(now):
             self.counts["messages_dropped_by_warden"] += 1
@@ -166,11 +167,11 @@ class EngineAttempt:
         self.hang_detector.record_message(message, now)
         self.event_log.write(message, "engine")
         self._gpus.receive(message)
-        if isinstance(message, protocol.Hello) and message.protocol != protocol.PROTOCOL:
+        if isinstance(message, messages.Hello) and message.protocol != messages.PROTOCOL:
             self._stop_for_protocol_error(
-                f"the engine speaks protocol {message.protocol}, the warden {protocol.PROTOCOL}"
+                f"the engine speaks protocol {message.protocol}, the warden {messages.PROTOCOL}"
             )
-        if isinstance(message, protocol.Phase):
+        if isinstance(message, messages.Phase):
             if message.name == "save":
                 self.shutdown.extend_for_save(now)
             self.context.gpus.mark()
@@ -251,14 +252,14 @@ class EngineAttempt:
                 f"the machine slept for {seconds:.0f} s; times of these steps are not measurements"
             )
             self.event_log.write(
-                protocol.Notice(t=self._seconds(), code="machine-slept", text=text)
+                messages.Notice(t=self._seconds(), code="machine-slept", text=text)
             )
         quiet, phase = self.hang_detector.idle_seconds(now), self.event_log.state.phase or "?"
         if (root := tree.read_process(self.tree.root.pid)) is not None and root.state in "Tt":
             if self.hang_detector.newly_suspended(now):
                 text = "a signal has stopped the engine (SIGSTOP); SIGCONT lets it go on"
                 self.event_log.write(
-                    protocol.Notice(t=self._seconds(), code="suspended", text=text)
+                    messages.Notice(t=self._seconds(), code="suspended", text=text)
                 )
         elif self.hang_detector.is_hung(now):
             self.request_stop("hung", f"no progress for {quiet:.0f} s in phase {phase}")
@@ -266,7 +267,7 @@ class EngineAttempt:
             dumped = self.hang_detector.dump_stacks(self.tree.root)
             note = "; its stacks are in engine.log" if dumped else ""
             text = f"no progress for {quiet:.0f} s in phase {phase}{note}"
-            self.event_log.write(protocol.Notice(t=self._seconds(), code="stalled", text=text))
+            self.event_log.write(messages.Notice(t=self._seconds(), code="stalled", text=text))
 
     def _sample(self, now: float, *, peak: bool = False, pss: bool = False) -> None:
         if self._exit_at is not None:
@@ -283,8 +284,8 @@ class EngineAttempt:
         ):
             self.contaminated = True
             text = f"{foreign} processes of others compute on the GPU; times are theirs too"
-            self.event_log.write(protocol.Notice(t=self._seconds(), code="other-tenant", text=text))
-        sample = protocol.Sample(
+            self.event_log.write(messages.Notice(t=self._seconds(), code="other-tenant", text=text))
+        sample = messages.Sample(
             t=self._seconds(),
             rss_main=reading.rss_main,
             rss_main_peak=self._peak,
@@ -359,7 +360,7 @@ class EngineAttempt:
     def _write_end(self, cause: Cause, detail: str, status: engine_process.ExitStatus) -> None:
         shutdown = self.shutdown if self.engine is not None else None
         self.event_log.write(
-            protocol.End(
+            messages.End(
                 t=self._exit_t,
                 cause=cause,
                 exit_code=status.code,

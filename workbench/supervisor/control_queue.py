@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from engines.protocol import Cause, RunSpec
+from engines.messages import Cause
+from engines.protocol import RunSpec
 from workbench.suites import control
 from workbench.suites.control import Command
 

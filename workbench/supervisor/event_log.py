@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Final, Literal
 
-from engines import protocol
-from engines.protocol import Message
+from engines import messages, protocol
+from engines.messages import Message
 from workbench.suites import state
 from workbench.suites.journal import Journal, JournalLostError, Tail
 
@@ -57,8 +57,8 @@ class EventLog:
     def write(self, message: Message, source: Source = "warden") -> None:
         """Append one message. After the journal is lost only an End is tried again."""
         entry = None
-        if not self.problem or isinstance(message, protocol.End):
-            if self.full and isinstance(message, protocol.End):
+        if not self.problem or isinstance(message, messages.End):
+            if self.full and isinstance(message, messages.End):
                 self._reserve.unlink(missing_ok=True)
             try:
                 entry = self._journal.write(source, message)
@@ -89,7 +89,7 @@ class EventLog:
         """Write the notice with half of the reserve; the other half is for the last events."""
         self._disk_full_noted = True
         text = "the disk is full: the run goes on, its journal has a gap from here on"
-        notice = protocol.Notice(t=self.state.t, code="disk-full", text=text)
+        notice = messages.Notice(t=self.state.t, code="disk-full", text=text)
         try:
             os.truncate(self._reserve, self._reserve.stat().st_size // 2)
             entry = self._journal.write("warden", notice)
@@ -113,11 +113,11 @@ class EventLog:
         self._journal.close()
 
 
-def write_end(folder: Path, cause: protocol.Cause, detail: str, need: str = "") -> state.RunState:
+def write_end(folder: Path, cause: messages.Cause, detail: str, need: str = "") -> state.RunState:
     """Write the End of a run that does not start, or whose warden died; returns its state."""
     with Journal.open(folder / "events.jsonl") as journal:
         before = state.reduce_entries(Tail(folder / "events.jsonl").read_all())
-        end = protocol.End(t=before.t, cause=cause, detail=detail, need=need)
+        end = messages.End(t=before.t, cause=cause, detail=detail, need=need)
         entry = journal.write("warden", end)
         journal.sync(force=True)
     return state.advance(before, entry)
@@ -132,5 +132,5 @@ def make_reserve(path: Path, size: int) -> Path:
 
 def end_without_journal(error: Exception) -> state.RunState:
     """The ended state of a run whose journal cannot be written, for its record."""
-    end = protocol.End(cause="storage-lost", detail=f"the journal cannot be written: {error}")
+    end = messages.End(cause="storage-lost", detail=f"the journal cannot be written: {error}")
     return state.reduce_entries([protocol.Entry(seq=0, wall=time.time(), src="warden", msg=end)])

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from engines import out_of_memory
-from engines.protocol import Artifact, Cause, Failed
+from engines.messages import Artifact, Cause, Failed
 from workbench.processes.engine_process import ExitStatus
 
 HEADER_BYTES: Final = 100 * 1024 * 1024

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-from engines.protocol import Cause, RunSpec
+from engines.messages import Cause
+from engines.protocol import RunSpec
 from results.records import store
 from workbench.processes import device_locks, tree
 from workbench.processes.limits import Limits

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from engines.protocol import Cause, RunSpec
+from engines.messages import Cause
+from engines.protocol import RunSpec
 from workbench.suites.journal import Tail
 from workbench.suites.state import RunState, is_unfinished, reduce_entries
 from workbench.supervisor.control_queue import ControlQueue

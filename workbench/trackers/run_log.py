@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engines import protocol
+from engines import messages, protocol
 from results.records.schema import RunRecord
 from workbench.suites.journal import Tail
 
@@ -94,7 +94,7 @@ def _final_metrics(record: RunRecord) -> dict[str, float]:
 def _scalars(entries: Iterable[protocol.Entry]) -> Iterator[Scalar]:
     step = 0
     for entry in entries:
-        if isinstance(entry.msg, protocol.Step):
+        if isinstance(entry.msg, messages.Step):
             step = entry.msg.step
         for name, value in _values(entry.msg).items():
             if value is not None and math.isfinite(value):
@@ -104,16 +104,16 @@ def _scalars(entries: Iterable[protocol.Entry]) -> Iterator[Scalar]:
 def _values(message: object) -> dict[str, float | None]:
     """The series that a message adds to."""
     match message:
-        case protocol.Step():
+        case messages.Step():
             values: dict[str, float | None] = {
                 "train/loss": message.loss, "train/learning_rate": message.lr,
                 "train/grad_norm": message.grad_norm, "train/epoch": message.epoch,
                 "train/step_seconds": message.seconds / message.count if message.count else None,
             }  # fmt: skip
             return values | {f"train/{name}": value for name, value in message.metrics.items()}
-        case protocol.EpochSummary():
+        case messages.EpochSummary():
             return {f"eval/{name}": value for name, value in message.validation.items()}
-        case protocol.Sample():
+        case messages.Sample():
             values = {"system/rss_bytes": message.rss_tree}
             values["system/cpu_percent"] = message.cpu_percent
             for gpu in message.gpus:

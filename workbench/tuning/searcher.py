@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from datasets_mm.atomic_files import write_atomic
 from engines import catalog
-from engines.protocol import Metric
+from engines.messages import Metric
 from workbench.planning import plan, search_space
 from workbench.planning.search_space import Settings
 from workbench.processes import tree

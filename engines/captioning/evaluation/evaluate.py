@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from engines import protocol
+from engines import messages
 from engines.captioning.context import Context
 from engines.captioning.data.dataset import Split
 from engines.captioning.data.media import CaptionBatch, Rows, pad_captions
@@ -225,13 +225,13 @@ class Evaluator:
             update = {"split": name, "n": len(split), "scores_file": scores_file}
             emit.send(_to_metric(score).model_copy(update=update))
         emit.send(
-            protocol.Metric(
+            messages.Metric(
                 name="coverage", value=len(split) / listed, split=name, n=listed,
                 method="media of the subset that have a caption now; others could not be read",
             )
         )  # fmt: skip
 
-    def _unigram_loss(self, split: Split) -> protocol.Metric:
+    def _unigram_loss(self, split: Split) -> messages.Metric:
         """Cross entropy of the captions under the token frequencies of the training split."""
         reference = self._train if self._train is not None else split
         size = self._ready.template.tokenizer.get_vocab_size()
@@ -244,7 +244,7 @@ class Evaluator:
         with np.errstate(divide="ignore"):
             nats = np.where(occurrences > 0, -np.log(shares), 0.0)
         smoothing = f", {added} added to each for those never seen" if added else ""
-        return protocol.Metric(
+        return messages.Metric(
             name="unigram loss", value=float((occurrences * nats).sum() / occurrences.sum()),
             split="", n=0, higher_is_better=False,
             method=f"nats per token, by the token frequencies of {reference.name}{smoothing}; on "
@@ -330,7 +330,7 @@ def _write_predictions(
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def loss_metrics(losses: CaptionLosses) -> list[protocol.Metric]:
+def loss_metrics(losses: CaptionLosses) -> list[messages.Metric]:
     """Loss with own media, loss with other media, and their gap, each with its interval."""
     loss = _loss_metric("loss", losses.matched, losses.tokens)
     if np.isnan(losses.mismatched).any():
@@ -340,7 +340,7 @@ def loss_metrics(losses: CaptionLosses) -> list[protocol.Metric]:
     return [
         loss,
         _loss_metric("loss_other_picture", losses.mismatched, losses.tokens),
-        protocol.Metric(
+        messages.Metric(
             name="picture gap", value=float(gaps.mean()), split="", n=0, low=gap.low,
             high=gap.high, method="loss with another image less loss, nats per token of a caption; "
             + gap.method,
@@ -348,9 +348,9 @@ def loss_metrics(losses: CaptionLosses) -> list[protocol.Metric]:
     ]  # fmt: skip
 
 
-def _loss_metric(name: str, summed: Numbers, tokens: Numbers) -> protocol.Metric:
+def _loss_metric(name: str, summed: Numbers, tokens: Numbers) -> messages.Metric:
     interval = ratio_interval(summed, tokens)
-    return protocol.Metric(
+    return messages.Metric(
         name=name, value=float(summed.sum() / tokens.sum()), split="", n=0, low=interval.low,
         high=interval.high, method=f"nats per token; {interval.method}", higher_is_better=False,
     )  # fmt: skip
@@ -369,8 +369,8 @@ def ratio_interval(above: Numbers, below: Numbers) -> Interval:
     return Interval(float(low), float(high), f"bootstrap over captions, {RESAMPLES}, 95%")
 
 
-def _to_metric(scored: CaptionScore) -> protocol.Metric:
-    return protocol.Metric(
+def _to_metric(scored: CaptionScore) -> messages.Metric:
+    return messages.Metric(
         name=scored.name, value=float(scored.value), split="", n=0, low=scored.low,
         high=scored.high, method=scored.method, higher_is_better=scored.higher_is_better,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from torch import Tensor
 
-from engines import protocol
+from engines import messages
 from engines.emitter import Emitter, EngineError
 from engines.retrieval.data.dataset import EvaluationSplit, SearchCorpus
 from engines.retrieval.data.items import ItemStore, Rows
@@ -61,7 +61,7 @@ class RetrievalEvaluator:
         self._emit = emit
         self._corpora: dict[str, _EncodedCorpus] = {}
 
-    def run(self, split: EvaluationSplit, run_dir: Path) -> protocol.Evaluation:
+    def run(self, split: EvaluationSplit, run_dir: Path) -> messages.Evaluation:
         """Send metrics and cost of a split, and write its predictions."""
         _report_missing_positives(split, self._emit)
         before, first = self._encoder.batches, self._encoder.first_batch_seconds is None
@@ -80,7 +80,7 @@ class RetrievalEvaluator:
         self._ablate(split, queries, corpus.index, run_dir)
         if self._params.search == "faiss-ivf":
             self._compare(split, whole, corpus.vectors, rows)
-        cost = protocol.Evaluation(
+        cost = messages.Evaluation(
             split=split.name,
             queries=len(split.ids),
             passages=len(split.corpus.ids),
@@ -177,7 +177,7 @@ class RetrievalEvaluator:
         counts, size = np.asarray([len(p) for p in split.positives]), len(split.corpus.ids)
         for k in (k for k in metrics.cutoffs(depth) if k in CHANCES):
             self._emit.send(
-                protocol.Metric(
+                messages.Metric(
                     name=f"recall@{k}[chance]",
                     value=metrics.chance_recall(k, counts, size),
                     split=split.name,
@@ -200,8 +200,8 @@ class RetrievalEvaluator:
             self._emit.send(_mean_metric(f"search_recall@{k}", split.name, share, interval))
 
 
-def _mean_metric(name: str, split: str, values: Scores, interval: Interval) -> protocol.Metric:
-    return protocol.Metric(
+def _mean_metric(name: str, split: str, values: Scores, interval: Interval) -> messages.Metric:
+    return messages.Metric(
         name=name,
         value=float(values.mean()),
         split=split,
@@ -212,11 +212,11 @@ def _mean_metric(name: str, split: str, values: Scores, interval: Interval) -> p
     )
 
 
-def make_epoch_timing(costs: Sequence[protocol.Evaluation]) -> protocol.Timing:
+def make_epoch_timing(costs: Sequence[messages.Evaluation]) -> messages.Timing:
     """`Timing` of an evaluation: one epoch is encoding and searching over every split once."""
     seconds = sum(cost.epoch_seconds for cost in costs)
     queries = sum(cost.queries for cost in costs)
-    timing = protocol.Timing(
+    timing = messages.Timing(
         time_to_first_step=next((c.time_to_first_batch for c in costs), None),
         epoch_wall_seconds=seconds,
         epoch_steps=sum(c.batches for c in costs),

@@ -17,10 +17,11 @@ from typing import Final
 import torch
 from torch import nn
 
-from engines import cuda_support, out_of_memory, protocol
+from engines import cuda_support, messages, out_of_memory
 from engines.emitter import Emitter, EngineError
+from engines.messages import PhaseName
 from engines.process_memory import read_rss_peak
-from engines.protocol import PhaseName, RunSpec
+from engines.protocol import RunSpec
 from engines.torchkit.runtime import matmul_precision
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -180,7 +181,7 @@ def send_hello(emit: Emitter, spec: RunSpec, device: torch.device, ranks: int = 
         versions["cuda"] = torch.version.cuda or "unknown"
         versions["cudnn"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]  # torch
     emit.send(
-        protocol.Hello(
+        messages.Hello(
             engine=spec.engine,
             pid=os.getpid(),
             device=name,
@@ -217,7 +218,7 @@ def check_allocator(emit: Emitter, device: torch.device) -> None:
         )
 
 
-def identify_gpus(device: torch.device, ranks: int = 1) -> tuple[protocol.EngineGpu, ...]:
+def identify_gpus(device: torch.device, ranks: int = 1) -> tuple[messages.EngineGpu, ...]:
     """The GPUs of all ranks, by which the warden picks NVML's devices; on a CPU none.
 
     Rank n takes `cuda:n` (`choose_device`). Memory is cudaMemGetInfo's, a slice's with MIG. Of the
@@ -231,12 +232,12 @@ def identify_gpus(device: torch.device, ranks: int = 1) -> tuple[protocol.Engine
     return tuple(_identify_gpu(index, total if index == first else None) for index in indexes)
 
 
-def _identify_gpu(index: int, memory_bytes: int | None) -> protocol.EngineGpu:
+def _identify_gpu(index: int, memory_bytes: int | None) -> messages.EngineGpu:
     """One GPU by CUDA's index. A torch that lacks a property leaves it empty."""
     gpu = torch.cuda.get_device_properties(index)
     names = ("pci_domain_id", "pci_bus_id", "pci_device_id")
     numbers = [number for name in names if (number := getattr(gpu, name, None)) is not None]
-    return protocol.EngineGpu(
+    return messages.EngineGpu(
         uuid=str(getattr(gpu, "uuid", "")),
         pci_bus_id="{:08X}:{:02X}:{:02X}.0".format(*numbers) if len(numbers) == 3 else "",
         name=gpu.name,
@@ -253,7 +254,7 @@ def report_memory(emit: Emitter, phase: PhaseName, device: torch.device) -> None
         reserved = torch.cuda.max_memory_reserved(device)
         torch.cuda.reset_peak_memory_stats(device)
     emit.send(
-        protocol.Memory(
+        messages.Memory(
             phase=phase,
             vram_allocated_peak=allocated,
             vram_reserved_peak=reserved,

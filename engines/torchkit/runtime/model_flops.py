@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engines import protocol
+from engines import messages
 from engines.torchkit.runtime import gpu_peaks
 from engines.torchkit.runtime.matmul_precision import uses_tf32
 from results.records.schema import Reading
@@ -247,7 +247,7 @@ class WorkMeter:
         with self._counter:
             yield
 
-    def complete(self, timing: protocol.Timing) -> protocol.Timing:
+    def complete(self, timing: messages.Timing) -> messages.Timing:
         """The timing with FLOPs a sample, tokens a second, MFU and HFU, or reasons."""
         speed = timing.samples_per_second
         untimed = timing.reasons.get("samples_per_second") or "not timed"

@@ -29,7 +29,7 @@ from torch._C._distributed_c10d import TCPStore
 
 from datasets_mm.atomic_files import write_atomic
 from engines.emitter import Emitter, EngineError
-from engines.protocol import Failed
+from engines.messages import Failed
 from engines.torchkit.runtime.distributed import TIMEOUT
 from engines.torchkit.runtime.rank_processes import (
     RankLayout,

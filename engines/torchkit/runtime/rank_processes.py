@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from torch._C._distributed_c10d import TCPStore  # torch.distributed's, which does not export it
 
 from engines.emitter import Emitter
-from engines.protocol import Failed
+from engines.messages import Failed
 from engines.torchkit.runtime.distributed import TIMEOUT
 
 LOOPBACK: Final = "127.0.0.1"

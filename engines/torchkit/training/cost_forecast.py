@@ -34,7 +34,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from engines import protocol
+from engines import messages, protocol
 from engines.emitter import Emitter
 from engines.torchkit.checkpointing import checkpoints
 from engines.torchkit.checkpointing.trained_tensors import trainable_tensors
@@ -179,7 +179,7 @@ class CostProbe:
         # A cost probe keeps no checkpoint: it is cheaper to repeat.
         job.checkpoint_every, job.checkpoint_seconds, job.checkpoint_root = 0, 0.0, None
 
-    def add_window(self, window: protocol.Step) -> bool:
+    def add_window(self, window: messages.Step) -> bool:
         """Add a window; returns whether the interval is narrow enough (`max_uncertainty`)."""
         self._end = self._now()
         self._done = window.step
@@ -229,8 +229,8 @@ class CostProbe:
         return forecast_steps(self._seconds, self._samples, last - first, samples, self.unseen)
 
     def forecast(
-        self, timing: protocol.Timing, disk: dict[str, int], began: float = 0.0
-    ) -> protocol.Forecast:
+        self, timing: messages.Timing, disk: dict[str, int], began: float = 0.0
+    ) -> messages.Forecast:
         """Forecast of the whole run; `timing`: measured by the probe; `disk`: bytes by part.
 
         `began`: of a later stage, the seconds at its start, which are none of its own.
@@ -244,14 +244,14 @@ class CostProbe:
         }  # fmt: skip
         if not self._seconds:
             missing = f"no step after the {self._warmup} of the timing warm-up"
-            return protocol.Forecast(**fields, reasons={"epoch": missing, "run": missing})
+            return messages.Forecast(**fields, reasons={"epoch": missing, "run": missing})
         seconds = self._run_fields()
         for name in ("run_seconds", "run_low", "run_high"):
             if seconds.get(name) is not None:
                 seconds[name] = max(0.0, seconds[name] - began)
-        return protocol.Forecast(**fields, **self._epoch_fields(timing), **seconds)
+        return messages.Forecast(**fields, **self._epoch_fields(timing), **seconds)
 
-    def _epoch_fields(self, timing: protocol.Timing) -> dict[str, Any]:
+    def _epoch_fields(self, timing: messages.Timing) -> dict[str, Any]:
         first, last = self._epoch_range()
         enough = min(last - first, (self._order.steps_per_epoch + 1) // 2)
         if timing.epoch_wall_seconds is not None and timing.epoch_steps >= enough:
@@ -281,7 +281,7 @@ class CostProbe:
         return {"run_seconds": value, "run_low": low, "run_high": high}
 
 
-def join_forecasts(stages: Sequence[protocol.Forecast]) -> protocol.Forecast:
+def join_forecasts(stages: Sequence[messages.Forecast]) -> messages.Forecast:
     """Forecast of a run from those of its stages: their sums; the epoch is the last stage's.
 
     Bounds are summed too: a machine that is slow in one stage is likely so in the others.
@@ -307,7 +307,7 @@ def _bounds(forecast: StepsForecast, value: float) -> tuple[float | None, float 
     return max(0.0, value - forecast.half), value + forecast.half
 
 
-def _sizes(order: BatchOrder, window: protocol.Step) -> Iterable[float]:
+def _sizes(order: BatchOrder, window: messages.Step) -> Iterable[float]:
     """Samples of each step of a window; the only short step of an epoch is its last."""
     first = window.step - window.count
     ends = [count_samples(order, step) for step in range(first, window.step + 1)]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from engines import protocol
+from engines import messages
 from engines.emitter import Emitter
 from engines.protocol import RunSpec
 from engines.torchkit.modeling import quantize
@@ -180,7 +180,7 @@ class EngineTask(ABC, Generic[Params, Data, Prepared]):
             order = job.loader.order
             trained = sum(p.numel() for p in job.model.parameters() if p.requires_grad)
         context.emit.send(
-            protocol.Plan(
+            messages.Plan(
                 steps=sum(stage.setup.steps for stage in stages),
                 samples=order.rows if order else self.data.evaluated_samples,
                 epochs=sum(stage.setup.epochs for stage in stages),

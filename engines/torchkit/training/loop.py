@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from engines import protocol
+from engines import messages
 from engines.emitter import Emitter, Stopped
 from engines.torchkit.checkpointing.training_identity import TrainingIdentity
 from engines.torchkit.data.data_loader import Loader
@@ -75,7 +75,7 @@ class TrainingJob(Generic[Batch]):
     process_group: ProcessGroup = field(default_factory=ProcessGroup)
     stop_at: int | None = None
     """Cost probe: the last step. Schedules and batches are those of `steps`."""
-    stop_when: Callable[[protocol.Step], bool] | None = None
+    stop_when: Callable[[messages.Step], bool] | None = None
     """Cost probe: called with every window; returns whether to stop."""
     after_epoch: Callable[[int], EpochEnd] | None = None
     """Called after each whole epoch with its number, from 1.
@@ -182,8 +182,8 @@ def _prepare(
 
 
 def _report_window(
-    job: TrainingJob[Any], window: protocol.Step, summary: TimingSummary, emit: Emitter
-) -> protocol.Step:
+    job: TrainingJob[Any], window: messages.Step, summary: TimingSummary, emit: Emitter
+) -> messages.Step:
     """Add a window to the summary and send it; returns it at its position in the run."""
     summary.time_to_first_step = summary.time_to_first_step or emit.now()
     summary.add(window)
@@ -256,7 +256,7 @@ def _end_epoch(job: TrainingJob[Any], step: int, summary: TimingSummary, emit: E
     end = job.after_epoch(epoch) if job.after_epoch is not None else EpochEnd()
     loss, seconds = summary.epoch(epoch)
     job.history.add(
-        protocol.EpochSummary(
+        messages.EpochSummary(
             stage=job.position.number, epoch=epoch, steps=job.loader.order.steps_per_epoch,
             loss=loss, seconds=seconds, validation=dict(end.metrics), since_best=end.since_best,
             patience=end.patience, stopped=end.stops,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from engines import protocol
+from engines import messages
 from engines.emitter import Emitter, EngineError
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def skip_limit(steps_per_epoch: int, steps: int) -> int:
     return min(MOST_SKIPPED, max(LEAST_SKIPPED, steps_per_epoch), steps)
 
 
-def check_window(window: protocol.Step, skipped_in_a_row: int, limit: int, emit: Emitter) -> None:
+def check_window(window: messages.Step, skipped_in_a_row: int, limit: int, emit: Emitter) -> None:
     """Send notices of a non-finite loss and of skipped steps.
 
     Raises:

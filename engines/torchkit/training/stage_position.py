@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from engines import protocol
+from engines import messages
 from engines.emitter import Emitter
 
 
@@ -35,7 +35,7 @@ class StagePosition:
         """Seed of the stage's batches and dropout; of the first stage the run's own."""
         return seed + (max(0, self.number - 1) << 32)
 
-    def shift(self, window: protocol.Step) -> protocol.Step:
+    def shift(self, window: messages.Step) -> messages.Step:
         """A window of the job with steps and epochs counted over all stages."""
         if not self.first_step:
             return window
@@ -59,7 +59,7 @@ class EpochEnd(NamedTuple):
     """Of early stopping; None: off."""
 
 
-Summary = protocol.EpochSummary | protocol.StageSummary
+Summary = messages.EpochSummary | messages.StageSummary
 
 
 class TrainingHistory:
@@ -86,6 +86,6 @@ class TrainingHistory:
         self._summaries.clear()
         for content in state:
             kind: type[Summary] = (
-                protocol.StageSummary if content.get("kind") == "stage" else protocol.EpochSummary
+                messages.StageSummary if content.get("kind") == "stage" else messages.EpochSummary
             )
             self.add(kind.model_validate(content), emit)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engines import protocol
+from engines import messages
 from results.statistics import block_bootstrap_quantile
 
 WINDOW_SECONDS: Final = 0.5
@@ -189,7 +189,7 @@ class StepTimer:
         )
         return first or edge or long
 
-    def close(self, step: int, lr: float) -> protocol.Step:
+    def close(self, step: int, lr: float) -> messages.Step:
         """Close the window; returns its message. Waits for the device."""
         window = self._open_window()
         self._watch.synchronise()
@@ -204,7 +204,7 @@ class StepTimer:
         for flag in skipped:
             self.skipped_in_a_row = self.skipped_in_a_row + 1 if flag else 0
         norms = [norm for norm, flag in zip(window.norms, skipped, strict=True) if not flag]
-        return protocol.Step(
+        return messages.Step(
             step=step,
             count=len(durations),
             samples=sum(window.samples),
@@ -257,7 +257,7 @@ class TimingSummary:
         self._epochs: dict[int, _EpochTimes] = {}
         self.time_to_first_step: float | None = None
 
-    def add(self, window: protocol.Step) -> None:
+    def add(self, window: messages.Step) -> None:
         """Add a window. Windows never straddle the end of the warm-up or of an epoch."""
         index = (window.step - 1) // self._steps_per_epoch
         epoch = self._epochs.setdefault(index, _EpochTimes())
@@ -286,7 +286,7 @@ class TimingSummary:
             return None, None
         return epoch.losses / epoch.samples, epoch.all_seconds
 
-    def timing(self) -> protocol.Timing:
+    def timing(self) -> messages.Timing:
         """The run's times; an unmeasured one is null, with a reason."""
         reasons: dict[str, str] = {}
         whole = [
@@ -310,8 +310,8 @@ class TimingSummary:
         }
         if not self._durations:
             missing = f"no step after the {self._warmup_steps} of the timing warm-up"
-            return protocol.Timing(**base, reasons=reasons).with_reason(missing)
-        return protocol.Timing(**base, **self._step_fields(), reasons=reasons)
+            return messages.Timing(**base, reasons=reasons).with_reason(missing)
+        return messages.Timing(**base, **self._step_fields(), reasons=reasons)
 
     def _loss_fields(self, reasons: dict[str, str]) -> dict[str, Any]:
         """Mean loss of the last epoch as far as it was trained; none if resumed within it."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from engines import protocol, trained_weights
+from engines import messages, trained_weights
 from engines.torchkit.runtime import device
 from engines.torchkit.runtime.context import Context
 from engines.torchkit.runtime.model_flops import WorkMeter
@@ -59,7 +59,7 @@ def train_stages(
     `disk`: bytes that a whole run keeps, by part, for a cost probe.
     """
     warmup, history = run.params.timing_warmup_steps, TrainingHistory()
-    forecasts: list[protocol.Forecast] = []
+    forecasts: list[messages.Forecast] = []
     first_step: float | None = None
     root = run.run_dir / trained_weights.CHECKPOINTS
     done = max(0, job_checkpoints.find_stage(root) - 1) if len(stages) > 1 else 0
@@ -93,7 +93,7 @@ def _end_stage(
     run: Context[Any],
     job: loop.TrainingJob[Any],
     stage: TrainingStage,
-    trained: tuple[protocol.Timing, loop.TrainedSteps],
+    trained: tuple[messages.Timing, loop.TrainedSteps],
     began: float,
 ) -> None:
     """Send the summary of a stage, but for a training without stages."""
@@ -101,7 +101,7 @@ def _end_stage(
     if not position.number or job.history.has_stage(position.number):
         return
     per_epoch = job.loader.order.steps_per_epoch
-    summary = protocol.StageSummary(
+    summary = messages.StageSummary(
         stage=position.number,
         name=position.name,
         settings=dict(stage.settings),
@@ -116,7 +116,7 @@ def _end_stage(
     job.history.add(summary, run.emit)
 
 
-def _end_training(run: Context[Any], forecast: protocol.Forecast | None) -> bool:
+def _end_training(run: Context[Any], forecast: messages.Forecast | None) -> bool:
     """Leave the process group and report memory; whether this process goes on."""
     is_rank_zero = run.process_group.is_rank_zero
     run.process_group.destroy()
@@ -128,7 +128,7 @@ def _end_training(run: Context[Any], forecast: protocol.Forecast | None) -> bool
 
 def _train(
     run: Context[Any], job: loop.TrainingJob[Any], first_step: float | None = None
-) -> tuple[protocol.Timing, loop.TrainedSteps]:
+) -> tuple[messages.Timing, loop.TrainedSteps]:
     """Train a job. `first_step`: time to the first step of the run, where that was earlier."""
     order, warmup = job.loader.order, run.params.timing_warmup_steps
     per_epoch = order.steps_per_epoch
@@ -147,7 +147,7 @@ def _train(
     return timing, steps
 
 
-def _report_untimed(run: Context[Any], timing: protocol.Timing) -> None:
+def _report_untimed(run: Context[Any], timing: messages.Timing) -> None:
     """Send a notice where the run was too short to be timed."""
     if timing.timed_steps or timing.time_to_first_step is None:
         return

@@ -15,7 +15,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from engines import model_catalog, out_of_memory, protocol, trained_weights
+from engines import messages, model_catalog, out_of_memory, trained_weights
 from engines.emitter import EngineError
 from engines.torchkit.checkpointing import checkpoints
 from engines.torchkit.checkpointing.trained_tensors import trainable_tensors
@@ -121,7 +121,7 @@ def send_artifacts(
     """Send `Artifact` messages of written files."""
     for file in written:
         path = file.path.relative_to(run.run_dir).as_posix()
-        run.emit.send(protocol.Artifact(path=path, sha256=file.sha256, size=file.size, role=role))
+        run.emit.send(messages.Artifact(path=path, sha256=file.sha256, size=file.size, role=role))
 
 
 def describe_origin(run: Context[Any]) -> dict[str, Any]:

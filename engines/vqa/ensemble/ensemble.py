@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from engines import protocol
+from engines import messages
 from engines.emitter import Emitter, EngineError
 from engines.protocol import RunSpec
 from engines.torchkit.data.subsets import SubsetSource
@@ -140,13 +140,13 @@ def report_temperature(emit: Emitter, held_out: HeldOut) -> None:
     gain = temperature.compare(shares, scaled, truth)
     method = "fitted on the rows of the other folds"
     emit.send(
-        protocol.Metric(
+        messages.Metric(
             name="ECE[temperature]", value=gain.after, split=OUT_OF_FOLD, n=len(truth),
             higher_is_better=False, method=method,
         )
     )  # fmt: skip
     emit.send(
-        protocol.Metric(
+        messages.Metric(
             name="gain[temperature]", value=gain.before - gain.after, split=OUT_OF_FOLD,
             n=len(truth), low=gain.low, high=gain.high,
             method=f"decrease of the ECE; {method}; paired bootstrap over questions",
@@ -173,7 +173,7 @@ def fit_stacker(emit: Emitter, held_out: HeldOut) -> stacking.Stacker | None:
     return None
 
 
-def held_out_metrics(held_out: HeldOut) -> Iterator[protocol.Metric]:
+def held_out_metrics(held_out: HeldOut) -> Iterator[messages.Metric]:
     """Accuracy of single models on all held-out rows, and the gain of stacking.
 
     Votes cannot be evaluated here: each row has only one model that was not trained on it.
@@ -258,7 +258,7 @@ def stack_folds(folds: Sequence[FoldRun], split: str) -> tuple[list[Answer], Num
 
 def compare_methods(
     answers: Sequence[Answer], folds: Sequence[FoldRun], split: str, held_out: HeldOut
-) -> Iterator[protocol.Metric]:
+) -> Iterator[messages.Metric]:
     """Accuracy of every fold and method, and the gain of each method over the best fold."""
     file = f"predictions/{split}.jsonl"
     scores = [answer.scores() for answer in answers if answer.truth]
@@ -291,11 +291,11 @@ def compare_methods(
 
 def gain_metric(
     name: str, first: Numbers, second: Numbers, split: str, against: str
-) -> protocol.Metric:
+) -> messages.Metric:
     """Difference in accuracy of `second` and `first`, with its paired interval."""
     gain = metrics.paired_gain(first, second)
     method = f"{against}; {gain.method}" if against else gain.method
-    return protocol.Metric(
+    return messages.Metric(
         name=name, value=gain.value, split=split, n=len(first), low=gain.low, high=gain.high,
         method=method,
     )  # fmt: skip
@@ -315,7 +315,7 @@ def send_plan(emit: Emitter, folds: Sequence[FoldRun], held_out: HeldOut, splits
     weights = votes.fold_weights(held_out.accuracies)
     voices = ", ".join(f"{value:.2f}" for value in weights / weights.sum())
     emit.send(
-        protocol.Plan(
+        messages.Plan(
             steps=0, samples=len(held_out.answers), epochs=0, effective_batch=len(folds),
             micro_batch=len(folds), parameters=plan.parameters if plan else None,
             subset_fingerprint=plan.subset_fingerprint if plan else "",

@@ -10,9 +10,10 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engines import protocol
+from engines import messages, protocol
 from engines.emitter import EngineError
-from engines.protocol import Artifact, RunSpec
+from engines.messages import Artifact
+from engines.protocol import RunSpec
 from engines.vqa.evaluation import predictions
 from engines.vqa.evaluation.predictions import Answer
 
@@ -26,7 +27,7 @@ class FoldRun:
 
     folder: Path
     spec: RunSpec
-    plan: protocol.Plan | None = None
+    plan: messages.Plan | None = None
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     """Artifacts of its last attempt, by path."""
 
@@ -83,9 +84,9 @@ def read_fold_run(runs: Path, run_id: str) -> FoldRun:
             message = protocol.decode_entry(line).msg
         except ValueError:
             continue
-        if isinstance(message, protocol.Attempt):
+        if isinstance(message, messages.Attempt):
             run = FoldRun(folder, spec)
-        elif isinstance(message, protocol.Plan):
+        elif isinstance(message, messages.Plan):
             run.plan = message
         elif isinstance(message, Artifact):
             run.artifacts[message.path] = message

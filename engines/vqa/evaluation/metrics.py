@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from engines import protocol
+from engines import messages
 from engines.vqa.data.questions import LETTERS
 from engines.vqa.evaluation import calibration, predictions
 from engines.vqa.evaluation.calibration import Indices, Numbers
@@ -50,12 +50,12 @@ def paired_gain(first: Numbers, second: Numbers) -> Gain:
     return Gain(difference.delta, difference.low, difference.high, method)
 
 
-def compute_metrics(answers: Sequence[Answer], split: str, file: str) -> Iterator[protocol.Metric]:
+def compute_metrics(answers: Sequence[Answer], split: str, file: str) -> Iterator[messages.Metric]:
     """All metrics of a split; only `coverage` where no answer is known."""
     labelled = [answer for answer in answers if answer.truth]
     if labelled:
         yield from _labelled_metrics(labelled, split, file)
-    yield protocol.Metric(
+    yield messages.Metric(
         name="coverage", value=1.0, split=split, n=len(answers),
         method="every id of the subset has exactly one answer",
     )  # fmt: skip
@@ -63,7 +63,7 @@ def compute_metrics(answers: Sequence[Answer], split: str, file: str) -> Iterato
 
 def _labelled_metrics(
     labelled: Sequence[Answer], split: str, file: str
-) -> Iterator[protocol.Metric]:
+) -> Iterator[messages.Metric]:
     """Metrics of answers whose truth is known; accuracy first."""
     right = _scores(labelled, "accuracy")
     yield share_metric("accuracy", right, split, file)
@@ -75,7 +75,7 @@ def _labelled_metrics(
         # Other pictures have one view, so they are compared with the plain view.
         plain = right if name == "no TTA" else _scores(labelled, "accuracy[no TTA]")
         difference = paired_gain(other, plain if len(plain) else right)
-        yield protocol.Metric(
+        yield messages.Metric(
             name=gain_name, value=difference.value, split=split, n=len(labelled),
             low=difference.low, high=difference.high, method=difference.method,
         )  # fmt: skip
@@ -83,22 +83,22 @@ def _labelled_metrics(
     yield from written_metrics(labelled, split)
 
 
-def share_metric(name: str, right: Numbers, split: str, file: str | None = None) -> protocol.Metric:
+def share_metric(name: str, right: Numbers, split: str, file: str | None = None) -> messages.Metric:
     """A share of right answers with its Wilson interval."""
     interval = wilson_interval(float(right.sum()), len(right))
-    return protocol.Metric(
+    return messages.Metric(
         name=name, value=float(right.mean()), split=split, n=len(right), low=interval.low,
         high=interval.high, method=interval.method, scores_file=file,
     )  # fmt: skip
 
 
-def calibration_metric(labelled: Sequence[Answer], split: str) -> protocol.Metric:
+def calibration_metric(labelled: Sequence[Answer], split: str) -> messages.Metric:
     """Expected calibration error; its method states that of a calibrated model."""
     confidence, correct = calibration.confidence_and_correctness(
         predictions.probabilities(labelled), predictions.truths(labelled)
     )
     ideal = calibration.expected_error_if_calibrated(confidence)
-    return protocol.Metric(
+    return messages.Metric(
         name="ECE", value=calibration.expected_error(confidence, correct), split=split,
         n=len(labelled), higher_is_better=False, method=f"{calibration.BINS} equal bins; a "
         f"perfectly calibrated model of these confidences would show {ideal:.3f} on "
@@ -106,7 +106,7 @@ def calibration_metric(labelled: Sequence[Answer], split: str) -> protocol.Metri
     )  # fmt: skip
 
 
-def written_metrics(labelled: Sequence[Answer], split: str) -> Iterator[protocol.Metric]:
+def written_metrics(labelled: Sequence[Answer], split: str) -> Iterator[messages.Metric]:
     """Metrics of generated answers, parsed strictly; no letter counts as wrong."""
     generated = [answer for answer in labelled if answer.generated is not None]
     if not generated:

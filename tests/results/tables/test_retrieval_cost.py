@@ -2,6 +2,7 @@
 
 import pytest
 
+from engines import messages as msg
 from engines import protocol as p
 from results.records.schema import EvaluationRecord, MetricRecord, Reading, RunRecord
 from results.tables import metrics as tables_metrics
@@ -105,10 +106,10 @@ def test_few_cutoffs_are_all_shown(make):
 
 
 def test_from_the_journal_to_the_record_and_back():
-    said = p.Evaluation(t=5, **FIRST.model_dump())
+    said = msg.Evaluation(t=5, **FIRST.model_dump())
     entries = [
         p.decode_entry(p.encode(p.Entry(seq=i, wall=0.0, src="engine", msg=m)))
-        for i, m in enumerate([p.Attempt(number=1, pid=3), said, p.End(t=9, cause="completed")])
+        for i, m in enumerate([msg.Attempt(number=1, pid=3), said, msg.End(t=9, cause="completed")])
     ]
     spec = p.RunSpec(suite="s", run_id="01", engine="retrieval", task="evaluate", subset="a",
                      model="m", cache_root="c")  # fmt: skip

@@ -1,6 +1,6 @@
 """What a run left, as paths: grouped into folders, in one order, in tables and lines."""
 
-from engines import protocol
+from engines import messages, protocol
 from results.records.schema import ArtifactRecord, MetricRecord
 from results.records.suite_view import SuiteView
 from results.report import render, render_summary
@@ -50,7 +50,7 @@ def test_the_end_of_a_run_says_where_its_submission_is(tmp_path):
     spec = protocol.RunSpec(
         suite="s", run_id="01-a", engine="vqa", subset="asks", model="m", cache_root="/c"
     )
-    sent = protocol.Artifact(path="submission.csv", sha256="0", size=1, role="submission")
+    sent = messages.Artifact(path="submission.csv", sha256="0", size=1, role="submission")
     view = state.RunView(spec, "01-a", state.RunState(artifacts=(sent,)))
     said = run_summary.output_lines(view, tmp_path)
     assert said == [f"    submission saved to {tmp_path}/runs/01-a/submission.csv"]

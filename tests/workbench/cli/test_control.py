@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from engines import protocol
+from engines import messages
 from tests.workbench.tui import sample_suites
 from workbench.cli.main import app
 from workbench.suites import control, suite
@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
     made = sample_suites.make_suite(tmp_path, CELLS, state="running", pid=os.getpid())
     run, _ = suite.read_runs(made)[0]
     journal = sample_suites.Journal(run / "events.jsonl", 1_795_000_000.0)
-    journal.put(protocol.Attempt(t=0.0, number=1, pid=os.getpid()))
+    journal.put(messages.Attempt(t=0.0, number=1, pid=os.getpid()))
     (run / "engine.log").write_text("".join(f"line {n}\n" for n in range(300)) + "evil \x1b[2J\n")
     return made
 
@@ -100,7 +100,7 @@ def test_a_log_is_followed_to_the_end_of_its_run(
 
     def write_more(_: float) -> None:
         journal = sample_suites.Journal(run / "events.jsonl", 1_795_000_000.0, seq=1)
-        journal.put(protocol.End(t=1.0, cause="completed", exit_code=0))
+        journal.put(messages.End(t=1.0, cause="completed", exit_code=0))
         log.write_text(log.read_text() + "the end\n")
 
     monkeypatch.setattr(commands.time, "sleep", write_more)

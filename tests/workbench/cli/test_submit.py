@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from engines.protocol import Attempt
+from engines.messages import Attempt
 from workbench.cli import start
 from workbench.cli.main import app
 from workbench.cli.submit import find_problems

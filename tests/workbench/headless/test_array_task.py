@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from engines.protocol import Attempt, Entry, Step
+from engines.messages import Attempt, Step
+from engines.protocol import Entry
 from workbench.headless import array_task
 from workbench.slurm.commands import SlurmError
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from engines import messages as msg
 from engines import protocol as p
 from results.records import cost_forecasts, store
 from workbench.planning import cost_probe, expand, plan
@@ -55,7 +56,7 @@ SPEC = p.RunSpec(
     suite="s", run_id="01-probe", engine="retrieval", task="probe", subset="a", model="m",
     cache_root="c", probe=p.Probe(steps=200),
 )  # fmt: skip
-SAID = p.Forecast(
+SAID = msg.Forecast(
     t=9, steps=200, asked_steps=200, samples=14_080, epoch_steps=5280, epoch_seconds=456.0,
     epoch_low=448.0, epoch_high=464.0, run_steps=5300, run_seconds=481.0, run_low=472.0,
     run_high=490.0, start_seconds=20.0, warmup_seconds=3.0, method="200 timed steps",
@@ -63,12 +64,12 @@ SAID = p.Forecast(
 )  # fmt: skip
 
 
-def run(*messages: p.Message):
+def run(*messages: msg.Message):
     begun = (
-        p.Attempt(number=1, pid=5),
-        p.Hello(t=1, engine="retrieval", pid=5),
-        p.Phase(t=2, name="train"),
-        p.Plan(t=2, steps=5300, stop_at=220, samples=9, effective_batch=64, micro_batch=64),
+        msg.Attempt(number=1, pid=5),
+        msg.Hello(t=1, engine="retrieval", pid=5),
+        msg.Phase(t=2, name="train"),
+        msg.Plan(t=2, steps=5300, stop_at=220, samples=9, effective_batch=64, micro_batch=64),
     )
     return reduce_entries(
         p.Entry(seq=i, wall=50.0 + i, src="engine", msg=m)
@@ -77,14 +78,14 @@ def run(*messages: p.Message):
 
 
 def test_progress_counts_to_where_the_costing_run_ends() -> None:
-    state = run(p.Step(t=3, step=110, count=110, samples=9, seconds=11.0, loss=1.0, lr=1.0))
+    state = run(msg.Step(t=3, step=110, count=110, samples=9, seconds=11.0, loss=1.0, lr=1.0))
     assert state.fraction == 0.5
     assert state.eta_seconds == pytest.approx(11.0)
     assert "train 110/220 50%" in run_summary.progress_line(RunView(SPEC, "f", state), 1, 1)
 
 
 def test_the_record_has_the_forecast_beside_what_was_measured() -> None:
-    state = run(SAID, p.Done(t=10), p.End(t=44, cause="completed", exit_code=0))
+    state = run(SAID, msg.Done(t=10), msg.End(t=44, cause="completed", exit_code=0))
     made = record.build_record(SPEC, state, "f")
     assert made.identity.probe_steps == 200
     assert made.timing.end_to_end_seconds.value == 44
@@ -101,21 +102,21 @@ def test_what_was_measured_whole_is_no_forecast() -> None:
     said = SAID.model_copy(
         update={"epoch_measured": True, "epoch_low": None, "epoch_high": None, "steps": 5280}
     )
-    made = record.build_record(SPEC, run(said, p.End(t=44, cause="completed")), "f").forecast
+    made = record.build_record(SPEC, run(said, msg.End(t=44, cause="completed")), "f").forecast
     assert made is not None
     assert made.epoch_seconds.method == "measured: 5280 timed steps, all there are"
     assert made.run_seconds.method.startswith("forecast")
 
 
 def test_nothing_measured_has_its_reason() -> None:
-    said = p.Forecast(
+    said = msg.Forecast(
         steps=0, asked_steps=5, reasons={"epoch": "all warm-up", "run": "all warm-up"}
     )
-    made = record.build_record(SPEC, run(said, p.End(t=44, cause="completed")), "f").forecast
+    made = record.build_record(SPEC, run(said, msg.End(t=44, cause="completed")), "f").forecast
     assert made is not None
     assert made.epoch_seconds.reason == made.run_seconds.reason == "all warm-up"
     assert made.start_seconds.reason == "no step was done"
-    unsaid = record.build_record(SPEC, run(p.End(t=4, cause="killed", signal=9)), "f")
+    unsaid = record.build_record(SPEC, run(msg.End(t=4, cause="killed", signal=9)), "f")
     assert unsaid.forecast is None
     assert unsaid.identity.probe_steps == 200
 

@@ -75,7 +75,7 @@ def test_specs_from_before_the_flag_still_open() -> None:
 def test_the_current_folder_cannot_hide_a_module(tmp_path: Path) -> None:
     (tmp_path / "engines.py").write_text("raise SystemExit('hidden')")
     made = engine_process.engine_environment(os.environ, spec(), "token", 1)
-    code = "import engines.protocol, sys; print(engines.protocol.PROTOCOL)"
+    code = "import engines.messages, sys; print(engines.messages.PROTOCOL)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=made, capture_output=True, check=False
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engines.protocol import Phase, PhaseName, Progress, Step
+from engines.messages import Phase, PhaseName, Progress, Step
 from workbench.processes.limits import Limits
 from workbench.processes.watchdog import HangDetector, RateLimit
 

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engines import protocol
+from engines import messages
 from workbench.reporting import post_mortem
 from workbench.suites.journal import Journal
 
-FAILED = protocol.Failed(t=2.0, error="KeyError: 'x'", traceback="Traceback:\n  line 7\nKeyError")
+FAILED = messages.Failed(t=2.0, error="KeyError: 'x'", traceback="Traceback:\n  line 7\nKeyError")
 
 
 def write(run: Path) -> None:
     run.mkdir()
     with Journal.open(run / "events.jsonl") as journal:
         for number in (1, 2):
-            journal.write("warden", protocol.Attempt(number=number, pid=100 + number))
-            journal.write("engine", protocol.Phase(t=1.0, name="train"))
-            sample = protocol.Sample(t=1.5, rss_main=3 << 20, processes=2, gpu_reason="no NVML")
+            journal.write("warden", messages.Attempt(number=number, pid=100 + number))
+            journal.write("engine", messages.Phase(t=1.0, name="train"))
+            sample = messages.Sample(t=1.5, rss_main=3 << 20, processes=2, gpu_reason="no NVML")
             journal.write("warden", sample)
             if number == 2:
                 journal.write("engine", FAILED)
-            journal.write("warden", protocol.End(t=3.0, cause="failed", exit_code=number))
+            journal.write("warden", messages.End(t=3.0, cause="failed", exit_code=number))
     (run / "engine.log").write_text("first\n" * 50 + "last words\n")
 
 

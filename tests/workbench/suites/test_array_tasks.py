@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from engines.protocol import End, RunSpec
+from engines.messages import End
+from engines.protocol import RunSpec
 from workbench.processes import tree
 from workbench.slurm.queue import QueueAnswer
 from workbench.slurm.states import JobState

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engines.protocol import Gpu, Sample
+from engines.messages import Gpu, Sample
 from workbench.suites.energy import EnergyCounter, build_energy
 
 WATTS = 250.0

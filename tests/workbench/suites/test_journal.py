@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines import protocol
+from engines import messages, protocol
 from workbench.suites.journal import Journal, JournalBusyError, JournalLostError, LineSplitter, Tail
 
 
-def notice(number: int, text: str = "텍스트 ✓") -> protocol.Notice:
-    return protocol.Notice(t=number, code="n", text=text)
+def notice(number: int, text: str = "텍스트 ✓") -> messages.Notice:
+    return messages.Notice(t=number, code="n", text=text)
 
 
 def test_entries_come_back_in_order_and_numbered(tmp_path: Path) -> None:
@@ -35,13 +35,13 @@ def test_entries_come_back_in_order_and_numbered(tmp_path: Path) -> None:
 
 
 def test_nan_and_unmeasured_stay_different(tmp_path: Path) -> None:
-    step = protocol.Step(step=1, count=1, samples=1, seconds=1.0, loss=math.nan, lr=math.inf)
+    step = messages.Step(step=1, count=1, samples=1, seconds=1.0, loss=math.nan, lr=math.inf)
     with Journal.open(tmp_path / "events.jsonl") as journal:
         journal.write("engine", step)
     line = (tmp_path / "events.jsonl").read_bytes()
     assert json.loads(line)["msg"]["loss"] == "NaN"
     back = Tail(tmp_path / "events.jsonl").read_all()[0].msg
-    assert isinstance(back, protocol.Step)
+    assert isinstance(back, messages.Step)
     assert math.isnan(back.loss)
     assert back.lr == math.inf
     assert back.data_wait is None
@@ -167,14 +167,14 @@ def test_a_short_write_leaves_no_half_line(tmp_path: Path) -> None:
     script = textwrap.dedent("""
         import resource, signal, sys
         from pathlib import Path
-        from engines import protocol
+        from engines import messages, protocol
         from workbench.suites.journal import Journal, JournalLostError
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         journal = Journal.open(Path(sys.argv[1]))
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         try:
             for number in range(100):
-                journal.write("engine", protocol.Notice(t=number, code="n", text="x" * 200))
+                journal.write("engine", messages.Notice(t=number, code="n", text="x" * 200))
         except JournalLostError:
             print(number)
     """)
@@ -212,7 +212,7 @@ def test_state_changes_are_synced_at_once_and_metrics_once_a_second(
         journal.write("engine", notice(0))
         journal.sync()
         assert len(synced) == 0
-        journal.write("engine", protocol.Phase(name="train"))
+        journal.write("engine", messages.Phase(name="train"))
         journal.sync()
         assert len(synced) == 1
         journal.sync(force=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engines import protocol as p
+from engines import messages as m
 from tests.workbench.tui import sample_suites
 from workbench.suites import control, run_summary, suite_reader, warden_file
 from workbench.suites.control import Command
@@ -43,7 +43,7 @@ def test_an_order_is_seen_at_once_and_is_gone_when_taken_back(folder: Path) -> N
     ):
         control.send_command(folder, Command.model_validate({"do": do, "run": run}))
         assert states(reader.poll()) == expected
-    journal.put(p.End(t=2.0, cause="skipped"))
+    journal.put(m.End(t=2.0, cause="skipped"))
     assert states(reader.poll()) == ["", ""]
     for do, paused in (("pause", True), ("resume", False)):
         control.send_command(folder, Command.model_validate({"do": do}))
@@ -70,7 +70,7 @@ def test_of_earlier_wardens_orders_only_removals_hold(folder: Path) -> None:
 def test_runs_that_are_tried_again_count_as_open(folder: Path) -> None:
     for number, cause in ((1, "failed"), (2, "completed")):
         journal = sample_suites.begin(folder, number, wall=time.time() - 5_000)
-        journal.put(p.End.model_validate({"t": 2.0, "cause": cause}))
+        journal.put(m.End.model_validate({"t": 2.0, "cause": cause}))
     suite = suite_reader.SuiteReader(folder).poll()
     assert states(suite) == ["queued again", ""]
     assert run_summary.format_outcomes(suite) == "1 of 2 runs completed"

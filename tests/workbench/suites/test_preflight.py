@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from engines.protocol import End, Entry
+from engines.messages import End
+from engines.protocol import Entry
 from results.records import store
 from tests.fixtures.wardens import Sandbox, until
 from workbench import paths

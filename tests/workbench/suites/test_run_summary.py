@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from engines import protocol
+from engines import messages, protocol
 from results.records.metric_names import headline_metric
 from workbench.suites import quantities, run_summary
 from workbench.suites.state import RunState, RunView, SuiteState, reduce_entries
 
 
 def test_one_metric_stands_for_a_run() -> None:
-    def metric(name: str, split: str) -> protocol.Metric:
-        return protocol.Metric(name=name, value=1.0, split=split, n=1)
+    def metric(name: str, split: str) -> messages.Metric:
+        return messages.Metric(name=name, value=1.0, split=split, n=1)
 
     loss, trained = metric("loss", "val"), metric("loss", "train")
     accuracy = metric("accuracy", "test")
@@ -22,10 +22,10 @@ def test_one_metric_stands_for_a_run() -> None:
 
 def test_the_loss_of_a_run_is_the_end_of_its_curve() -> None:
     """A short last batch has another loss; it was in the row and not in the chart."""
-    plan = protocol.Plan(steps=2, samples=72, effective_batch=64, micro_batch=64)
+    plan = messages.Plan(steps=2, samples=72, effective_batch=64, micro_batch=64)
     steps = (
-        protocol.Step(t=1.0, step=1, count=1, samples=64, seconds=1.0, loss=2.0, lr=1e-3),
-        protocol.Step(t=2.0, step=2, count=1, samples=8, seconds=0.2, loss=0.5, lr=1e-3),
+        messages.Step(t=1.0, step=1, count=1, samples=64, seconds=1.0, loss=2.0, lr=1e-3),
+        messages.Step(t=2.0, step=2, count=1, samples=8, seconds=0.2, loss=0.5, lr=1e-3),
     )
     entries = [
         protocol.Entry(seq=number, wall=0.0, src="engine", msg=message)

@@ -7,41 +7,42 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engines import messages as msg
 from engines import protocol as p
 from workbench.suites.state import MAX_POINTS, Curve, RunState, advance, reduce_entries
 
 
-def entries(*messages: p.Message, start: int = 0) -> list[p.Entry]:
+def entries(*messages: msg.Message, start: int = 0) -> list[p.Entry]:
     return [
         p.Entry(seq=start + i, wall=1000.0 + i, src="engine", msg=m) for i, m in enumerate(messages)
     ]
 
 
-def step(number: int, *, t: float, warmup: bool = False, loss: float = 1.0) -> p.Step:
-    return p.Step(
+def step(number: int, *, t: float, warmup: bool = False, loss: float = 1.0) -> msg.Step:
+    return msg.Step(
         t=t, step=number, count=2, samples=8, seconds=0.5, loss=loss, lr=0.1, warmup=warmup,
         metrics={"r@1": 0.25},
     )  # fmt: skip
 
 
 WHOLE = entries(
-    p.Attempt(t=0.0, number=1, pid=77),
-    p.Hello(t=0.5, engine="retrieval", pid=77),
-    p.Phase(t=1.0, name="build"),
-    p.Progress(t=1.5, done=5, total=10),
-    p.Phase(t=3.0, name="train"),
-    p.Plan(t=3.0, steps=6, samples=24, effective_batch=4, micro_batch=4),
+    msg.Attempt(t=0.0, number=1, pid=77),
+    msg.Hello(t=0.5, engine="retrieval", pid=77),
+    msg.Phase(t=1.0, name="build"),
+    msg.Progress(t=1.5, done=5, total=10),
+    msg.Phase(t=3.0, name="train"),
+    msg.Plan(t=3.0, steps=6, samples=24, effective_batch=4, micro_batch=4),
     step(2, t=3.5, warmup=True),
     step(4, t=4.0, loss=0.5),
-    p.Sample(t=4.1, rss_tree=100, gpus=(p.Gpu(index=0, used=7), p.Gpu(index=1, used=9))),
-    p.Sample(t=4.6, rss_tree=80, gpus=(p.Gpu(index=0, used=5), p.Gpu(index=1, used=11))),
+    msg.Sample(t=4.1, rss_tree=100, gpus=(msg.Gpu(index=0, used=7), msg.Gpu(index=1, used=9))),
+    msg.Sample(t=4.6, rss_tree=80, gpus=(msg.Gpu(index=0, used=5), msg.Gpu(index=1, used=11))),
     step(6, t=5.0, loss=0.25),
-    p.Notice(t=5.0, code="skipped", text="one image", count=3),
-    p.Notice(t=5.0, code="skipped", text="another", count=1),
-    p.Phase(t=5.0, name="eval"),
-    p.Metric(t=6.0, name="recall@1", value=0.5, split="val", n=10),
-    p.Done(t=7.0),
-    p.End(t=7.5, cause="completed", exit_code=0),
+    msg.Notice(t=5.0, code="skipped", text="one image", count=3),
+    msg.Notice(t=5.0, code="skipped", text="another", count=1),
+    msg.Phase(t=5.0, name="eval"),
+    msg.Metric(t=6.0, name="recall@1", value=0.5, split="val", n=10),
+    msg.Done(t=7.0),
+    msg.End(t=7.5, cause="completed", exit_code=0),
 )
 
 
@@ -67,7 +68,7 @@ def test_progress_and_eta_while_it_runs() -> None:
 
 
 def test_the_eta_counts_what_an_engine_does_between_steps() -> None:
-    slow = entries(p.Plan(steps=6, samples=24, effective_batch=4, micro_batch=4), start=50)
+    slow = entries(msg.Plan(steps=6, samples=24, effective_batch=4, micro_batch=4), start=50)
     slow += entries(step(2, t=103.5), step(4, t=203.5), start=51)
     run = reduce_entries(slow, reduce_entries(WHOLE[:5]))
     # Four steps from 103.0 (0.5 s before the first window's end) to 203.5; two are left.
@@ -86,7 +87,7 @@ def test_entries_seen_before_are_ignored_and_missing_ones_counted() -> None:
 
 
 def test_a_new_attempt_starts_afresh_but_keeps_the_place_in_the_journal() -> None:
-    again = entries(p.Attempt(number=2, pid=78), start=len(WHOLE))
+    again = entries(msg.Attempt(number=2, pid=78), start=len(WHOLE))
     run = reduce_entries([*WHOLE, *again])
     assert (run.attempt, run.status, run.step, run.cause) == (2, "starting", 0, "")
     assert run.last_seq == len(WHOLE)

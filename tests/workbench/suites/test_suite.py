@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from engines import messages as m
 from engines import protocol as p
 from workbench.headless import follow
 from workbench.planning import plan
@@ -33,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
     return suite.create_suite(tmp_path / "logs", ASKED, [spec(1), spec(2)])
 
 
-def write(folder: Path, run: str, *messages: p.Message, start: int = 0) -> None:
+def write(folder: Path, run: str, *messages: m.Message, start: int = 0) -> None:
     with (folder / "runs" / run / "events.jsonl").open("ab") as file:
         for number, message in enumerate(messages, start):
             file.write(p.encode(p.Entry(seq=number, wall=1.0, src="warden", msg=message)))
@@ -157,12 +158,12 @@ def test_the_reader_follows_what_is_appended(folder: Path) -> None:
     warden_file.write_warden(folder, warden())
     reader = suite_reader.SuiteReader(folder)
     assert [r.state.status for r in reader.poll().runs] == ["queued", "queued"]
-    write(folder, "01-probe-a-m", p.Attempt(number=1, pid=5), p.Hello(engine="probe", pid=5))
+    write(folder, "01-probe-a-m", m.Attempt(number=1, pid=5), m.Hello(engine="probe", pid=5))
     state = reader.poll()
     assert (state.warden, state.runs[0].state.status) == ("running", "running")
     assert state.current is not None
     with (folder / "runs/01-probe-a-m/events.jsonl").open("ab") as file:
-        line = p.encode(p.Entry(seq=2, wall=1.0, src="warden", msg=p.End(cause="killed")))
+        line = p.encode(p.Entry(seq=2, wall=1.0, src="warden", msg=m.End(cause="killed")))
         file.write(line[:20])
         file.flush()
         assert reader.poll().runs[0].state.status == "running"  # half a line is no line yet

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.protocol import Artifact, Failed
+from engines.messages import Artifact, Failed
 from workbench.processes.engine_process import ExitStatus
 from workbench.supervisor import exit_cause
 from workbench.supervisor.exit_cause import ExitEvidence, decide_cause

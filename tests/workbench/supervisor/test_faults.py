@@ -16,7 +16,8 @@ import pytest
 
 from engines import protocol
 from engines.emitter import Emitter
-from engines.protocol import Entry, Notice, RunSpec, Step
+from engines.messages import Notice, Progress, Step
+from engines.protocol import Entry, RunSpec
 from tests.fixtures.wardens import Sandbox, end_of, entries, until
 from workbench.suites import control, record, state, suite_reader
 from workbench.suites.control import Command
@@ -119,7 +120,7 @@ def test_a_writer_never_waits_for_a_stopped_reader() -> None:
         began = time.perf_counter()
         emit.send(Step(step=number, count=1, samples=1, seconds=0.1, loss=1.0, lr=0.1))
         if number % 40 == 0:
-            emit.send(protocol.Progress(done=number, total=20_000))
+            emit.send(Progress(done=number, total=20_000))
         longest = max(longest, time.perf_counter() - began)
     assert longest < 0.25, f"{longest * 1000:.1f} ms; a blocked write would take for ever"
     assert emit.dropped > 0

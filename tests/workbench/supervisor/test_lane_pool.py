@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.protocol import Attempt
+from engines.messages import Attempt
 from results.records.schema import RunRecord
 from tests.fixtures.nvml.state import GIB, build_library
 from tests.fixtures.nvml.stub import Stub

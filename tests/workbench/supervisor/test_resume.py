@@ -13,7 +13,7 @@ from typing import get_args
 
 import pytest
 
-from engines import catalog, protocol
+from engines import catalog, messages
 from engines.protocol import RunSpec
 from results.records import store
 from results.records.store import last_attempts
@@ -109,7 +109,7 @@ def test_a_run_that_was_stopped_before_it_began_and_lost_later_has_both_records(
     records = sandbox.logs / "results.jsonl"
     write_record(records, run, spec, write_end(run, "stopped", "before its turn"))
     with Journal.open(run / "events.jsonl") as journal:
-        journal.write("warden", protocol.Attempt(number=1, pid=1))
+        journal.write("warden", messages.Attempt(number=1, pid=1))
     dead = warden_file.WardenFile(
         pid=os.getpid(), start_ticks=0, host="here", place=tree.pid_namespace(),
         token="of-nobody", state="running",
@@ -145,7 +145,7 @@ def test_a_run_that_lacked_another_is_tried_again_with_it(sandbox: Sandbox) -> N
     sandbox.finish(folder)
     assert causes(folder) == ["failed", "skipped", "failed", "skipped"]
     assert resumed(sandbox, folder) == ["completed", "completed", "failed", "skipped"]
-    ends = [e.msg for e in entries(folder, 3) if isinstance(e.msg, protocol.End)]
+    ends = [e.msg for e in entries(folder, 3) if isinstance(e.msg, messages.End)]
     assert len(ends) == 1, "still for the same reason, so nothing is added"
     assert ends[0].need.startswith("03-")
 
@@ -234,10 +234,10 @@ def test_each_rung_is_an_attempt_and_the_effective_batch_stays(sandbox: Sandbox)
     sandbox.start(folder)
     sandbox.finish(folder)
     assert causes(folder) == ["completed"]
-    ooms = [e.msg for e in entries(folder) if isinstance(e.msg, protocol.Oom)]
+    ooms = [e.msg for e in entries(folder) if isinstance(e.msg, messages.Oom)]
     assert [(o.before, o.after, o.step) for o in ooms] == [(64, 32, 1), (32, 16, 1)]
     assert ooms[-1].params == {"grad_cache_chunk": 16}, "the objective stays what it was"
-    assert all(e.src == "warden" for e in entries(folder) if isinstance(e.msg, protocol.Oom))
+    assert all(e.src == "warden" for e in entries(folder) if isinstance(e.msg, messages.Oom))
     records = list(store.read_records(sandbox.logs / "results.jsonl"))
     assert [(r.identity.attempt, r.exit.cause) for r in records] == [
         (1, "oom-cuda"), (2, "oom-cuda"), (3, "completed"),
@@ -272,7 +272,7 @@ def test_a_resumed_suite_remembers_the_rung(sandbox: Sandbox) -> None:
     assert (causes(folder), attempts(folder)) == (["oom-cuda"], [2])
     sandbox.start(folder, resume=True)
     sandbox.finish(folder)
-    plans = [e.msg for e in entries(folder) if isinstance(e.msg, protocol.Oom)]
+    plans = [e.msg for e in entries(folder) if isinstance(e.msg, messages.Oom)]
     assert attempts(folder) == [3]
     assert len(plans) == 1, "no further rung, and the third attempt began on the first one"
 
@@ -283,7 +283,7 @@ SPEC = RunSpec(
 )  # fmt: skip
 
 
-def after(batch: int, gradient_accumulation_steps: int, *ooms: protocol.Oom) -> dict[str, object]:
+def after(batch: int, gradient_accumulation_steps: int, *ooms: messages.Oom) -> dict[str, object]:
     """The next rung's settings by the general rule."""
     found = catalog.halve_batch(
         {"batch": batch, "gradient_accumulation_steps": gradient_accumulation_steps}
@@ -321,7 +321,7 @@ LOWERED = {
 }
 
 
-@pytest.mark.parametrize("phase", get_args(protocol.PhaseName))
+@pytest.mark.parametrize("phase", get_args(messages.PhaseName))
 @pytest.mark.parametrize("engine", catalog.names())
 def test_out_of_memory_lowers_what_the_phase_computes_with(engine: str, phase: str) -> None:
     """Loading, building and saving have no such setting: a smaller attempt would fail alike."""
@@ -350,7 +350,7 @@ def test_a_resumed_training_keeps_its_batch_where_only_evaluation_failed() -> No
     after_rung = {**params, **rung.params}
     assert after_rung["eval_batch_size"] == params["eval_batch_size"] // 2
     assert (after_rung["batch"], after_rung["gradient_accumulation_steps"]) == (16, 2)
-    plan = protocol.Plan(steps=1, samples=1, effective_batch=32, micro_batch=16)
+    plan = messages.Plan(steps=1, samples=1, effective_batch=32, micro_batch=16)
     assert oom_retry.describe_batch(state.RunState(plan=plan, ooms=(rung,))) == "32"
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from engines.protocol import End, Entry, RunSpec
+from engines.messages import End
+from engines.protocol import Entry, RunSpec
 from workbench.suites import control, state
 from workbench.supervisor.control_queue import ControlQueue
 from workbench.supervisor.run_queue import RunQueue

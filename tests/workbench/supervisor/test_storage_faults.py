@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from engines import protocol
-from engines.protocol import Notice, RunSpec
+from engines import messages
+from engines.messages import Notice
+from engines.protocol import RunSpec
 from results.records import store
 from tests.fixtures.wardens import Sandbox, entries
 from workbench.planning import plan
@@ -101,7 +102,7 @@ def scenario(root: Path) -> None:
         kept.write(Notice(t=float(number), code="n", text=f"entry {number}"))
         acknowledge(root, f"entry {number}" if not kept.problem else "")
         kept.sync(force=number % 3 == 0)
-    kept.write(protocol.End(t=9.0, cause="stopped"))
+    kept.write(messages.End(t=9.0, cause="stopped"))
     kept.close()
     write_record(
         folder.parent / "results.jsonl",

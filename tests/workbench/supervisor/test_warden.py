@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from engines import protocol
-from engines.protocol import Sample, Step
+from engines import messages
+from engines.messages import Sample, Step
 from results.records import store
 from tests.fixtures.fake_engine import BAD_LINES
 from tests.fixtures.wardens import PATIENCE, Sandbox, end_of, entries, until
@@ -103,7 +103,7 @@ def test_bad_lines_are_counted_and_nothing_else_is_lost(endings: tuple[Sandbox, 
         "blue"
     ]
     assert sum(isinstance(e.msg, Step) for e in read) == 1
-    assert sum(isinstance(e.msg, protocol.End) for e in read) == 1, "an engine cannot end itself"
+    assert sum(isinstance(e.msg, messages.End) for e in read) == 1, "an engine cannot end itself"
 
 
 def test_an_oversize_line_costs_itself_only(endings: tuple[Sandbox, Path]) -> None:

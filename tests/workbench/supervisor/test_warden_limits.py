@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from engines.protocol import Notice, Step, Unknown
+from engines.messages import Notice, Step, Unknown
 from results.records import store
 from tests.fixtures.wardens import Sandbox, end_of, entries, until
 from workbench.suites import control, suite_reader

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from engines import protocol
+from engines import messages, protocol
 from results.records.schema import MetricRecord, Reading
 from tests.results.conftest import record, untimed
 from workbench.trackers import mlflow, swanlab, tensorboard, trackio, wandb
 from workbench.trackers.run_log import RunLog, build_log
 
 
-def step(number: int, loss: float) -> protocol.Step:
-    return protocol.Step(
+def step(number: int, loss: float) -> messages.Step:
+    return messages.Step(
         t=float(number), step=number, count=2, samples=8, seconds=0.5, loss=loss, lr=1e-3,
         grad_norm=float("nan"), metrics={"r@1": 0.5},
     )  # fmt: skip
@@ -24,9 +24,9 @@ def step(number: int, loss: float) -> protocol.Step:
 
 MESSAGES = (
     step(2, 2.0),
-    protocol.Sample(t=2.5, rss_tree=1000, gpus=(protocol.Gpu(index=0, used=5, power=9.5),)),
+    messages.Sample(t=2.5, rss_tree=1000, gpus=(messages.Gpu(index=0, used=5, power=9.5),)),
     step(4, 1.0),
-    protocol.EpochSummary(t=4.5, epoch=1, validation={"siglip": 0.25}),
+    messages.EpochSummary(t=4.5, epoch=1, validation={"siglip": 0.25}),
     step(4, 1.5),  # of an attempt that was resumed at step 2
 )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from engines import protocol
+from engines import messages, protocol
 from engines.protocol import Entry, RunSpec
 from results.records import schema, store
 from results.records.schema import Reading
@@ -31,10 +31,10 @@ class Journal:
     wall: float
     seq: int = 0
 
-    def put(self, msg: protocol.Message) -> None:
+    def put(self, msg: messages.Message) -> None:
         src = (
             "warden"
-            if isinstance(msg, protocol.Sample | protocol.Attempt | protocol.End)
+            if isinstance(msg, messages.Sample | messages.Attempt | messages.End)
             else "engine"
         )
         entry = Entry(seq=self.seq, wall=self.wall + msg.t, src=src, msg=msg)
@@ -98,7 +98,7 @@ def make_search(log_root: Path, trials: int) -> Path:
     return folder
 
 
-def search_state(*causes: protocol.Cause, trials: int = 20) -> SuiteState:
+def search_state(*causes: messages.Cause, trials: int = 20) -> SuiteState:
     """A search of which some trials have ended, each with this cause."""
     runs = []
     for number, cause in enumerate(causes, 1):
@@ -107,7 +107,7 @@ def search_state(*causes: protocol.Cause, trials: int = 20) -> SuiteState:
             suite="s", run_id=f"t{number}", engine="retrieval", subset="emoji_train", model="m",
             cache_root="c", trial=protocol.Trial(number=number, settings=chosen),
         )  # fmt: skip
-        end = protocol.Entry(seq=0, wall=1.0, src="warden", msg=protocol.End(cause=cause))
+        end = protocol.Entry(seq=0, wall=1.0, src="warden", msg=messages.End(cause=cause))
         runs.append(RunView(spec, spec.run_id, reduce_entries([end])))
     return SuiteState(name="s", warden="ended", started_wall=0.0, runs=tuple(runs), trials=trials)
 
@@ -135,9 +135,9 @@ def begin(folder: Path, number: int, *, wall: float | None = None) -> Journal:
     """Attempt and Hello of the run with that number, from 1."""
     run, spec = suite.read_runs(folder)[number - 1]
     journal = Journal(run / "events.jsonl", wall or time.time() - 300)
-    journal.put(protocol.Attempt(number=1, pid=4711, environment={}))
+    journal.put(messages.Attempt(number=1, pid=4711, environment={}))
     journal.put(
-        protocol.Hello(t=1.1, engine=spec.engine, pid=4711, device="NVIDIA A100 80GB", threads=12)
+        messages.Hello(t=1.1, engine=spec.engine, pid=4711, device="NVIDIA A100 80GB", threads=12)
     )
     return journal
 
@@ -145,15 +145,15 @@ def begin(folder: Path, number: int, *, wall: float | None = None) -> Journal:
 def train(journal: Journal, steps: int, planned: int, *, gpu: bool = True, seed: int = 1) -> float:
     """Phases, plan, step windows and samples as a retrieval run sends them; returns the last t."""
     rng = random.Random(seed)
-    journal.put(protocol.Phase(t=1.2, name="load"))
+    journal.put(messages.Phase(t=1.2, name="load"))
     journal.put(
-        protocol.Plan(
+        messages.Plan(
             t=6.0, steps=planned, samples=planned * 64, warmup_steps=20, effective_batch=64,
             micro_batch=64, parameters=61_400_000, trainable_parameters=61_400_000,
             facts={"layers": "3,7,11 -> 2,5,8", "precision": "bf16"},
         )
     )  # fmt: skip
-    journal.put(protocol.Phase(t=6.0, name="train"))
+    journal.put(messages.Phase(t=6.0, name="train"))
     t = 6.0
     window = max(1, steps // 240)
     for done in range(window, steps + 1, window):
@@ -162,7 +162,7 @@ def train(journal: Journal, steps: int, planned: int, *, gpu: bool = True, seed:
         progress = done / planned
         loss = 1.35 + 2.9 * math.exp(-5 * progress) + rng.gauss(0, 0.05)
         journal.put(
-            protocol.Step(
+            messages.Step(
                 t=t, step=done, count=window, samples=64 * window, seconds=step * window,
                 warmup=done <= 20, data_wait=0.031 * step * window, loss=loss,
                 lr=2e-5 * (1 - progress), epoch=progress,
@@ -174,13 +174,13 @@ def train(journal: Journal, steps: int, planned: int, *, gpu: bool = True, seed:
     return t
 
 
-def _sample(t: float, rng: random.Random, *, gpu: bool, progress: float) -> protocol.Sample:
+def _sample(t: float, rng: random.Random, *, gpu: bool, progress: float) -> messages.Sample:
     used = int((17.2 + 0.8 * min(1.0, progress * 6) + rng.random() * 0.15) * GIB)
-    card = protocol.Gpu(
+    card = messages.Gpu(
         index=0, used=used + GIB // 2, total=80 * GIB, process=used,
         utilisation=88 + rng.random() * 9, power=260 + rng.random() * 30,
     )  # fmt: skip
-    return protocol.Sample(
+    return messages.Sample(
         t=t,
         rss_main=int(3.05 * GIB + rng.random() * 0.1 * GIB),
         rss_main_peak=int(3.15 * GIB),
@@ -194,23 +194,23 @@ def _sample(t: float, rng: random.Random, *, gpu: bool, progress: float) -> prot
 
 def finish(journal: Journal, t: float, split: str, *, recall: float = 0.412) -> None:
     """Evaluation, metrics and a completed end."""
-    journal.put(protocol.Phase(t=t, name="encode"))
-    journal.put(protocol.Phase(t=t + 30, name="search"))
+    journal.put(messages.Phase(t=t, name="encode"))
+    journal.put(messages.Phase(t=t + 30, name="search"))
     for name, value in (
         ("recall@1", recall), ("recall@5", recall + 0.21), ("recall@10", recall + 0.29),
         ("recall@50", recall + 0.45), ("mrr@10", recall + 0.09), ("ndcg@10", recall + 0.13),
     ):  # fmt: skip
         journal.put(
-            protocol.Metric(
+            messages.Metric(
                 t=t + 40, name=name, value=value, split=split, n=5046, low=value - 0.013,
                 high=value + 0.014, method="bootstrap over queries, 1000, 95%",
             )
         )  # fmt: skip
     journal.put(
-        protocol.Notice(t=t + 41, code="truncated", text="212 questions were cut at 77 tokens")
+        messages.Notice(t=t + 41, code="truncated", text="212 questions were cut at 77 tokens")
     )
-    journal.put(protocol.Done(t=t + 42))
-    journal.put(protocol.End(t=t + 43, cause="completed", exit_code=0))
+    journal.put(messages.Done(t=t + 42))
+    journal.put(messages.End(t=t + 43, cause="completed", exit_code=0))
 
 
 def log(folder: Path, number: int, text: str) -> None:
@@ -338,15 +338,15 @@ def busy_root(log_root: Path, *, gpu: bool = True) -> Path:
     second = begin(folder, 2, wall=now - 600)
     t = train(second, 411, 1192, gpu=gpu, seed=2)
     second.put(
-        protocol.Failed(
+        messages.Failed(
             t=t, error="CUDA out of memory: micro-batch 64 does not fit", hint="oom-cuda"
         )
     )
-    second.put(protocol.End(t=t + 1, cause="oom-cuda", exit_code=1))
+    second.put(messages.End(t=t + 1, cause="oom-cuda", exit_code=1))
     third = begin(folder, 3, wall=now - 160)
     train(third, 1684, 2616, gpu=gpu, seed=3)
     third.put(
-        protocol.Notice(t=150.0, code="truncated", text="212 questions were cut at 77 tokens")
+        messages.Notice(t=150.0, code="truncated", text="212 questions were cut at 77 tokens")
     )
     log(folder, 3, LOG)
     return folder

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import flop_counter
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from engines import protocol
+from engines import messages
 from engines.torchkit.runtime import gpu_peaks, model_flops
 from engines.torchkit.runtime.model_flops import ProductCounter, WorkMeter
 from tests.engines import captioning_step, retrieval_step, vqa_step
@@ -171,7 +171,7 @@ def trained(warmup: int, ranks: int = 1, *, compiled: bool = False) -> WorkMeter
     return meter
 
 
-SPEED = protocol.Timing(samples_per_second=100.0)
+SPEED = messages.Timing(samples_per_second=100.0)
 
 
 def named(card: str):
@@ -217,7 +217,7 @@ def test_a_dtype_that_a_card_lacks_has_a_reason():
 def test_nothing_is_counted_without_a_warm_up_or_a_speed():
     timing = trained(warmup=0).complete(SPEED)
     assert timing.reasons["model_flops_per_sample"] == model_flops.NO_WARMUP
-    slow = protocol.Timing().with_reason("no step after the 5 of the timing warm-up")
+    slow = messages.Timing().with_reason("no step after the 5 of the timing warm-up")
     with named("Tesla T4"):
         timing = trained(warmup=5).complete(slow)
     assert timing.reasons["mfu"] == timing.reasons["tokens_per_second"] == slow.reasons["mfu"]

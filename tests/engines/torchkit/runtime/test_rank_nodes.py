@@ -10,8 +10,9 @@ import sys
 import pytest
 
 from engines.emitter import Emitter, EngineError
+from engines.messages import Failed
 from engines.probe import Params
-from engines.protocol import Failed, RunSpec
+from engines.protocol import RunSpec
 from engines.torchkit.runtime import rank_nodes, rank_processes
 from engines.torchkit.runtime.rank_nodes import RankNode
 

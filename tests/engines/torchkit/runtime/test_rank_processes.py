@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from engines.child import write_failure
-from engines.protocol import Failed
+from engines.messages import Failed
 from engines.torchkit.runtime import rank_processes
 
 LOST = "RuntimeError: gloo/transport/tcp/pair.cc:545 Connection reset by peer"

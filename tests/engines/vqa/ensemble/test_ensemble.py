@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from engines import protocol
+from engines import messages, protocol
 from engines.emitter import Emitter, EngineError, describe_artifact
 from engines.protocol import Entry, RunSpec
 from engines.vqa.data import questions
@@ -79,17 +79,17 @@ class Suite:
         )  # fmt: skip
         (folder / "spec.json").write_text(spec.model_dump_json())
         files = [folder / "predictions" / f"{split}.jsonl" for split in splits]
-        said: list[protocol.Message] = [
-            protocol.Attempt(number=1, pid=1),
-            protocol.Artifact(path="predictions/of_before.jsonl", sha256="0", size=0),
-            protocol.Attempt(number=2, pid=2),
-            protocol.Plan(
+        said: list[messages.Message] = [
+            messages.Attempt(number=1, pid=1),
+            messages.Artifact(path="predictions/of_before.jsonl", sha256="0", size=0),
+            messages.Attempt(number=2, pid=2),
+            messages.Plan(
                 steps=9, samples=80, effective_batch=4, micro_batch=1, parameters=1000,
                 subset_fingerprint="f1", model_revision="r1",
             ),
-            protocol.Artifact(path="checkpoints/last/model.safetensors", sha256="0", size=0),
+            messages.Artifact(path="checkpoints/last/model.safetensors", sha256="0", size=0),
             *(describe_artifact(file, folder) for file in files),
-            protocol.Done(),
+            messages.Done(),
         ]  # fmt: skip
         lines = [
             protocol.encode(Entry(seq=n, wall=0.0, src="engine", msg=one))
@@ -97,7 +97,7 @@ class Suite:
         ]
         (folder / "events.jsonl").write_bytes(b"".join(lines))
 
-    def run(self, **settings: object) -> dict[tuple[str, str], protocol.Metric]:
+    def run(self, **settings: object) -> dict[tuple[str, str], messages.Metric]:
         emit = Emitter()
         spec = RunSpec(
             suite=self.runs.parent.name, run_id=self.folder.name, engine="vqa", task="ensemble",
@@ -106,7 +106,7 @@ class Suite:
         )  # fmt: skip
         self.emit = emit
         ensemble.run(spec, emit, self.folder)
-        return {(m.name, m.split): m for m in emit.sent if isinstance(m, protocol.Metric)}
+        return {(m.name, m.split): m for m in emit.sent if isinstance(m, messages.Metric)}
 
     def said(self, kind: type) -> list:
         return [m for m in self.emit.sent if isinstance(m, kind)]
@@ -178,12 +178,12 @@ def test_the_chosen_method_answers(house: Suite, method: str) -> None:
 
 def test_files_are_announced_with_tables_for_the_report(house: Suite) -> None:
     house.run()
-    paths = [a.path for a in house.said(protocol.Artifact)]
+    paths = [a.path for a in house.said(messages.Artifact)]
     assert paths == [f"predictions/{ensemble.OUT_OF_FOLD}.jsonl", f"predictions/{TEST}.jsonl"]
     tables = json.loads((house.folder / "predictions" / f"{TEST}.tables.json").read_text())
     assert np.sum(tables["confusion"]) == 120
     assert set(tables["kinds"]) == {"colour", "shape"}
-    plan = house.said(protocol.Plan)[0]
+    plan = house.said(messages.Plan)[0]
     assert (plan.subset_fingerprint, plan.model_revision) == ("f1", "r1")
 
 
@@ -193,7 +193,7 @@ def test_the_submission_has_the_form_of_the_sample(quiz: None, house: Suite) -> 
     mean = np.mean(house.shares, axis=0).argmax(1)
     assert lines[0] == "ID,Answer"
     assert lines[1:] == [f"t{n},{LETTERS[mean[n]]}" for n in reversed(range(120))]
-    last = house.said(protocol.Artifact)[-1]
+    last = house.said(messages.Artifact)[-1]
     assert (last.role, last.path) == ("submission", "submission_ensemble.csv")
 
 
@@ -267,7 +267,7 @@ def test_without_scikit_learn_it_votes_and_says_so(
     found = house.run()
     assert ("accuracy[stacked]", TEST) not in found
     assert ("accuracy[majority]", TEST) in found
-    assert "install the `vqa` extra" in house.said(protocol.Notice)[0].text
+    assert "install the `vqa` extra" in house.said(messages.Notice)[0].text
     with pytest.raises(EngineError, match="nothing could be fitted"):
         house.run(ensemble="stacked")
 
@@ -283,11 +283,11 @@ def test_temperatures_of_the_folds_are_fitted_on_their_held_out_rows(house):
     scaled = [temperature.scale(*pair) for pair in zip(house.shares, degrees, strict=True)]
     found, _ = predictions.read_answers(house.folder / f"predictions/{TEST}.jsonl")
     np.testing.assert_allclose(predictions.probabilities(found), np.mean(scaled, 0), atol=1e-6)
-    (plan,) = house.said(protocol.Plan)
+    (plan,) = house.said(messages.Plan)
     shown = ", ".join(f"{degree:.2f}" for degree in degrees)
     assert plan.facts["temperatures of the folds"] == shown
     gain = metrics["gain[temperature]", ensemble.OUT_OF_FOLD]
-    notices = [one.code for one in house.said(protocol.Notice)]
+    notices = [one.code for one in house.said(messages.Notice)]
     assert gain.low <= gain.value <= gain.high
     assert ("temperature-unproven" in notices) == (gain.low <= 0)
     assert ("gain[temperature]", ensemble.OUT_OF_FOLD) not in house.run()

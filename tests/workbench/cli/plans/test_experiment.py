@@ -19,7 +19,7 @@ def log_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "logs"
     folder = sample_suites.make_suite(root, [("emoji_train", "clip-nano")])
     journal = sample_suites.begin(folder, 1)
-    journal.put(sample_suites.protocol.Notice(code="loss-not-finite", text="the loss is NaN"))
+    journal.put(sample_suites.messages.Notice(code="loss-not-finite", text="the loss is NaN"))
     return root
 
 

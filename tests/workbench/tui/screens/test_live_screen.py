@@ -273,14 +273,14 @@ async def test_a_lost_warden_is_said_its_books_are_closed_once_and_experiments_a
 async def test_foreign_text_reaches_no_widget_as_markup_or_escape(
     app: WorkbenchApp, log_root: Path
 ) -> None:
-    from engines import protocol
+    from engines import messages
 
     hostile = "[bold]x[/bold] [/] \x1b]52;c;aGk=\x07 \x9b31m \u202eabc"
     folder = sample_suites.make_suite(log_root, [("emoji_train", "clip-nano")], state="running")
     journal = sample_suites.begin(folder, 1)
-    journal.put(protocol.Phase(t=2.0, name="load", detail=hostile))
-    journal.put(protocol.Notice(t=2.0, code="x", text=hostile))
-    metric = protocol.Metric(t=2.1, name=hostile, value=0.5, split=hostile, n=1)
+    journal.put(messages.Phase(t=2.0, name="load", detail=hostile))
+    journal.put(messages.Notice(t=2.0, code="x", text=hostile))
+    metric = messages.Metric(t=2.1, name=hostile, value=0.5, split=hostile, n=1)
     journal.put(metric)
     sample_suites.log(folder, 1, hostile + "\n")
     sample_suites.write_warden(folder, "queued", detail=hostile)

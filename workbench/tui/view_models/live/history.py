@@ -53,14 +53,14 @@ def read_history(
 
 def thin_states(entries: Iterable[Entry]) -> list[RunState]:
     """At most `MAX_MOMENTS` states of the last attempt, evenly over t, and the last one."""
-    from engines import protocol
+    from engines import messages
     from workbench.suites.state import RunState, advance
 
     state, kept, gap = RunState(), list[RunState](), 0.0
     for entry in entries:
         # Curves are of no use here, and growing them is most of the work.
         state = replace(advance(state, entry), curves={})
-        if isinstance(entry.msg, protocol.Attempt):
+        if isinstance(entry.msg, messages.Attempt):
             kept, gap = [], 0.0
         if not kept or state.t - kept[-1].t >= gap:
             kept.append(state)

@@ -7,23 +7,24 @@ from dataclasses import replace
 import pytest
 
 from engines import protocol
+from engines.messages import Message, Phase, Sample, Step
 from workbench.suites.state import RunState, reduce_entries
 from workbench.tui.view_models.live import charts, lines
 
 
 def make_run(steps: int = 10, seconds: float = 2.0, start: float = 5.0) -> RunState:
     """A training of `steps` steps of `seconds` and 32 samples, after `start` seconds."""
-    messages: list[protocol.Message] = [protocol.Phase(t=start, name="train")]
+    messages: list[Message] = [Phase(t=start, name="train")]
     for step in range(1, steps + 1):
         t = start + step * seconds
         messages.append(
-            protocol.Step(
+            Step(
                 t=t, step=step, count=1, samples=32, seconds=seconds, loss=100.0 / step, lr=1e-3,
                 data_wait=0.1 * seconds, forward=0.3 * seconds, backward=0.4 * seconds,
                 optimizer=0.1 * seconds,
             )
         )  # fmt: skip
-        messages.append(protocol.Sample(t=t, cpu_percent=float(step)))
+        messages.append(Sample(t=t, cpu_percent=float(step)))
     return reduce_entries(
         protocol.Entry(seq=number, wall=0.0, src="engine", msg=message)
         for number, message in enumerate(messages)

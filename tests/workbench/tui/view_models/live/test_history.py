@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from engines import protocol
+from engines.messages import Attempt, Phase, Step
 from tests.workbench.tui import sample_suites
 from workbench.suites import suite
 from workbench.tui.view_models.live import history
@@ -34,7 +35,7 @@ def test_a_long_run_keeps_a_bounded_number_of_moments_evenly() -> None:
     entries = [
         protocol.Entry(
             seq=n, wall=0.0, src="engine",
-            msg=protocol.Step(
+            msg=Step(
                 t=float(n), step=n, count=1, samples=1, seconds=1.0, loss=1.0, lr=1.0
             ),
         )
@@ -50,8 +51,8 @@ def test_a_long_run_keeps_a_bounded_number_of_moments_evenly() -> None:
 
 def test_only_the_last_attempt_is_kept() -> None:
     messages = [
-        protocol.Attempt(number=1, pid=1), protocol.Phase(t=9.0, name="train"),
-        protocol.Attempt(number=2, pid=2), protocol.Phase(t=1.0, name="load"),
+        Attempt(number=1, pid=1), Phase(t=9.0, name="train"),
+        Attempt(number=2, pid=2), Phase(t=1.0, name="load"),
     ]  # fmt: skip
     states = history.thin_states(
         protocol.Entry(seq=n, wall=0.0, src="engine", msg=m) for n, m in enumerate(messages)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from engines import protocol
+from engines.messages import Attempt, Gpu, Hello, Notice, Phase, Plan, Sample, Step
 from tests.workbench.tui import sample_suites
 from workbench import output_language
 from workbench.suites import run_summary
@@ -20,8 +21,8 @@ from workbench.tui.widgets import run_header
 
 
 def test_charts_show_the_gpu_that_the_run_has() -> None:
-    gpu = protocol.Gpu(index=3, used=5 << 30, process=4 << 30, utilisation=70.0)
-    sample = protocol.Sample(t=1.0, gpus=(gpu,))
+    gpu = Gpu(index=3, used=5 << 30, process=4 << 30, utilisation=70.0)
+    sample = Sample(t=1.0, gpus=(gpu,))
     run = reduce_entries([protocol.Entry(seq=0, wall=0.0, src="warden", msg=sample)], RunState())
     shown = live_charts.chart_series(run, live_charts.ChartOptions())
     assert shown["gpu"].last == 70.0
@@ -30,14 +31,14 @@ def test_charts_show_the_gpu_that_the_run_has() -> None:
 
 
 def test_gauges_have_limits_and_phases_their_seconds() -> None:
-    gpu = protocol.Gpu(index=0, used=5 << 30, total=10 << 30, utilisation=50.0, power=200.0)
+    gpu = Gpu(index=0, used=5 << 30, total=10 << 30, utilisation=50.0, power=200.0)
     messages = (
-        protocol.Attempt(number=1, pid=1, environment={"cores": 2, "ram_bytes": 8 << 30}),
-        protocol.Hello(engine="retrieval", pid=1),
-        protocol.Phase(t=1.0, name="load"),
-        protocol.Phase(t=5.0, name="train"),
-        protocol.Notice(t=9.0, code="x", text="cut"),
-        protocol.Sample(t=95.0, rss_tree=4 << 30, cpu_percent=100.0, gpus=(gpu,)),
+        Attempt(number=1, pid=1, environment={"cores": 2, "ram_bytes": 8 << 30}),
+        Hello(engine="retrieval", pid=1),
+        Phase(t=1.0, name="load"),
+        Phase(t=5.0, name="train"),
+        Notice(t=9.0, code="x", text="cut"),
+        Sample(t=95.0, rss_tree=4 << 30, cpu_percent=100.0, gpus=(gpu,)),
     )
     run = reduce_entries(
         protocol.Entry(seq=number, wall=0.0, src="warden", msg=message)
@@ -84,17 +85,17 @@ def test_a_growing_search_counts_the_trials_that_were_asked_for() -> None:
 
 
 def test_the_screen_and_a_progress_line_show_the_same_numbers() -> None:
-    gpu = protocol.Gpu(index=0, used=5 << 30)
+    gpu = Gpu(index=0, used=5 << 30)
     messages = (
-        protocol.Attempt(number=1, pid=1),
-        protocol.Hello(engine="retrieval", pid=1),
-        protocol.Phase(t=1.0, name="train"),
-        protocol.Plan(t=1.0, steps=2000, samples=128_000, effective_batch=64, micro_batch=64),
-        protocol.Step(
+        Attempt(number=1, pid=1),
+        Hello(engine="retrieval", pid=1),
+        Phase(t=1.0, name="train"),
+        Plan(t=1.0, steps=2000, samples=128_000, effective_batch=64, micro_batch=64),
+        Step(
             t=100.0, step=1000, count=1000, samples=64_000, seconds=86.4, warmup=False,
             data_wait=0.0, loss=1.5284, lr=1e-4, epoch=0.5, metrics={"r@1": 0.86},
         ),
-        protocol.Sample(t=100.0, rss_tree=3 << 30, gpus=(gpu,)),
+        Sample(t=100.0, rss_tree=3 << 30, gpus=(gpu,)),
     )  # fmt: skip
     entries = [
         protocol.Entry(seq=number, wall=0.0, src="engine", msg=message)
@@ -117,7 +118,7 @@ def test_the_screen_and_a_progress_line_show_the_same_numbers() -> None:
 
 def test_in_korean_notices_and_reports_are_korean(tmp_path: Path) -> None:
     output_language.set_language("ko")
-    notice = protocol.Notice(code="stalled", text="no progress for 30 s in phase load")
+    notice = Notice(code="stalled", text="no progress for 30 s in phase load")
     run = reduce_entries([protocol.Entry(seq=0, wall=0.0, src="warden", msg=notice)], RunState())
     assert "30초 동안 진행이 없음" in live_rows.newest_notice(run)
     arguments = cli_commands.report_arguments(["s"], tmp_path, tmp_path / "report", "ko", "")
