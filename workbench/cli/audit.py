@@ -8,23 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from workbench.cli import start
-from workbench.cli.options import (
-    AsJson,
-    AsMarkdown,
-    Devices,
-    Engines,
-    GpuName,
-    Language,
-    LogRoot,
-    Models,
-    NoGpu,
-    Preset,
-    Rows,
-    Settings,
-    Subsets,
-    load_plan,
-)
+from workbench.cli import options, start
 from workbench.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -52,20 +36,20 @@ def register(app: typer.Typer) -> None:
 
 def audit_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     target: Target = None,
-    preset: Preset = None,
-    engine: Engines = None,
-    subset: Subsets = None,
-    model: Models = None,
-    setting: Settings = None,
-    device: Devices = None,
-    gpu: GpuName = "",
-    cpu: NoGpu = False,
-    rows: Rows = None,
-    log_root: LogRoot = None,
+    preset: options.Preset = None,
+    engine: options.Engines = None,
+    subset: options.Subsets = None,
+    model: options.Models = None,
+    setting: options.Settings = None,
+    device: options.Devices = None,
+    gpu: options.GpuName = "",
+    cpu: options.NoGpu = False,
+    rows: options.Rows = None,
+    log_root: options.LogRoot = None,
     every: AllRules = False,
-    markdown: AsMarkdown = False,
-    lang: Language = "en",
-    as_json: AsJson = False,
+    markdown: options.AsMarkdown = False,
+    lang: options.Language = "en",
+    as_json: options.AsJson = False,
 ) -> None:
     """Name the faults of a plan, a suite or a run; exit code 1: there is one beside notes."""
     from workbench import paths
@@ -74,7 +58,7 @@ def audit_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     flags = {"engine": engine, "subsets": subset, "models": model, "devices": device, "gpu": gpu}
     plan_file = Path(target) if target and target.endswith(".toml") else None
     if plan_file or preset or model or subset:
-        plan = load_plan(plan_file, preset, flags, setting, cpu=cpu)
+        plan = options.load_plan(plan_file, preset, flags, setting, cpu=cpu)
         shown = _audit_plan(plan, setting or (), logs, rows)
     else:
         shown = _audit_records(logs, target)

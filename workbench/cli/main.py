@@ -13,43 +13,7 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
-from workbench.cli import audit, control, data, init, search, serve, start, submit
-from workbench.cli.options import (
-    After,
-    AsJson,
-    CostProbe,
-    Detach,
-    Devices,
-    DryRun,
-    Engines,
-    Force,
-    GpuName,
-    GpusPerRun,
-    Headless,
-    KeepDone,
-    Label,
-    Lanes,
-    Language,
-    LogRoot,
-    MaxUncertainty,
-    Models,
-    Name,
-    NoGpu,
-    PlanFile,
-    Preset,
-    ProgressInterval,
-    RefuseOn,
-    Repeats,
-    RunCommand,
-    Seeds,
-    Settings,
-    Share,
-    Subsets,
-    TaskName,
-    TimeLimit,
-    WorkingSuiteName,
-    load_plan,
-)
+from workbench.cli import audit, control, data, init, options, search, serve, start, submit
 from workbench.cli.plans import experiment
 from workbench.cli.plans import plan as plan_command
 from workbench.cli.reports import (
@@ -62,7 +26,7 @@ from workbench.cli.reports import (
     report,
     results,
     track,
-)
+)  # fmt: skip
 from workbench.exit_codes import ExitCode
 
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -174,8 +138,8 @@ def print_message(text: str) -> None:
 @app.callback(invoke_without_command=True)
 def screen(
     context: typer.Context,
-    log_root: LogRoot = None,
-    lang: Language = "en",
+    log_root: options.LogRoot = None,
+    lang: options.Language = "en",
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Open the screen when no command is given; --lang: of its notices, profiles, reports."""
@@ -198,38 +162,38 @@ def screen(
         raise typer.Exit(open_screen(paths.log_root(log_root)))
 
 
-@app.command(cls=RunCommand)
+@app.command(cls=options.RunCommand)
 def run(
-    plan_file: PlanFile = None,
-    preset: Preset = None,
-    engine: Engines = None,
-    subset: Subsets = None,
-    model: Models = None,
-    setting: Settings = None,
-    seed: Seeds = None,
-    repeats: Repeats = None,
-    device: Devices = None,
-    lanes: Lanes = None,
-    gpus_per_run: GpusPerRun = None,
-    cpu: NoGpu = False,
-    task: TaskName = None,
-    name: Name = None,
-    label: Label = None,
-    log_root: LogRoot = None,
-    headless: Headless = False,
-    progress_interval: ProgressInterval = None,
-    detach: Detach = False,
-    cost_probe: CostProbe = None,
-    max_uncertainty: MaxUncertainty = None,
-    share: Share = False,
-    time_limit: TimeLimit = None,
-    gpu: GpuName = "",
-    refuse_on: RefuseOn = None,
-    force: Force = False,
-    keep_done: KeepDone = False,
-    after: After = None,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
+    plan_file: options.PlanFile = None,
+    preset: options.Preset = None,
+    engine: options.Engines = None,
+    subset: options.Subsets = None,
+    model: options.Models = None,
+    setting: options.Settings = None,
+    seed: options.Seeds = None,
+    repeats: options.Repeats = None,
+    device: options.Devices = None,
+    lanes: options.Lanes = None,
+    gpus_per_run: options.GpusPerRun = None,
+    cpu: options.NoGpu = False,
+    task: options.TaskName = None,
+    name: options.Name = None,
+    label: options.Label = None,
+    log_root: options.LogRoot = None,
+    headless: options.Headless = False,
+    progress_interval: options.ProgressInterval = None,
+    detach: options.Detach = False,
+    cost_probe: options.CostProbe = None,
+    max_uncertainty: options.MaxUncertainty = None,
+    share: options.Share = False,
+    time_limit: options.TimeLimit = None,
+    gpu: options.GpuName = "",
+    refuse_on: options.RefuseOn = None,
+    force: options.Force = False,
+    keep_done: options.KeepDone = False,
+    after: options.After = None,
+    dry_run: options.DryRun = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Train and evaluate: a plan file, a preset, or flags; flags overrule the other two."""
     from results.text.sanitize import escape_json
@@ -244,9 +208,9 @@ def run(
     }  # fmt: skip
     if detach:
         start.check_detach()
-    suite_plan = load_plan(plan_file, preset, flags, setting, cpu=cpu)
+    suite_plan = options.load_plan(plan_file, preset, flags, setting, cpu=cpu)
     root = paths.log_root(log_root)
-    options = start.make_options(root, share=share, time_limit=time_limit, after=after)
+    warden_options = start.make_options(root, share=share, time_limit=time_limit, after=after)
     prepared = start.prepare_runs(suite_plan, setting or (), root, force=force)
     if keep_done:
         prepared = start.leave_out_done(prepared, root)
@@ -261,9 +225,15 @@ def run(
             typer.echo(escape_json(spec.model_dump_json()) if as_json else spec.run_id)
         return
     mode = OutputMode.choose(headless=headless, as_json=as_json)
-    options = options.with_lanes(suite_plan.lane_plan)
+    warden_options = warden_options.with_lanes(suite_plan.lane_plan)
     start.start_suite(
-        suite_plan, specs, root, mode, detach=detach, options=options, interval=progress_interval
+        suite_plan,
+        specs,
+        root,
+        mode,
+        detach=detach,
+        options=warden_options,
+        interval=progress_interval,
     )
 
 
@@ -277,10 +247,10 @@ def presets() -> None:
 
 @app.command()
 def attach(
-    name: WorkingSuiteName = None,
-    log_root: LogRoot = None,
-    progress_interval: ProgressInterval = None,
-    as_json: AsJson = False,
+    name: options.WorkingSuiteName = None,
+    log_root: options.LogRoot = None,
+    progress_interval: options.ProgressInterval = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Watch a suite, by default the one at work; Ctrl-C only detaches."""
     from workbench import paths
@@ -306,14 +276,14 @@ def resume(
         str | None,
         typer.Argument(metavar="[SUITE]", help="A name or a part of it; default: the newest left."),
     ] = None,
-    log_root: LogRoot = None,
-    headless: Headless = False,
-    progress_interval: ProgressInterval = None,
-    detach: Detach = False,
-    share: Share = False,
-    lanes: Lanes = None,
-    time_limit: TimeLimit = None,
-    as_json: AsJson = False,
+    log_root: options.LogRoot = None,
+    headless: options.Headless = False,
+    progress_interval: options.ProgressInterval = None,
+    detach: options.Detach = False,
+    share: options.Share = False,
+    lanes: options.Lanes = None,
+    time_limit: options.TimeLimit = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Go on with a suite that is paused, stopped, killed or failed; completed runs are kept."""
     from workbench import paths
@@ -339,18 +309,18 @@ def resume(
         raise typer.Exit(ExitCode.COMPLETED)
     print_message(resume.describe_resume(folder, runs, trials))
     mode = OutputMode.choose(headless=headless, as_json=as_json)
-    options = WardenOptions(share=share, resume=True, time_limit=time_limit or math.inf)
-    options = options.with_lanes(resume.read_lane_plan(folder, lanes))
+    warden_options = WardenOptions(share=share, resume=True, time_limit=time_limit or math.inf)
+    warden_options = warden_options.with_lanes(resume.read_lane_plan(folder, lanes))
     if detach:
-        raise typer.Exit(follow.run_detached(folder, mode, options))
-    raise typer.Exit(follow.run_foreground(folder, mode, options, progress_interval))
+        raise typer.Exit(follow.run_detached(folder, mode, warden_options))
+    raise typer.Exit(follow.run_foreground(folder, mode, warden_options, progress_interval))
 
 
 @app.command()
 def ps(
-    log_root: LogRoot = None,
+    log_root: options.LogRoot = None,
     all_: Annotated[bool, typer.Option("--all", help="Ended suites too.")] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """List the suites at work."""
     from workbench import paths
@@ -361,8 +331,8 @@ def ps(
 
 @app.command()
 def stop(
-    name: WorkingSuiteName = None,
-    log_root: LogRoot = None,
+    name: options.WorkingSuiteName = None,
+    log_root: options.LogRoot = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the end.")] = 60.0,
 ) -> None:
     """Stop a suite, by default the one at work: its engine finishes the step, saves, and ends."""
@@ -380,8 +350,8 @@ def stop(
 
 @app.command()
 def doctor(
-    log_root: LogRoot = None,
-    as_json: AsJson = False,
+    log_root: options.LogRoot = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """What this machine has, what is missing, and what to do about it."""
     from workbench import doctor as machine_doctor
@@ -394,7 +364,7 @@ def doctor(
 
 
 @app.command("models")
-def models_list(log_root: LogRoot = None, as_json: AsJson = False) -> None:
+def models_list(log_root: options.LogRoot = None, as_json: options.AsJson = False) -> None:
     """List the model catalog, then the models that runs have trained (run:LABEL)."""
     from workbench import paths
     from workbench.cli import catalogs

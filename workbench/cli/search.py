@@ -10,27 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from workbench.cli import start
-from workbench.cli.options import (
-    AsJson,
-    Detach,
-    Devices,
-    DryRun,
-    Engines,
-    Headless,
-    Label,
-    LogRoot,
-    Models,
-    Name,
-    NoGpu,
-    PlanFile,
-    Preset,
-    Seeds,
-    Settings,
-    Share,
-    Subsets,
-    load_plan,
-)
+from workbench.cli import options, start
 
 Ranges = Annotated[
     list[str] | None,
@@ -55,29 +35,29 @@ def register(app: typer.Typer) -> None:
 
 
 def search(  # noqa: PLR0913, PLR0917 - one parameter for each option
-    plan_file: PlanFile = None,
-    preset: Preset = None,
-    engine: Engines = None,
-    subset: Subsets = None,
-    model: Models = None,
-    setting: Settings = None,
+    plan_file: options.PlanFile = None,
+    preset: options.Preset = None,
+    engine: options.Engines = None,
+    subset: options.Subsets = None,
+    model: options.Models = None,
+    setting: options.Settings = None,
     ranges: Ranges = None,
     metric: Metric = None,
     split: Split = None,
     trials: Trials = None,
     sampler: Sampler = None,
     pruner: Pruner = None,
-    seed: Seeds = None,
-    device: Devices = None,
-    cpu: NoGpu = False,
-    name: Name = None,
-    label: Label = None,
-    log_root: LogRoot = None,
-    headless: Headless = False,
-    detach: Detach = False,
-    share: Share = False,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
+    seed: options.Seeds = None,
+    device: options.Devices = None,
+    cpu: options.NoGpu = False,
+    name: options.Name = None,
+    label: options.Label = None,
+    log_root: options.LogRoot = None,
+    headless: options.Headless = False,
+    detach: options.Detach = False,
+    share: options.Share = False,
+    dry_run: options.DryRun = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Search settings: each trial is a run, chosen by what the trials before it reached."""
     from workbench import paths
@@ -96,7 +76,7 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter for each option
             metric=metric, split=split, trials=trials, sampler=sampler, pruner=pruner,
             ranges=join_settings(map(parse_range, ranges or ()), "--range")),
     }  # fmt: skip
-    suite_plan = load_plan(plan_file, preset, flags, setting, cpu=cpu)
+    suite_plan = options.load_plan(plan_file, preset, flags, setting, cpu=cpu)
     root = paths.log_root(log_root)
     suite_plan, specs, remarks = start.prepare_search(suite_plan, root)
     for remark in remarks:

@@ -12,26 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from workbench.cli import start
-from workbench.cli.options import (
-    Engines,
-    Force,
-    GpuName,
-    Label,
-    LogRoot,
-    Models,
-    Name,
-    NoGpu,
-    PlanFile,
-    Preset,
-    Repeats,
-    Seeds,
-    Settings,
-    Share,
-    Subsets,
-    TaskName,
-    load_plan,
-)
+from workbench.cli import options, start
 from workbench.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -67,26 +48,26 @@ def register(app: typer.Typer) -> None:
 
 
 def submit(  # noqa: PLR0913, PLR0917 - options of a command
-    plan_file: PlanFile = None,
-    preset: Preset = None,
-    engine: Engines = None,
-    subset: Subsets = None,
-    model: Models = None,
-    setting: Settings = None,
-    seed: Seeds = None,
-    repeats: Repeats = None,
-    cpu: NoGpu = False,
-    task: TaskName = None,
-    name: Name = None,
-    label: Label = None,
-    gpu: GpuName = "",
-    log_root: LogRoot = None,
+    plan_file: options.PlanFile = None,
+    preset: options.Preset = None,
+    engine: options.Engines = None,
+    subset: options.Subsets = None,
+    model: options.Models = None,
+    setting: options.Settings = None,
+    seed: options.Seeds = None,
+    repeats: options.Repeats = None,
+    cpu: options.NoGpu = False,
+    task: options.TaskName = None,
+    name: options.Name = None,
+    label: options.Label = None,
+    gpu: options.GpuName = "",
+    log_root: options.LogRoot = None,
     cluster: Cluster = None,
     array_parallel: ArrayParallel = None,
     time_limit: JobTime = None,
     sbatch: Sbatch = None,
     print_only: PrintOnly = False,
-    force: Force = False,
+    force: options.Force = False,
 ) -> None:
     """Submit a plan to Slurm: an array of jobs, one for each run."""
     from datasets_mm.strict_toml import TomlError
@@ -96,14 +77,14 @@ def submit(  # noqa: PLR0913, PLR0917 - options of a command
     from workbench.suites import array_tasks, suite
 
     cluster_name, cluster_settings = settings.load_cluster(cluster)
-    options = settings.merge_options(
+    script_options = settings.merge_options(
         cluster_settings, time_limit, array_parallel, tuple(sbatch or ())
     )
     flags = {
         "engine": engine, "subsets": subset, "models": model, "seeds": seed, "repeats": repeats,
         "task": task, "name": name, "label": label, "gpu": gpu,
     }  # fmt: skip
-    suite_plan = load_plan(plan_file, preset, flags, setting, cpu=cpu)
+    suite_plan = options.load_plan(plan_file, preset, flags, setting, cpu=cpu)
     if cluster_settings.gpu and not suite_plan.gpu:
         suite_plan = suite_plan.model_copy(update={"gpu": cluster_settings.gpu})
     if problems := find_problems(suite_plan, print_only=print_only):
@@ -118,10 +99,10 @@ def submit(  # noqa: PLR0913, PLR0917 - options of a command
     folder = suite.create_suite(root, suite_plan, specs)
     submitted = submission.Submission(
         user=array_tasks.user_name(), cluster=cluster_name, time=time_limit or "",
-        array_parallel=options.array_parallel, sbatch=tuple(sbatch or ()),
+        array_parallel=script_options.array_parallel, sbatch=tuple(sbatch or ()),
     )  # fmt: skip
     try:
-        submit_suite(folder, specs, options, submitted, print_only=print_only)
+        submit_suite(folder, specs, script_options, submitted, print_only=print_only)
     except suite.SuiteError:
         if not (noted := submission.read_submission(folder)) or not noted.jobs:
             shutil.rmtree(folder)  # nothing was submitted
@@ -149,7 +130,7 @@ def find_problems(suite_plan: SuitePlan, *, print_only: bool) -> list[str]:
 
 
 def submit_suite(
-    folder: Path, specs: Sequence[RunSpec], options: ScriptOptions, submitted: Submission,
+    folder: Path, specs: Sequence[RunSpec], script_options: ScriptOptions, submitted: Submission,
     *, print_only: bool, run_ids: frozenset[str] | None = None,
 ) -> None:  # fmt: skip
     """Write the script of a suite and submit its groups. `run_ids`: the runs to submit; None: all.
@@ -175,14 +156,18 @@ def submit_suite(
     )
     submission.write_submission(folder, submitted)
     count = "1 run" if len(chosen) == 1 else f"{len(chosen)} runs"
-    text = script.write_script(_script_paths(folder), groups, options, f"{folder.name}: {count}")
+    text = script.write_script(
+        _script_paths(folder), groups, script_options, f"{folder.name}: {count}"
+    )
     path = submission.script_path(folder)
     write_atomic(path, text)
     if print_only:
         sys.stdout.write(text)
         start.print_progress(f"{folder.name}: {count}, nothing submitted; sbatch {path}")
         return
-    _submit_groups(folder, groups, options, submitted, {n: run for run, n in numbers.items()})
+    _submit_groups(
+        folder, groups, script_options, submitted, {n: run for run, n in numbers.items()}
+    )
 
 
 def _restrict_group(group: TaskGroup, chosen: set[int]) -> TaskGroup:
@@ -204,7 +189,7 @@ def _script_paths(folder: Path) -> ScriptPaths:
 
 
 def _submit_groups(
-    folder: Path, groups: Sequence[TaskGroup], options: ScriptOptions, submitted: Submission,
+    folder: Path, groups: Sequence[TaskGroup], script_options: ScriptOptions, submitted: Submission,
     run_ids: dict[int, str],
 ) -> None:  # fmt: skip
     """Submit each group after those that it needs, and note every job at once."""
@@ -213,7 +198,7 @@ def _submit_groups(
 
     path, jobs = submission.script_path(folder), dict[int, str]()
     for group in groups:
-        words = script.group_options(group, options.array_parallel, jobs)
+        words = script.group_options(group, script_options.array_parallel, jobs)
         submitted_wall = time.time()
         try:
             array = commands.submit_script(path, words)
@@ -258,19 +243,19 @@ def resume_submitted(folder: Path) -> bool:
         start.print_progress(f"{folder.name}: nothing is left to do")
         return True
     _, cluster_settings = settings.load_cluster(submitted.cluster or None)
-    options = settings.merge_options(
+    script_options = settings.merge_options(
         cluster_settings, submitted.time or None, submitted.array_parallel, submitted.sbatch
     )
     specs = [spec for _, spec in suite.read_runs(folder)]
     unfinished = frozenset(view.spec.run_id for view in runs)
-    submit_suite(folder, specs, options, submitted, print_only=False, run_ids=unfinished)
+    submit_suite(folder, specs, script_options, submitted, print_only=False, run_ids=unfinished)
     return True
 
 
 def run_one(
     name: Annotated[str, typer.Argument(metavar="SUITE", help="A suite's name or folder.")],
     number: Annotated[int, typer.Argument(min=1, help="Number of the run, from 1.")],
-    share: Share = False,
+    share: options.Share = False,
 ) -> None:
     """Execute one run of a suite: a task of Slurm or of any queue; exit code 75: try again."""
     from workbench import paths

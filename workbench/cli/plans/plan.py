@@ -12,24 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workbench.cli import start
-from workbench.cli.options import (
-    AsJson,
-    AsMarkdown,
-    Engines,
-    GpuName,
-    Language,
-    LogRoot,
-    Models,
-    NoGpu,
-    PlanFile,
-    Preset,
-    Rows,
-    Settings,
-    Subsets,
-    TaskName,
-    load_plan,
-)
+from workbench.cli import options, start
 from workbench.cli.plans import budget, explanation, output
 from workbench.cli.plans.run_report import NO_SUBSET, RunReport
 from workbench.exit_codes import ExitCode
@@ -55,23 +38,23 @@ def register(app: typer.Typer) -> None:
 
 
 def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
-    plan_file: PlanFile = None,
-    preset: Preset = None,
-    engine: Engines = None,
-    subset: Subsets = None,
-    model: Models = None,
-    setting: Settings = None,
-    task: TaskName = None,
-    gpu: GpuName = "",
-    cpu: NoGpu = False,
-    rows: Rows = None,
+    plan_file: options.PlanFile = None,
+    preset: options.Preset = None,
+    engine: options.Engines = None,
+    subset: options.Subsets = None,
+    model: options.Models = None,
+    setting: options.Settings = None,
+    task: options.TaskName = None,
+    gpu: options.GpuName = "",
+    cpu: options.NoGpu = False,
+    rows: options.Rows = None,
     host_gib: HostGib = None,
-    log_root: LogRoot = None,
-    markdown: AsMarkdown = False,
-    lang: Language = "en",
+    log_root: options.LogRoot = None,
+    markdown: options.AsMarkdown = False,
+    lang: options.Language = "en",
     explain: explanation.Explain = False,
     schema: explanation.Schema = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
     by: budget.By = "",
     vram: budget.Vram = "",
     write: budget.Write = None,
@@ -93,7 +76,7 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
         flags["subsets"] = subset or ([NO_SUBSET] if rows else None)
     logs = paths.log_root(log_root)
     suite_plan = plan.resolve_model_names(
-        load_plan(plan_file, preset, flags, setting, cpu=cpu), logs
+        options.load_plan(plan_file, preset, flags, setting, cpu=cpu), logs
     )
     if request := budget.read_request(by, vram, write, as_json=as_json, gpu=gpu):
         now = datetime.now().astimezone()
