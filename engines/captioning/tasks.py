@@ -23,8 +23,7 @@ from engines.torchkit.modeling import lora
 from engines.torchkit.runtime import device
 from engines.torchkit.training import export, trained_model
 from engines.torchkit.training.early_stopping import LAST_EPOCH, eval_mode
-from engines.torchkit.training.engine_task import EngineTask
-from engines.torchkit.training.timed_training import TrainingStage
+from engines.torchkit.training.engine_task import EngineTask, TrainingStage
 from results.records import metric_names
 
 

@@ -22,9 +22,9 @@ from engines.torchkit.checkpointing.training_identity import TrainingIdentity, f
 from engines.torchkit.data.prefetch import to_device
 from engines.torchkit.modeling import adapter_copies
 from engines.torchkit.training import compilation, loop
+from engines.torchkit.training.engine_task import TrainingStage
 from engines.torchkit.training.optimization import decay_groups
 from engines.torchkit.training.stage_position import StagePosition
-from engines.torchkit.training.timed_training import TrainingStage
 from engines.torchkit.training.training_setup import TrainingSetup
 
 Job = loop.TrainingJob[CaptionBatch]

@@ -29,8 +29,7 @@ from engines.torchkit.runtime.distributed import ProcessGroup
 from engines.torchkit.runtime.precision import has_bf16
 from engines.torchkit.training import export as training_export
 from engines.torchkit.training import loop
-from engines.torchkit.training.engine_task import EngineTask
-from engines.torchkit.training.timed_training import TrainingStage
+from engines.torchkit.training.engine_task import EngineTask, TrainingStage
 from engines.torchkit.training.training_setup import TrainingSetup
 from engines.torchkit.training.weight_averaging import Ema, WeightAverage
 

@@ -10,8 +10,7 @@ from engines.torchkit.checkpointing import checkpoints
 from engines.torchkit.checkpointing.trained_tensors import trainable_tensors
 from engines.torchkit.runtime import device
 from engines.torchkit.training import export
-from engines.torchkit.training.engine_task import EngineTask
-from engines.torchkit.training.timed_training import TrainingStage
+from engines.torchkit.training.engine_task import EngineTask, TrainingStage
 from engines.vqa.answering import answer_split
 from engines.vqa.data.dataset import VqaData, read_data
 from engines.vqa.data.questions import select_stratified
