@@ -21,7 +21,7 @@ from tests.hardware import fakes
 from tests.hardware.machines import MIB, Machine
 from workbench.doctor import gpus as doctor
 from workbench.doctor import machine as doctor_machine
-from workbench.memory_estimate import gpu_support, gpus, memory_check, policy, torch_build
+from workbench.memory_estimate import gpus, memory_check, policy, torch_build
 from workbench.memory_estimate.gpus import GIB, GpuModel
 from workbench.processes import device_locks, engine_process, gpu_selection
 from workbench.telemetry import gpus as telemetry
@@ -64,7 +64,7 @@ def decide(patch: pytest.MonkeyPatch, machine: Machine) -> Decisions:
     where = memory_check.locate_device("", (), cpu=False)
     answer = gpus.query_nvml()
     listed = tuple(gpus.list_gpus(answer))
-    before = tuple(gpu_support.find_problems([spec], where))
+    before = tuple(memory_check.find_gpu_problems([spec], where))
     figures, process_memory = _telemetry(machine, listed)
     lock = _lock(spec, machine, listed)
     findings = _doctor(patch, machine)

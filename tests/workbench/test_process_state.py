@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.terminals import ROOT
-from workbench.processes import process_state
+from workbench import __main__ as process_state
+from workbench.headless.follow import handle_signals
 
 REPORT = """
 import os, signal, sys
-from workbench.processes import process_state
+from workbench import __main__ as process_state
 process_state.restore_process_state()
 reading, writing = os.pipe()
 names = [os.readlink(f"/proc/self/fd/{fd}") for fd in (0, 1, 2)]
@@ -45,7 +46,7 @@ def test_an_ignored_signal_stays_ignored_and_the_others_are_handled() -> None:
     usual = signal.getsignal(signal.SIGTERM)
     try:
         numbers = (signal.SIGHUP, signal.SIGTERM)
-        with process_state.handle_signals(numbers, lambda number, _: seen.append(number)):
+        with handle_signals(numbers, lambda number, _: seen.append(number)):
             os.kill(os.getpid(), signal.SIGHUP)
             os.kill(os.getpid(), signal.SIGTERM)
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
@@ -58,7 +59,7 @@ def test_an_ignored_signal_stays_ignored_and_the_others_are_handled() -> None:
 def test_blocked_signals_and_an_ignored_sigchld_are_put_right() -> None:
     code = (
         "import signal, subprocess, sys\n"
-        "from workbench.processes import process_state\n"
+        "from workbench import __main__ as process_state\n"
         "process_state.restore_process_state()\n"
         "assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])\n"
         "sys.exit(subprocess.run([sys.executable, '-c', 'raise SystemExit(7)']).returncode)"
@@ -109,7 +110,7 @@ def test_an_installed_copy_keeps_foreign_packages_of_our_names_from_its_children
 def test_debugging_aids_of_python_do_not_change_what_is_measured(tmp_path: Path) -> None:
     code = (
         "import os, sys, tracemalloc\n"
-        "from workbench.processes import process_state\n"
+        "from workbench import __main__ as process_state\n"
         "process_state.restart_without(process_state.INTERPRETER_SWITCHES)\n"
         "seen = (os.getpid(), sys.flags.inspect, sys.flags.dev_mode, sys.warnoptions,\n"
         "        tracemalloc.is_tracing(), sys.argv[1:], 'PYTHONINSPECT' in os.environ)\n"
@@ -148,7 +149,7 @@ def test_a_user_without_an_entry_in_passwd_has_a_name(monkeypatch: pytest.Monkey
 def test_as_many_files_may_be_open_as_are_allowed() -> None:
     code = (
         "import resource\n"
-        "from workbench.processes import process_state\n"
+        "from workbench import __main__ as process_state\n"
         "process_state.restore_process_state()\n"
         "print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
     )

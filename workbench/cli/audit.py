@@ -58,7 +58,7 @@ def audit_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     flags = {"engine": engine, "subsets": subset, "models": model, "devices": device, "gpu": gpu}
     plan_file = Path(target) if target and target.endswith(".toml") else None
     if plan_file or preset or model or subset:
-        plan = options.load_plan(plan_file, preset, flags, setting, cpu=cpu)
+        plan = start.load_plan(plan_file, preset, flags, setting, cpu=cpu)
         shown = _audit_plan(plan, setting or (), logs, rows)
     else:
         shown = _audit_records(logs, target)

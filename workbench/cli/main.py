@@ -208,7 +208,7 @@ def run(
     }  # fmt: skip
     if detach:
         start.check_detach()
-    suite_plan = options.load_plan(plan_file, preset, flags, setting, cpu=cpu)
+    suite_plan = start.load_plan(plan_file, preset, flags, setting, cpu=cpu)
     root = paths.log_root(log_root)
     warden_options = start.make_options(root, share=share, time_limit=time_limit, after=after)
     prepared = start.prepare_runs(suite_plan, setting or (), root, force=force)

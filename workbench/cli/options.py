@@ -1,4 +1,4 @@
-"""Options shared by several commands, and the plan that plan file, preset and flags give."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -234,55 +234,3 @@ class RunCommand(typer.core.TyperCommand):
 
                 args[index] = f"{bare}={Probe().steps}"
         return super().parse_args(ctx, args)
-
-
-def load_plan(
-    plan_file: Path | None,
-    preset: str | None,
-    flags: dict[str, Any],
-    settings: list[str] | None,
-    *,
-    cpu: bool = False,
-) -> Any:
-    """The plan of a file or a preset, overridden by flags (fields of a plan) and `--set`.
-
-    Empty flags count as not given. `cpu`: use no GPU, whatever the plan names; a GPU among
-    the flags overrides `cpu = true` of the plan.
-
-    Raises:
-        PlanError: both a file and a preset are given, or nothing to run, or conflicting flags.
-    """
-    from workbench.cli import set_options
-    from workbench.planning import plan
-
-    if plan_file and preset:
-        raise plan.PlanError(["give a plan file or --preset, not both"])
-    flags = {name: value for name, value in flags.items() if value not in (None, "", [], {})}
-    if cpu and "devices" in flags:
-        raise plan.PlanError(["give --device or --cpu, not both"])
-    flags |= {"cpu": True, "devices": []} if cpu else {}
-    flags |= {"cpu": False} if "devices" in flags and not cpu else {}
-    table: dict[str, Any] = {}
-    if plan_file:
-        table = _stated_fields(plan.load(plan_file))
-    elif preset:
-        table = _stated_fields(plan.load_preset(preset))
-    elif "subsets" not in flags or "models" not in flags:
-        raise plan.PlanError(
-            ["nothing to run: give a plan file, --preset NAME, or at least -d SUBSET and -m MODEL"]
-        )
-    set_settings = set_options.parse_settings(settings or ())
-    merged = {**table, **flags}
-    if "search" in flags:  # its flags override single keys
-        plan_search = table.get("search") or {}
-        ranges = {**plan_search.get("ranges", {}), **flags["search"].get("ranges", {})}
-        merged["search"] = {**plan_search, **flags["search"], "ranges": ranges}
-    all_settings = {**table.get("settings", {}), **set_settings}
-    merged["settings"] = {name: value for name, value in all_settings.items() if value is not None}
-    return plan.parse(merged, "flags" if not table else str(plan_file or f"preset {preset}"))
-
-
-def _stated_fields(suite_plan: Any) -> dict[str, Any]:
-    """The table of a plan without what it leaves open: an engine may follow from its models."""
-    table: dict[str, Any] = suite_plan.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    return table

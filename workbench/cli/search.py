@@ -76,7 +76,7 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter for each option
             metric=metric, split=split, trials=trials, sampler=sampler, pruner=pruner,
             ranges=join_settings(map(parse_range, ranges or ()), "--range")),
     }  # fmt: skip
-    suite_plan = options.load_plan(plan_file, preset, flags, setting, cpu=cpu)
+    suite_plan = start.load_plan(plan_file, preset, flags, setting, cpu=cpu)
     root = paths.log_root(log_root)
     suite_plan, specs, remarks = start.prepare_search(suite_plan, root)
     for remark in remarks:

@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 import typer
 
@@ -38,6 +38,58 @@ class PreparedRuns(NamedTuple):
     specs: list[RunSpec]
     remarks: list[str]
     """Automatic settings, what is known of GPU and memory, faults: lines for a person."""
+
+
+def load_plan(
+    plan_file: Path | None,
+    preset: str | None,
+    flags: dict[str, Any],
+    settings: list[str] | None,
+    *,
+    cpu: bool = False,
+) -> SuitePlan:
+    """The plan of a file or a preset, overridden by flags (fields of a plan) and `--set`.
+
+    Empty flags count as not given. `cpu`: use no GPU, whatever the plan names; a GPU among
+    the flags overrides `cpu = true` of the plan.
+
+    Raises:
+        PlanError: both a file and a preset are given, or nothing to run, or conflicting flags.
+    """
+    from workbench.cli import set_options
+    from workbench.planning import plan
+
+    if plan_file and preset:
+        raise plan.PlanError(["give a plan file or --preset, not both"])
+    flags = {name: value for name, value in flags.items() if value not in (None, "", [], {})}
+    if cpu and "devices" in flags:
+        raise plan.PlanError(["give --device or --cpu, not both"])
+    flags |= {"cpu": True, "devices": []} if cpu else {}
+    flags |= {"cpu": False} if "devices" in flags and not cpu else {}
+    table: dict[str, Any] = {}
+    if plan_file:
+        table = _stated_fields(plan.load(plan_file))
+    elif preset:
+        table = _stated_fields(plan.load_preset(preset))
+    elif "subsets" not in flags or "models" not in flags:
+        raise plan.PlanError(
+            ["nothing to run: give a plan file, --preset NAME, or at least -d SUBSET and -m MODEL"]
+        )
+    set_settings = set_options.parse_settings(settings or ())
+    merged = {**table, **flags}
+    if "search" in flags:  # its flags override single keys
+        plan_search = table.get("search") or {}
+        ranges = {**plan_search.get("ranges", {}), **flags["search"].get("ranges", {})}
+        merged["search"] = {**plan_search, **flags["search"], "ranges": ranges}
+    all_settings = {**table.get("settings", {}), **set_settings}
+    merged["settings"] = {name: value for name, value in all_settings.items() if value is not None}
+    return plan.parse(merged, "flags" if not table else str(plan_file or f"preset {preset}"))
+
+
+def _stated_fields(suite_plan: SuitePlan) -> dict[str, Any]:
+    """The table of a plan without what it leaves open: an engine may follow from its models."""
+    table: dict[str, Any] = suite_plan.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return table
 
 
 def prepare_runs(
@@ -190,13 +242,27 @@ def check_devices(suite_plan: SuitePlan) -> None:
     Raises:
         PlanError: /proc is unusable, or a GPU of the plan does not exist here.
     """
-    from workbench.planning import availability, plan
+    from workbench.planning import plan
     from workbench.suites import preflight
 
     if problems := list(preflight.check_proc()):  # the memory estimate reads it
         raise plan.PlanError(problems)
-    if missing := availability.find_device_problem(_named_devices(suite_plan)):
+    if missing := find_device_problem(_named_devices(suite_plan)):
         raise plan.PlanError([missing])
+
+
+def find_device_problem(devices: Sequence[Device], nodes: Path = Path("/dev")) -> str | None:
+    """Why a GPU of a plan does not exist here, by the device nodes; None: it may exist.
+
+    None also where another kernel holds the GPU (`dxg`): there are no nodes to count then.
+    """
+    count = len(list(nodes.glob("nvidia[0-9]*")))
+    missing = [gpu for gpu in devices if not count or (isinstance(gpu, int) and gpu >= count)]
+    if not missing or (nodes / "dxg").exists():
+        return None
+    available = "no GPU" if not count else f"{count} GPU" if count == 1 else f"{count} GPUs"
+    remedy = "name none, or give --cpu" if not count else f"indexes go from 0 to {count - 1}"
+    return f"device {missing[0]}: this machine has {available}; {remedy}"
 
 
 def _named_devices(suite_plan: SuitePlan) -> tuple[Device, ...]:
@@ -223,10 +289,10 @@ def check_gpu(specs: list[RunSpec], device: TargetDevice, *, force: bool) -> lis
     Raises:
         PlanError: they exclude the GPU.
     """
-    from workbench.memory_estimate import gpu_support
+    from workbench.memory_estimate import memory_check
     from workbench.planning import plan
 
-    problems = list(dict.fromkeys(gpu_support.find_problems(specs, device)))
+    problems = list(dict.fromkeys(memory_check.find_gpu_problems(specs, device)))
     if problems and not force:
         raise plan.PlanError(problems)
     return problems

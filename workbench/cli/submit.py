@@ -84,7 +84,7 @@ def submit(  # noqa: PLR0913, PLR0917 - options of a command
         "engine": engine, "subsets": subset, "models": model, "seeds": seed, "repeats": repeats,
         "task": task, "name": name, "label": label, "gpu": gpu,
     }  # fmt: skip
-    suite_plan = options.load_plan(plan_file, preset, flags, setting, cpu=cpu)
+    suite_plan = start.load_plan(plan_file, preset, flags, setting, cpu=cpu)
     if cluster_settings.gpu and not suite_plan.gpu:
         suite_plan = suite_plan.model_copy(update={"gpu": cluster_settings.gpu})
     if problems := find_problems(suite_plan, print_only=print_only):

@@ -10,8 +10,11 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from types import FrameType
+from typing import Any, Final
 
 from results.text.sanitize import clean
 from workbench.exit_codes import ExitCode
@@ -21,9 +24,8 @@ from workbench.headless.renderers import (
     print_event,
     print_json,
     print_log_line,
-)
+)  # fmt: skip
 from workbench.processes import logout
-from workbench.processes.process_state import handle_signals
 from workbench.suites import control, suite, suite_reader
 from workbench.suites.run_summary import format_outcomes
 from workbench.suites.state import CLEAN_CAUSES, SuiteState
@@ -31,6 +33,25 @@ from workbench.supervisor import launch, recovery
 from workbench.supervisor.warden_options import WardenOptions
 
 POLL_SECONDS: Final = 0.5
+Handler = Callable[[int, FrameType | None], Any]
+
+
+@contextmanager
+def handle_signals(numbers: tuple[signal.Signals, ...], handler: Handler) -> Iterator[None]:
+    """Handle signals for the duration of a block.
+
+    A signal that is ignored stays ignored: `nohup` ignores SIGHUP so that the command outlives its
+    terminal, and a shell script ignores SIGINT for what it starts with `&`.
+    """
+    previous = {number: signal.getsignal(number) for number in numbers}
+    handled = [number for number in numbers if previous[number] is not signal.SIG_IGN]
+    for number in handled:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number in handled:
+            signal.signal(number, previous[number] or signal.SIG_DFL)
 
 
 def run_foreground(

@@ -1,4 +1,4 @@
-"""Memory estimates of a plan's runs: the device, the queries, the check before a suite starts.
+"""The device of a plan's runs: whether it can compute them, and whether their memory fits it.
 
 Runs that differ only in seed, fold or repeat have the same query, which is computed once.
 """
@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from datasets_mm import catalog
-from engines import model_catalog
+from engines import cuda_support, model_catalog
 from engines.memory_query import OTHERS, MemoryEstimate, MemoryQuery
 from engines.protocol import Device, RunSpec
-from workbench.memory_estimate import estimator_process, fit_check, gpus, policy
+from workbench.memory_estimate import estimator_process, fit_check, gpus, policy, torch_build
 from workbench.memory_estimate.fit_check import HostMemory
 from workbench.memory_estimate.gpus import GpuModel
 from workbench.planning.plan import PlanError
@@ -24,15 +24,10 @@ from workbench.telemetry.gpus import is_library_present
 ESTIMABLE_ENGINES: Final = ("captioning", "retrieval", "vqa")
 """Engines with a memory estimate (`engines.<name>.memory.estimate`)."""
 SIZE_NEUTRAL_SETTINGS: Final = (
-    "seed",
-    "fold",
-    "data_root",
-    "image_root",
-    "epochs",
-    "max_steps",
-    "lr",
-)
+    "seed", "fold", "data_root", "image_root", "epochs", "max_steps", "lr",
+)  # fmt: skip
 """Settings that change no tensor's size: left out of the query, so that runs share it."""
+PRECISIONS: Final = ("precision", "search_precision")
 
 
 class UnknownDevice(NamedTuple):
@@ -222,3 +217,38 @@ def _memory_problem(
         f"run {spec.run_id}: {fit_check.describe_fit(peak, device)}, even with {settings}; "
         f"{remedy}; --force starts it all the same"
     )
+
+
+def find_gpu_problems(specs: Sequence[RunSpec], device: object) -> list[str]:
+    """Why the runs cannot compute on a GPU, one sentence each; empty list: they can, or unknown."""
+    if not isinstance(device, GpuModel):
+        return []
+    build = torch_build.cuda_version(torch_build.torch_folder())
+    return [*_build_problems(device, build), *_precision_problems(specs, device)]
+
+
+def _build_problems(gpu: GpuModel, build: str) -> list[str]:
+    """Problems of driver and kernels; the driver is checked only for a GPU of this machine."""
+    if not build:
+        remedy = "install a build for CUDA, or give --cpu"
+        return [f"torch was built for CPUs only and cannot use {gpu.name}; {remedy}"]
+    if gpu.present:
+        problem = cuda_support.driver_problem(build, gpu.driver, gpu.capability, gpu.driver_cuda)
+        if problem:
+            return [f"{problem}; or give --cpu"]
+    if gpu.capability is None:
+        return []
+    problem = cuda_support.card_problem(build, gpu.name, gpu.capability, gpu.driver)
+    return [f"{problem}; or give --cpu"] if problem else []
+
+
+def _precision_problems(specs: Sequence[RunSpec], gpu: GpuModel) -> list[str]:
+    if gpu.capability is None or gpu.capability >= cuda_support.BF16:
+        return []
+    return [
+        f"run {spec.run_id}: {cuda_support.bf16_problem(setting, gpu.name)}"
+        for spec in specs
+        for setting in PRECISIONS
+        if spec.params.get(setting) == "bf16"
+        if setting == "precision" or spec.params.get("search", "exact") == "exact"
+    ]

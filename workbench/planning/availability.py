@@ -73,20 +73,6 @@ def find_device_conflict(devices: Sequence[Device], *, cpu: bool) -> list[str]:
     return ["cpu = true hides every GPU; leave out devices, or leave out cpu"] if both else []
 
 
-def find_device_problem(devices: Sequence[Device], nodes: Path = Path("/dev")) -> str | None:
-    """Why a GPU of a plan does not exist here, by the device nodes; None: it may exist.
-
-    None also where another kernel holds the GPU (`dxg`): there are no nodes to count then.
-    """
-    count = len(list(nodes.glob("nvidia[0-9]*")))
-    missing = [gpu for gpu in devices if not count or (isinstance(gpu, int) and gpu >= count)]
-    if not missing or (nodes / "dxg").exists():
-        return None
-    available = "no GPU" if not count else f"{count} GPU" if count == 1 else f"{count} GPUs"
-    remedy = "name none, or give --cpu" if not count else f"indexes go from 0 to {count - 1}"
-    return f"device {missing[0]}: this machine has {available}; {remedy}"
-
-
 def missing_requirements(
     engine: str, subset: str, model: str, params: Mapping[str, Any], task: str
 ) -> list[str]:

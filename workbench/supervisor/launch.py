@@ -1,14 +1,22 @@
-"""Start of a warden as a detached process, and the orphan reaper above it."""
+"""Start of a warden as a detached process, and the orphan reaper: the parent process above it.
+
+After `kill -9` of the warden the kernel kills the engine (PDEATHSIG), but not its children: loader
+workers and ranks in their own sessions would keep the GPU. Orphans are reparented to the nearest
+living subreaper: the reaper, which blocks in one system call and shares the warden's memory.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from workbench import paths
 from workbench.processes import engine_process, tree
@@ -17,6 +25,8 @@ from workbench.suites import warden_file
 from workbench.supervisor.warden_options import WardenOptions
 
 POLL_SECONDS: Final = 0.02
+FORWARDED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_PR_SET_NAME: Final = 15
 
 
 class LaunchError(RuntimeError):
@@ -126,3 +136,53 @@ def _is_child_of(pid: int, guard: subprocess.Popen[bytes]) -> bool:
         return guard.returncode == 0
     process = tree.read_process(pid)
     return process is not None and process.parent == guard.pid
+
+
+def fork_reaper(token: str, seconds: float) -> None:
+    """Fork: the child returns and becomes the warden, the parent (the reaper) never returns.
+
+    Call it early and from a process with one thread: both share every lock and file that is open
+    now. The warden gets its own session, so that one signal does not end both. `seconds`: time
+    allowed for killing orphans.
+    """
+    tree.become_subreaper()
+    warden = os.fork()
+    if warden == 0:
+        os.setsid()
+        return
+    _wait_and_reap(warden, token, seconds)
+
+
+def _wait_and_reap(warden: int, token: str, seconds: float) -> NoReturn:
+    code = 1
+    try:
+        for number in FORWARDED:
+            signal.signal(number, lambda number, _: _forward_signal(warden, number))
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, b"wb-guard", 0, 0, 0)
+        code = os.waitstatus_to_exitcode(os.waitpid(warden, 0)[1])
+        killed, survivors = kill_orphans(token, seconds)
+        if code < 0 or killed:
+            message = (
+                f"guard: the warden ended with {code}; killed {killed}, survivors {survivors}\n"
+            )
+            sys.stderr.write(message)
+            sys.stderr.flush()
+    finally:
+        os._exit(code if code >= 0 else 128 - code)
+
+
+def _forward_signal(warden: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(warden, number)
+
+
+def kill_orphans(token: str, seconds: float) -> tuple[list[int], list[int]]:
+    """Kill all adopted processes and all with the token: pids of (killed, survivors)."""
+    me = os.getpid()
+
+    def find() -> list[tree.Process]:
+        everybody = tree.list_processes()
+        ours = (tree.subtree_pids(me, everybody) | tree.processes_with_token(token)) - {me}
+        return [p for pid in ours if (p := everybody.get(pid)) and not p.dead]
+
+    return tree.kill_all(find, seconds, lambda: tree.kill_children(me, ()))

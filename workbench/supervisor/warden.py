@@ -29,11 +29,11 @@ from typing import Any, Final
 
 from engines.protocol import RunSpec
 from workbench import paths
-from workbench.processes import device_locks, engine_process, gpu_selection, orphan_reaper, tree
+from workbench.processes import device_locks, engine_process, gpu_selection, tree
 from workbench.processes.limits import Limits
 from workbench.suites import state, suite, trials
 from workbench.suites.journal import JournalBusyError, JournalLostError
-from workbench.supervisor import run_records
+from workbench.supervisor import launch, run_records
 from workbench.supervisor.attempt import EngineAttempt
 from workbench.supervisor.context import SupervisorContext
 from workbench.supervisor.control_queue import ControlQueue
@@ -377,7 +377,7 @@ def run_warden(warden: Warden) -> int:
         by = f" ({who})" if who else ""
         log(f"{warden.folder.name} has a warden already{by}; `workbench attach` shows it")
         return 2
-    orphan_reaper.fork_reaper(warden.token, warden.limits.kill_seconds)
+    launch.fork_reaper(warden.token, warden.limits.kill_seconds)
     try:
         warden.run()
     except (suite.SuiteError, ValueError) as error:

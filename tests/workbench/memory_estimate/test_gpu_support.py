@@ -13,7 +13,6 @@ from workbench import paths
 from workbench.cli import start
 from workbench.memory_estimate import (
     estimator_process,
-    gpu_support,
     gpus,
     memory_check,
     torch_build,
@@ -49,7 +48,7 @@ REFUSED = {"p100": "has no kernels", "v100": "has no kernels", "old-driver": "to
 @every
 def test_what_cannot_run_is_refused_before_it_starts(monkeypatch, machine: Machine) -> None:
     see(monkeypatch, machine)
-    problems = gpu_support.find_problems(
+    problems = memory_check.find_gpu_problems(
         [spec(precision="auto")], memory_check.locate_device("", (), cpu=False)
     )
     assert [REFUSED.get(machine.key, "-") in one for one in problems] == [True] * (
@@ -59,7 +58,7 @@ def test_what_cannot_run_is_refused_before_it_starts(monkeypatch, machine: Machi
         assert "whl/cu126" in problem
         assert problem.endswith("; or give --cpu")
     assert (
-        gpu_support.find_problems(
+        memory_check.find_gpu_problems(
             [spec(precision="bf16")], memory_check.locate_device("", (), cpu=True)
         )
         == []
@@ -72,7 +71,9 @@ def test_an_explicit_bf16_is_refused_before_it_starts(monkeypatch, machine: Mach
     slices = machine.gpus[0].slices if machine.gpus else ()
     gpu = memory_check.locate_device("", (slices[1].uuid if slices else 0,), cpu=False)
     runs = [spec(precision="bf16", search_precision="bf16"), spec(precision="fp16")]
-    problems = [one for one in gpu_support.find_problems(runs, gpu) if one.startswith("run 01: ")]
+    problems = [
+        one for one in memory_check.find_gpu_problems(runs, gpu) if one.startswith("run 01: ")
+    ]
     if not machine.gpus or machine.gpus[0].capability >= (8, 0):
         assert problems == []
         return
@@ -88,7 +89,7 @@ def test_the_weekly_preset_on_a_t4_is_refused_in_one_sentence(monkeypatch) -> No
     see(monkeypatch, MACHINES["t4"])
     weekly = plan.load_preset("weekly-m2kr")
     assert weekly.settings["precision"] == "bf16", "the users fixed it"
-    problems = gpu_support.find_problems(
+    problems = memory_check.find_gpu_problems(
         [spec(**weekly.settings)], memory_check.locate_device("", (0,), cpu=False)
     )
     assert len(problems) == 1
@@ -146,7 +147,9 @@ def test_plan_says_it_of_a_gpu_by_name(monkeypatch, answers) -> None:
 def test_a_build_for_cpus_only_is_named(monkeypatch) -> None:
     see(monkeypatch, MACHINES["t4"])
     monkeypatch.setattr(torch_build, "cuda_version", lambda _: "")
-    (problem,) = gpu_support.find_problems([spec()], memory_check.locate_device("", (), cpu=False))
+    (problem,) = memory_check.find_gpu_problems(
+        [spec()], memory_check.locate_device("", (), cpu=False)
+    )
     assert problem.startswith("torch was built for CPUs only and cannot use Tesla T4; install")
 
 
@@ -212,7 +215,9 @@ def test_a_gpu_that_nvml_says_too_little_of_has_no_forecast(monkeypatch, lost, w
     assert where == memory_check.UnknownDevice(
         f"NVML does not tell the {what} of NVIDIA Nobody 9000"
     )
-    assert gpu_support.find_problems([spec(precision="bf16")], where) == [], "nothing is assumed"
+    assert memory_check.find_gpu_problems([spec(precision="bf16")], where) == [], (
+        "nothing is assumed"
+    )
     if what == "compute capability":
         assert memory_check.locate_device("", (1,), cpu=False).capability == (7, 5), "by the table"
 

@@ -10,9 +10,9 @@ import pytest
 from engines import catalog
 from workbench import paths
 from workbench.cli import set_options, start
-from workbench.cli.options import load_plan
+from workbench.cli.start import find_device_problem, load_plan
 from workbench.memory_estimate import memory_check, plan_estimate
-from workbench.planning import availability, expand, plan
+from workbench.planning import expand, plan
 from workbench.suites import suite
 
 PROBE = {"engine": "probe", "subsets": ["a", "b"], "models": ["m", "n"], "name": "p"}
@@ -277,7 +277,7 @@ def test_a_gpu_that_is_not_here_is_refused(
 ) -> None:
     for node in nodes:
         (tmp_path / node).touch()
-    assert availability.find_device_problem(devices, tmp_path) == said
+    assert find_device_problem(devices, tmp_path) == said
 
 
 @pytest.mark.parametrize("setting", ["vision", "llm", "siglip", "bert_score"])

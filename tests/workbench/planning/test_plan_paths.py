@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from engines.retrieval import Params
 from workbench import paths
-from workbench.cli import options, set_options
+from workbench.cli import options, set_options, start
 from workbench.planning import plan
 from workbench.suites import suite
 
@@ -93,7 +93,7 @@ def test_an_empty_value_unsets_what_may_be_unset(folder: Path) -> None:
     (folder / "p.toml").write_text(
         'subsets = ["a"]\nmodels = ["b"]\n[settings]\nmax_steps = 3\nlr = 1e-4\n'
     )
-    asked = options.load_plan(folder / "p.toml", None, {}, ["max_steps="])
+    asked = start.load_plan(folder / "p.toml", None, {}, ["max_steps="])
     assert asked.settings == {"lr": 1e-4}
     assert plan.parse(tomllib.loads(plan.dump(asked))) == asked
     assert set_options.parse_setting("batch=") == ("batch", "")  # refused by its type

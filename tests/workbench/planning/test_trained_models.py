@@ -12,7 +12,7 @@ from engines import model_catalog
 from engines.protocol import RunSpec
 from engines.retrieval import Params
 from workbench.cli.main import app
-from workbench.cli.options import load_plan
+from workbench.cli.start import load_plan
 from workbench.planning import expand, plan, trained_models
 from workbench.suites import trained_runs
 

@@ -76,7 +76,7 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
         flags["subsets"] = subset or ([NO_SUBSET] if rows else None)
     logs = paths.log_root(log_root)
     suite_plan = plan.resolve_model_names(
-        options.load_plan(plan_file, preset, flags, setting, cpu=cpu), logs
+        start.load_plan(plan_file, preset, flags, setting, cpu=cpu), logs
     )
     if request := budget.read_request(by, vram, write, as_json=as_json, gpu=gpu):
         now = datetime.now().astimezone()
@@ -126,9 +126,9 @@ def _count_rows(spec: RunSpec, rows: int | None) -> int | None:
 def _print_gpu_problems(specs: Sequence[RunSpec], device: TargetDevice) -> bool:
     """Print why the device cannot run the plan at all; returns whether it can."""
     from results.text.sanitize import clean
-    from workbench.memory_estimate import gpu_support
+    from workbench.memory_estimate import memory_check
 
-    problems = gpu_support.find_problems(specs, device)
+    problems = memory_check.find_gpu_problems(specs, device)
     for problem in problems:
         typer.echo(f"workbench: {clean(problem)}", err=True)
     return not problems
