@@ -20,6 +20,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from datasets_mm import strict_toml
+from datasets_mm.sources import hub_cache
 from datasets_mm.strict_toml import FileSignature, suggest_nearest
 from engines import trained_weights
 from engines.trained_weights import NoCheckpointError, TrainedWeights
@@ -211,8 +212,9 @@ def _find_absence(name: str, entry: ModelEntry | ModelPart) -> str | None:
     if folder is None:
         command = f"hf download {entry.hub} --revision {entry.revision}"
         return (
-            f"model '{name}': {entry.hub} is not in the local hub cache {hub_cache()}; "
-            f"run `{command}` where there is a network, or name a folder as path:/abs/dir"
+            f"model '{name}': {entry.hub} is not in the local hub cache "
+            f"{hub_cache.cache_folder()}; run `{command}` where there is a network, or name a "
+            "folder as path:/abs/dir"
         )
     return None if folder.is_dir() else f"model '{name}': {folder} is no folder; check the path"
 
@@ -232,29 +234,13 @@ def weights_folder(entry: ModelEntry | ModelPart) -> Path | None:
         return Path(entry.path).expanduser().absolute()
     if not entry.hub:
         return None
-    repo = hub_cache() / f"models--{entry.hub.replace('/', '--')}"
-    commit = cached_revision(entry)
-    snapshot = repo / "snapshots" / commit
-    return snapshot if commit and snapshot.is_dir() else None
+    return hub_cache.find_snapshot(entry.hub, entry.revision, "models")
 
 
 def cached_revision(entry: ModelEntry | ModelPart) -> str:
     """The commit of the entry's revision in the hub cache; empty: not cached."""
-    repo = hub_cache() / f"models--{entry.hub.replace('/', '--')}"
-    ref = repo / "refs" / entry.revision
-    try:
-        return ref.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        return entry.revision if (repo / "snapshots" / entry.revision).is_dir() else ""
-
-
-def hub_cache() -> Path:
-    """Cache folder of huggingface_hub, by the variables that it reads."""
-    if cache := os.environ.get("HF_HUB_CACHE"):
-        return Path(cache).expanduser()
-    home = os.environ.get("HF_HOME")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    return (Path(home) if home else base).expanduser() / "hub"
+    snapshot = hub_cache.find_snapshot(entry.hub, entry.revision, "models")
+    return snapshot.name if snapshot else ""
 
 
 def _local_entry(name: str, folder: Path) -> ModelEntry:

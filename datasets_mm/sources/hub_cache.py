@@ -1,6 +1,6 @@
-"""The local cache of the Hugging Face hub: which dataset repositories are here, at which commit.
+"""The local cache of the Hugging Face hub: which repositories are here, at which commit.
 
-Only reads the folders that huggingface_hub wrote (`datasets--OWNER--NAME/{refs,snapshots,blobs}`),
+Only reads the folders that huggingface_hub wrote (`KIND--OWNER--NAME/{refs,snapshots,blobs}`),
 without importing it and without network access. Downloads are in building/download.py.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 
 def cache_folder() -> Path:
@@ -19,9 +20,11 @@ def cache_folder() -> Path:
     return (Path(home) if home else base).expanduser() / "hub"
 
 
-def find_snapshot(repository: str, revision: str) -> Path | None:
+def find_snapshot(
+    repository: str, revision: str, kind: Literal["datasets", "models"] = "datasets"
+) -> Path | None:
     """Folder of the revision's snapshot, called by its commit; None: not in the cache."""
-    folder = cache_folder() / f"datasets--{repository.replace('/', '--')}"
+    folder = cache_folder() / f"{kind}--{repository.replace('/', '--')}"
     try:
         commit = (folder / "refs" / revision).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):

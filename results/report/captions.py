@@ -75,7 +75,7 @@ def _examples_table(
         TableColumn(translate("captions.picture", lang)),
         TableColumn(translate("captions.caption", lang)),
         TableColumn(translate("captions.references", lang)),
-        TableColumn(_short_metric_name(examples[0].metric), right=True),
+        TableColumn(short_metric_name(examples[0].metric), right=True),
     )
     body = tuple(
         (
@@ -95,6 +95,6 @@ def _picture_cell(example: CaptionExample, pictures: Mapping[str, str]) -> Table
     return beside.picture_cell(example.picture, example.medium, pictures, columns)
 
 
-def _short_metric_name(metric: str) -> str:
+def short_metric_name(metric: str) -> str:
     """`METEOR (exact+stem, en words)` -> `METEOR`; the full name is below the table."""
     return escape(metric.partition(" (")[0])

@@ -7,13 +7,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
 from workbench.cli import completion
-from workbench.cli.options import AsJson, LogRoot, WorkingSuiteName
-from workbench.exit_codes import ExitCode
+from workbench.cli.options import AsJson, LogRoot, WorkingSuiteName, fail
 
 if TYPE_CHECKING:
     from workbench.suites.state import RunView, SuiteState
@@ -55,7 +54,7 @@ def pause(name: WorkingSuiteName = None, log_root: LogRoot = None, as_json: AsJs
     folder, state = _find_suite(log_root, name)
     _refuse_ended(state)
     if located := [view.location for view in state.runs if view.location]:
-        _fail(f"Slurm starts the runs of {state.name} ({located[0]}); use `scontrol hold`")
+        fail(f"Slurm starts the runs of {state.name} ({located[0]}); use `scontrol hold`")
     _send(folder, "pause", None, "after the run at work; `workbench resume` goes on", as_json)
 
 
@@ -68,10 +67,10 @@ def skip(
     _refuse_ended(state)
     at_work = [view for view in state.runs if view.state.status in ("starting", "running")]
     if not at_work:
-        _fail(f"{state.name}: no run is at work; `workbench cancel RUN` is for a queued one")
+        fail(f"{state.name}: no run is at work; `workbench cancel RUN` is for a queued one")
     if run is None and len(at_work) > 1:  # on several lanes
         ids = ", ".join(view.spec.run_id for view in at_work)
-        _fail(f"{state.name}: {len(at_work)} runs are at work; name one of {ids}")
+        fail(f"{state.name}: {len(at_work)} runs are at work; name one of {ids}")
     view = at_work[0] if run is None else _find_run(at_work, run, "at work")
     _send(folder, "skip", view.spec.run_id, "after its step and a checkpoint", as_json)
 
@@ -117,7 +116,7 @@ def logs(
     folder, state = _find_suite(log_root, suite)
     started = [view for view in state.runs if view.state.status != "queued"]
     if not started:
-        _fail(f"{state.name}: no run has started")
+        fail(f"{state.name}: no run has started")
     view = _find_run(started, run, "started") if run else state.current or started[-1]
     path = folder / "runs" / view.folder / "engine.log"
     is_empty = True
@@ -169,7 +168,7 @@ def _find_suite(log_root: Path | None, name: str | None) -> tuple[Path, SuiteSta
 
 def _refuse_ended(state: SuiteState) -> None:
     if state.ended:
-        _fail(f"{state.name} has ended; `workbench ps` lists the suites at work")
+        fail(f"{state.name} has ended; `workbench ps` lists the suites at work")
 
 
 def _find_run(views: list[RunView], name: str, kind: str) -> RunView:
@@ -179,7 +178,7 @@ def _find_run(views: list[RunView], name: str, kind: str) -> RunView:
     if len(fitting) != 1:
         listed = ", ".join(view.spec.run_id for view in fitting or views)
         count = f"fits {len(fitting)} runs" if fitting else f"is no run that is {kind}"
-        _fail(f"'{name}' {count}" + (f": {listed}" if listed else ""))
+        fail(f"'{name}' {count}" + (f": {listed}" if listed else ""))
     return fitting[0]
 
 
@@ -194,10 +193,3 @@ def _send(
         typer.echo(json.dumps({"suite": folder.name, "do": do, "run": run, "effect": effect}))
     else:
         typer.echo(f"workbench: {do} {run or folder.name}: {effect}", err=True)
-
-
-def _fail(sentence: str) -> NoReturn:
-    from results.text.sanitize import clean_line
-
-    typer.echo(f"workbench: {clean_line(sentence, 2000)}", err=True)
-    raise typer.Exit(ExitCode.USAGE)

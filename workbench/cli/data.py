@@ -6,12 +6,12 @@ import json
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from workbench.cli import completion
-from workbench.cli.options import FOLDER, AsJson, AsMarkdown, Language
+from workbench.cli.options import FOLDER, AsJson, AsMarkdown, Language, fail
 from workbench.exit_codes import ExitCode
 from workbench.output_language import set_language, translate, translate_table
 
@@ -96,7 +96,11 @@ def make_copy(
     from workbench.cli import build
 
     if layout not in {"ret-jsonl", "m2kr-parquet", "vqa-challenge", "aihub"}:
-        _refuse(f"no layout '{layout}'; there are ret-jsonl, m2kr-parquet, vqa-challenge and aihub")
+        fail(
+            translate(
+                f"no layout '{layout}'; there are ret-jsonl, m2kr-parquet, vqa-challenge and aihub"
+            )
+        )
     raise typer.Exit(build.write_copy(layout, out, rows))
 
 
@@ -224,7 +228,7 @@ def paraphrase(  # noqa: PLR0913, PLR0917 - one parameter for each option
     from workbench.cli import build
 
     if not out.resolve().parent.is_dir():
-        _refuse(f"{out}: its folder does not exist; make it, or give another --out")
+        fail(translate(f"{out}: its folder does not exist; make it, or give another --out"))
     numbers = {"--each": each, "--limit": limit, "--batch": batch, "--seed": seed}
     options = [part for name, value in numbers.items() for part in (name, str(value))]
     location = build.DataLocation(data_root, image_root)
@@ -237,7 +241,7 @@ def _check_fields(names: list[str]) -> None:
 
     for name in names:
         if name not in FIELDS:
-            _refuse(f"--require {name!r} is no field{suggest_nearest(name, FIELDS)}")
+            fail(translate(f"--require {name!r} is no field{suggest_nearest(name, FIELDS)}"))
 
 
 def _make_profiles(targets: list[str], model: str, scan_options: dict[str, Any]) -> list[Profile]:
@@ -257,17 +261,10 @@ def _make_profiles(targets: list[str], model: str, scan_options: dict[str, Any])
                     )
                 )
     except profile_process.ProfileError as error:
-        _refuse(str(error))
+        fail(translate(str(error)))
     except KeyboardInterrupt:
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     return profiles
-
-
-def _refuse(sentence: str) -> NoReturn:
-    from results.text.sanitize import clean_line
-
-    typer.echo(f"workbench: {clean_line(translate(sentence), 2000)}", err=True)
-    raise typer.Exit(ExitCode.USAGE)
 
 
 @contextmanager

@@ -6,12 +6,26 @@ import contextlib
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 import typer.core
 
 from workbench.cli import completion
+from workbench.exit_codes import ExitCode
+
+
+def print_message(sentence: str) -> None:
+    """Print a message of a command to stderr."""
+    from results.text.sanitize import clean_line
+
+    typer.echo(f"workbench: {clean_line(sentence, 2000)}", err=True)
+
+
+def fail(sentence: str) -> NoReturn:
+    """Print why a command cannot be carried out; exit code 2."""
+    print_message(sentence)
+    raise typer.Exit(ExitCode.USAGE)
 
 
 def parse_folder(text: str) -> Path:

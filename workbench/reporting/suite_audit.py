@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engines.protocol import RunSpec
 from results.records import published_parts, published_runs
 from results.records.notes import RunNotes
 from results.records.schema import Identity, RunRecord
@@ -40,7 +41,7 @@ def audit_suite(
         run.spec.run_id: run.state.curves["lr"].values() for run in runs if "lr" in run.state.curves
     }
     pairs = [
-        (record.identity if record else _planned_identity(run), record)
+        (record.identity if record else planned_identity(run.spec), record)
         for run in runs
         for record in [record_of_run.get(run.spec.run_id)]
     ]
@@ -83,6 +84,7 @@ def read_published_parts(
     return published_parts.collect_parts(published_runs.read_file(path), selected)
 
 
-def _planned_identity(run: RunView) -> Identity:
+def planned_identity(spec: RunSpec) -> Identity:
+    """Identity of a run that has no record yet."""
     names = ("suite", "run_id", "engine", "task", "subset", "model", "params", "seed", "label")
-    return Identity(**{name: getattr(run.spec, name) for name in names})
+    return Identity(**{name: getattr(spec, name) for name in names})

@@ -7,9 +7,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from engines.protocol import RunSpec
 from results.records import cost_forecasts, notes, published_runs, store
-from results.records.schema import Identity, RunRecord
+from results.records.schema import RunRecord
 from results.records.suite_view import RunCurves, SearchView, SuiteView
 from results.tables import ablation
 from results.text import formats
@@ -88,7 +87,9 @@ def build_view(
         curves={r.spec.run_id: _curves_of_run(r) for r in runs},
         notes={run: standing.findings for run, standing in noted.items() if run in {"", *run_ids}},
         states=_run_states(runs, noted),
-        planned=tuple(_planned_identity(r.spec) for r in runs if r.spec.run_id not in done),
+        planned=tuple(
+            suite_audit.planned_identity(r.spec) for r in runs if r.spec.run_id not in done
+        ),
         search=_build_search(folder),
         audit=suite_audit.audit_suite(
             folder, [r for r in runs if r.spec.run_id not in state.to_retry], log_records, noted
@@ -192,12 +193,6 @@ def _run_state_word(run: RunView) -> str:
     if run.state.status != "ended":
         return "waiting" if run.state.status == "queued" else "running"
     return {"completed": "done", "stopped": "stopped"}.get(run.state.cause, run.state.cause)
-
-
-def _planned_identity(spec: RunSpec) -> Identity:
-    """Identity of a run that has no record yet."""
-    names = ("suite", "run_id", "engine", "task", "subset", "model", "params", "seed", "label")
-    return Identity(**{name: getattr(spec, name) for name in names})
 
 
 def _matching_forecasts(

@@ -20,6 +20,7 @@ from results.comparison.document_view import (
 from results.records import cost_forecasts, metric_names, published_runs
 from results.records.metric_names import TRAIN_SPLIT
 from results.records.schema import RunRecord
+from results.report.captions import short_metric_name
 from results.report.documents.run_titles import (
     failed_runs,
     main_runs,
@@ -106,7 +107,7 @@ def list_best(page: ReportInput) -> Iterator[str]:
         best, *others = ranking.places
         value = formats.interval(best.value, best.low, best.high)
         line = translate("document.best of", lang).format(
-            short_name(ranking.metric), code(ranking.split),
+            short_metric_name(ranking.metric), code(ranking.split),
             title_of_runs(page.view, best.runs, lang), value,
         )  # fmt: skip
         alike = [p for p in others if p.verdict == "not distinguishable"]
@@ -153,18 +154,13 @@ def _list_scores(page: ReportInput) -> Iterator[str]:
         if metric := metric_names.headline_metric(record.metrics):
             value = formats.interval(metric.value, metric.low, metric.high)
             name = title_of_run(page.view, record.identity.run_id)
-            score = f"{short_name(metric.name)} {value} ({code(metric.split)})"
+            score = f"{short_metric_name(metric.name)} {value} ({code(metric.split)})"
             yield f"{name}: {score}"
 
 
 def headline_change(change: RunChange) -> ValueChange | None:
     """The change of the headline metric."""
     return metric_names.headline_metric([value for value in change.values if value.split])
-
-
-def short_name(metric: str) -> str:
-    """`SigLIP cosine (google/…)` -> `SigLIP cosine`; tables have the full name."""
-    return escape(metric.partition(" (")[0])
 
 
 def _list_full_collapse(page: ReportInput) -> Iterator[str]:
@@ -240,7 +236,9 @@ def _list_version_changes(page: ReportInput) -> Iterator[str]:
         names = title_of_run(page.view, change.run), name_baseline(change)
         against = translate("document.against", page.lang).format(*names)
         verdict = translate(f"document.{value.verdict}", page.lang)
-        texts.append(f"{against}: {short_name(value.name)} {format_delta(value)} ({verdict})")
+        texts.append(
+            f"{against}: {short_metric_name(value.name)} {format_delta(value)} ({verdict})"
+        )
     if texts:
         yield _join(texts, "; ")
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from workbench.cli.options import Label, LogRoot
-from workbench.exit_codes import ExitCode
+from workbench.cli.options import Label, LogRoot, fail
 
 if TYPE_CHECKING:
     from results.records import tracker_files
@@ -74,8 +73,7 @@ def import_records(  # noqa: PLR0913, PLR0917 - one parameter for each option
                     root, key, note.kind, note.text, about=note.about, date=note.date
                 )
     except (published_runs.PublishedError, note_writer.NoteError, OSError) as error:
-        typer.echo(f"workbench: {clean_line(str(error), 2000)}", err=True)
-        raise typer.Exit(ExitCode.USAGE) from None
+        fail(str(error))
 
 
 def _keep_file(source: str, copy: Path) -> None:

@@ -7,13 +7,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from workbench.cli import completion
-from workbench.cli.options import AsJson, LogRoot
-from workbench.exit_codes import ExitCode
+from workbench.cli.options import AsJson, LogRoot, fail, print_message
 
 if TYPE_CHECKING:
     from results.listing.run_filter import ListedRun
@@ -93,14 +92,14 @@ def list_runs(  # noqa: PLR0913, PLR0917 - one parameter for each option
     try:
         chosen = run_listing.select_view(runs, view)
     except ValueError as error:
-        _fail(str(error))
+        fail(str(error))
     if trouble:
-        _print_message(trouble)
+        print_message(trouble)
     if limit is not None:
         chosen = run_listing.cut_page(chosen, limit, page)
     _print_runs(root, chosen, view, as_json=as_json)
     if not chosen and not as_json:
-        _print_message(f"no run of {len(runs):,} fits" if runs else f"no records in {root}")
+        print_message(f"no run of {len(runs):,} fits" if runs else f"no records in {root}")
 
 
 def _print_runs(root: Path, runs: Sequence[ListedRun], view: ResultView, *, as_json: bool) -> None:
@@ -140,7 +139,7 @@ def list_views(context: typer.Context, as_json: AsJson = False) -> None:
             )
             _print_line(clean_line(f"{name:<20} {'  '.join(facts)}"))
     if not views and not as_json:
-        _print_message(
+        print_message(
             "no views yet; `workbench views save NAME FILTER`, or v on the screen Results"
         )
 
@@ -162,7 +161,7 @@ def save_view(
     try:
         run_filter.parse_filter(text, run_filter.AnyName())
     except run_filter.FilterError as error:
-        _fail(str(error))
+        fail(str(error))
     view = run_listing.extend_view(
         None, [text] if text else [], metric=metric, columns=columns, sort=sort,
         descending=falling if sort else None,
@@ -194,7 +193,7 @@ def _read_views() -> dict[str, ResultView]:
     try:
         return read_views(_views_file())
     except ValueError as error:
-        _fail(str(error))
+        fail(str(error))
 
 
 def _find_view(name: str) -> ResultView:
@@ -204,21 +203,10 @@ def _find_view(name: str) -> ResultView:
     if name not in views:
         close = difflib.get_close_matches(name, views, n=1)
         guess = f"; did you mean '{close[0]}'?" if close else "; `workbench views` lists them"
-        _fail(f"no view '{name}'{guess}")
+        fail(f"no view '{name}'{guess}")
     return replace(views[name])
-
-
-def _fail(sentence: str) -> NoReturn:
-    _print_message(sentence)
-    raise typer.Exit(ExitCode.USAGE)
 
 
 def _print_line(text: str) -> None:
     """In the terminal's encoding, as stdout is set up; click would write UTF-8 to an ASCII one."""
     sys.stdout.write(f"{text}\n")
-
-
-def _print_message(sentence: str) -> None:
-    from results.text.sanitize import clean_line
-
-    typer.echo(f"workbench: {clean_line(sentence, 2000)}", err=True)

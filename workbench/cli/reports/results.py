@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from workbench.cli import completion
-from workbench.cli.options import AsJson, LogRoot
-from workbench.exit_codes import ExitCode
+from workbench.cli.options import AsJson, LogRoot, fail
 
 if TYPE_CHECKING:
     from results.records.notes import Kind, RunNotes
@@ -162,8 +161,7 @@ def export_records(
         frame = data_frame.select_columns(frame, columns) if columns else frame
         data_frame.write_frame(frame, file)
     except (data_frame.UnknownColumnError, ValueError) as error:
-        typer.echo(f"workbench: {clean_line(str(error), 400)}", err=True)
-        raise typer.Exit(ExitCode.USAGE) from None
+        fail(str(error))
     typer.echo(clean_line(f"{len(frame)} runs, {len(frame.columns)} columns: {file}", 4096))
 
 
