@@ -13,14 +13,7 @@ from results.comparison.document_view import DocumentView, is_best_alone
 from results.records import cost_forecasts
 from results.records.schema import RunRecord
 from results.records.suite_view import SuiteView
-from results.report import (
-    answers,
-    architecture,
-    captions,
-    data,
-    sections,
-    story,
-)
+from results.report import answers, architecture, captions, data, sections, story
 from results.tables import (
     ablation,
     audit,
@@ -36,7 +29,7 @@ from results.tables import (
     steps_and_memory,
     training_stages,
     vqa,
-)
+)  # fmt: skip
 from results.text.table import Table, code, code_block, escape, render_markdown
 from results.text.translations import cause, translate
 
@@ -118,10 +111,8 @@ def render_subsets(page: ReportInput) -> Iterator[str]:
     """Subsets with their samples and the reasons for them, then reasons for models and variants."""
     view, lang, records = page.view, page.lang, page.view.records
     subsets = list(dict.fromkeys(i.subset for i in (*(r.identity for r in records), *view.planned)))
-    subset_table, reasons = (
-        sections.subsets(records, lang),
-        story.subset_reasons(view, subsets, lang),
-    )
+    subset_table = sections.subsets(records, lang)
+    reasons = story.subset_reasons(view, subsets, lang)
     heading = "story.subsets" if reasons else "report.subsets"
     yield from titled("##", heading, "\n".join(filter(None, (subset_table, reasons))), lang)
     yield from titled("##", "story.choices", story.other_reasons(view, subsets), lang)

@@ -39,12 +39,8 @@ def metrics(
 
     Runs that have no metric of this split are shown when they should have: when they failed.
     """
-    causes_without_metrics = ("completed", "pruned")  # of these none is expected
-    runs = [
-        r
-        for r in records
-        if metrics_of_split(r, split) or r.exit.cause not in causes_without_metrics
-    ]
+    clean = ("completed", "pruned")  # of these no metric is expected
+    runs = [r for r in records if metrics_of_split(r, split) or r.exit.cause not in clean]
     fields = run_cells.distinguishing_fields(runs)
     all_names, headline = _names(runs, split), headline_of(split)
     names = _visible_names(all_names, headline)

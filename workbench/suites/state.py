@@ -23,8 +23,7 @@ MAX_NOTICES: Final = 50
 
 CLOCK: Final = "clock"
 SEEN_SAMPLES: Final = "seen_samples"
-AXIS_CURVES: Final = (CLOCK, SEEN_SAMPLES)
-"""Curves over steps that give the other x axes of a chart."""
+"""With `CLOCK` the curves over steps that give the other x axes of a chart."""
 STEP_PARTS: Final = ("data_wait", "transfer", "forward", "backward", "optimizer")
 """Fields of a `Step` that its seconds consist of; `data_wait` is of the host, and may overlap."""
 
@@ -170,9 +169,8 @@ class RunState:
     @property
     def eta_seconds(self) -> float | None:
         """Seconds until the last training step at the current rate; None outside training."""
-        if self.status != "running" or self.plan is None or self.phase not in ("train", "warmup"):
-            return None
-        if not self.timed_steps:
+        training = self.status == "running" and self.phase in ("train", "warmup")
+        if not training or self.plan is None or not self.timed_steps:
             return None
         # An engine may spend time between steps, so the slower of both rates is used.
         wall = self.last.t - self.timed_from if self.last else 0.0
@@ -200,15 +198,9 @@ def advance(state: RunState, entry: protocol.Entry) -> RunState:
     }
     if isinstance(msg, messages.Attempt):
         return RunState(
-            status="starting",
-            attempt=msg.number,
-            pid=msg.pid,
-            started_wall=entry.wall,
-            environment=msg.environment,
-            unknown=state.unknown,
-            ooms=state.ooms,
-            **position,
-        )
+            status="starting", attempt=msg.number, pid=msg.pid, started_wall=entry.wall,
+            environment=msg.environment, unknown=state.unknown, ooms=state.ooms, **position,
+        )  # fmt: skip
     changes = _changes(state, msg, entry.wall)
     return replace(state, t=max(state.t, msg.t), **position, **changes)
 
@@ -294,9 +286,8 @@ def _step_changes(state: RunState, msg: messages.Step) -> dict[str, Any]:
     for name in STEP_PARTS if timed else ():
         if (seconds := getattr(msg, name)) is not None:
             parts[name] = parts.get(name, 0.0) + seconds
-    first = timed and not state.timed_steps
     return {
-        "timed_from": msg.t - msg.seconds if first else state.timed_from,
+        "timed_from": msg.t - msg.seconds if timed and not state.timed_steps else state.timed_from,
         "step": max(state.step, msg.step),
         "samples": samples,
         "timed_parts": parts,
@@ -311,13 +302,8 @@ def _step_changes(state: RunState, msg: messages.Step) -> dict[str, Any]:
 
 
 def _sample_changes(state: RunState, msg: messages.Sample) -> dict[str, Any]:
-    values = {
-        "rss_main": msg.rss_main,
-        "rss_main_peak": msg.rss_main_peak,
-        "rss_tree": msg.rss_tree,
-        "pss_tree": msg.pss_tree,
-        "cpu": msg.cpu_percent,
-    }
+    names = ("rss_main", "rss_main_peak", "rss_tree", "pss_tree")
+    values = {**{name: getattr(msg, name) for name in names}, "cpu": msg.cpu_percent}
     for gpu in msg.gpus:
         values[f"vram_device[{gpu.index}]"] = gpu.used
         values[f"vram_process[{gpu.index}]"] = gpu.process
@@ -326,9 +312,7 @@ def _sample_changes(state: RunState, msg: messages.Sample) -> dict[str, Any]:
     curves, peaks = {**state.curves}, {**state.peaks}
     if state.hello is None:  # before its interpreter is loaded a process has a few hundred KiB
         values["rss_main_peak"] = None
-    for name, value in values.items():
-        if value is None:
-            continue
+    for name, value in ((name, value) for name, value in values.items() if value is not None):
         peaks[name] = max(peaks.get(name, value), value)
         if name != "rss_main_peak":
             curves[name] = curves.get(name, NO_CURVE).add(msg.t, value)
@@ -342,9 +326,7 @@ def is_unfinished(run: RunState) -> bool:
 
     A run that was skipped because of an unmet need is tried again.
     """
-    if run.end is None:
-        return True
-    if run.cause == "skipped":
+    if run.end is not None and run.cause == "skipped":
         return bool(run.end.need)
     return run.cause not in ("completed", "pruned")
 

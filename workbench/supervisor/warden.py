@@ -278,11 +278,8 @@ class Warden:
         The folder of the locks may be removed, or a device or disk may fail for a while; none of
         these must end a training.
         """
-        parts: list[Callable[[], object]] = [
-            self._read_commands,
-            self.gpus.receive,
-            self.gpus.start,  # again, if it died
-        ]
+        parts: list[Callable[[], object]] = [self._read_commands, self.gpus.receive]
+        parts.append(self.gpus.start)  # again, if it died
         if self._searcher is not None:
             parts.append(self._searcher.poll)
         parts.append(self._lanes.note_neighbours)

@@ -110,8 +110,7 @@ def largest_stages(stages: Sequence[Params]) -> dict[int, Params]:
         return (
             set(other.trained_parts) >= set(stage.trained_parts)
             and other.batch >= stage.batch
-            and min(2, other.gradient_accumulation_steps)
-            >= min(2, stage.gradient_accumulation_steps)
+            and other.gradient_accumulation_steps >= min(2, stage.gradient_accumulation_steps)
         )
 
     kept: dict[int, Params] = {}
@@ -228,9 +227,7 @@ def measure_phases(
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "media": model.projector.length(run.most.frames),
     }
-    peaks: Moments = {}
-    if query.trains:
-        peaks |= name_moments("train", training_peaks(run, model))
+    peaks = name_moments("train", training_peaks(run, model)) if query.trains else {}
     peaks |= name_moments("predict", evaluation_peaks(run, model, frozen, trains=query.trains))
     return Measurement(peaks, counts)
 
@@ -258,11 +255,10 @@ def describe_estimate(
         "vision": f"{shape.patches:,} patches of {shape.width:,} a frame",
         "trained parameters": f"{counts['trained']:,}",
     }
-    base = "the base that is trained first, with all its parameters"
-    omissions = [omitted, base if sources[0] == known_configs.SCRATCH else ""]
-    if any(omissions):
-        facts["left out"] = "; ".join(filter(None, omissions))
-    return facts
+    scratch = sources[0] == known_configs.SCRATCH
+    base = "the base that is trained first, with all its parameters" if scratch else ""
+    omissions = "; ".join(filter(None, (omitted, base)))
+    return facts | ({"left out": omissions} if omissions else {})
 
 
 def make_options(query: MemoryQuery, params: Params) -> TrainingOptions:
@@ -376,9 +372,8 @@ def generate_phase(run: FakeCaptioningRun, model: Captioner, media: Tensor) -> M
     run.ledger.reset_peak()
     for index, layer in enumerate(cache.layers):
         batch, heads, _, width = layer.keys.shape
-        filled = torch.zeros(
-            batch, heads, run.params.max_new_tokens - 2, width, dtype=layer.keys.dtype
-        )
+        shape = (batch, heads, run.params.max_new_tokens - 2, width)
+        filled = torch.zeros(shape, dtype=layer.keys.dtype)
         cache.update(filled, filled, index)
     embedded = model.llm.get_input_embeddings()(token)[:, None].to(inputs.dtype)
     del inputs
@@ -387,11 +382,9 @@ def generate_phase(run: FakeCaptioningRun, model: Captioner, media: Tensor) -> M
 
 
 def host_memory(
-    query: MemoryQuery,
-    run: FakeCaptioningRun,
-    files: tuple[int, int],
+    query: MemoryQuery, run: FakeCaptioningRun, files: tuple[int, int],
     phases: dict[Phase, PartBytes],
-) -> PartBytes:
+) -> PartBytes:  # fmt: skip
     """Bytes of host memory by part. `files`: language model in half precision, vision tower."""
     params, shape = run.params, run.tower.shape
     frame_bytes = 3 * shape.image_size**2

@@ -27,7 +27,7 @@ CURSOR_STEPS: Final = {"left": -0.02, "right": 0.02, "back": -0.002, "ahead": 0.
 OVER_TIME: Final = ("rss_", "pss_", "cpu", "vram_", "gpu_", "power")
 """Curves over seconds; all others are over steps."""
 X_AXES: Final = {"step": "", "time": "clock", "samples": "seen_samples"}
-"""Axis of curves over steps -> the curve that gives it (`state.AXIS_CURVES`)."""
+"""Axis of curves over steps -> the curve that gives it (`state.CLOCK`, `state.SEEN_SAMPLES`)."""
 SPARK_CELLS: Final = 8
 
 
