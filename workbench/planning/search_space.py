@@ -233,10 +233,8 @@ def _range_problems(
             sentences = strict_toml.error_sentences(error, params, location + end)
             problems += [sentence for sentence in sentences if f"'{name}" in sentence]
         else:
-            if not value_range.choices and (isinstance(parsed, bool) or not _is_number(parsed)):
+            if not value_range.choices and (
+                isinstance(parsed, bool) or not isinstance(parsed, int | float)
+            ):
                 return [f"{location}: '{name}' is no number; give a list of values"]
     return problems
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from datasets_mm.profile.profile import FieldProfile, Profile
+from datasets_mm.profile.profile import Profile
 from workbench.subsets.section_types import (
     FigureFunction,
     ProfileFigure,
@@ -59,12 +59,9 @@ def describe_difference(first: Profile, second: Profile) -> str:
 
 def _field_types(profile: Profile) -> dict[str, frozenset[str]]:
     """Every field that occurs in a record -> its types."""
-    types = {f.name: _present_types(f) for f in profile.fields if f.no_key < profile.records}
+    counted = [field for field in profile.fields if field.no_key < profile.records]
+    types = {field.name: frozenset(field.types) - NO_VALUE for field in counted}
     return types | {name: frozenset({"not counted"}) for name in profile.other_fields}
-
-
-def _present_types(field: FieldProfile) -> frozenset[str]:
-    return frozenset(field.types) - NO_VALUE
 
 
 def _types_of(name: str) -> FigureFunction:

@@ -46,8 +46,8 @@ def add_lora(  # noqa: PLR0913 - one parameter for each setting
 
     inside = rf"(?:.*\.)?{re.escape(within)}\." if within else ""
     reached = re.compile(rf"{inside}(?:.*\.)?([^.]+)")
-    layers = [reached.fullmatch(name) for name, m in model.named_modules() if _linear(m)]
-    matched = {match[1] for match in layers if match}
+    linear = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+    matched = {match[1] for match in map(reached.fullmatch, linear) if match}
     if absent := [target for target in targets if target not in matched]:
         names = ", ".join(sorted(matched))
         raise EngineError(f"lora_targets: no linear layer '{absent[0]}'; this model has {names}")
@@ -122,7 +122,3 @@ def list_trainable(model: nn.Module) -> str:
         f"{name} {f'{count} x ' if count > 1 else ''}{size:,}"
         for (name, size), count in tensors.items()
     )
-
-
-def _linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear)  # bitsandbytes' Linear4bit is one too

@@ -54,13 +54,12 @@ class Form:
 def _parts(output: Any) -> list[Tensor] | None:
     """Features of one picture, then those for decoder layers, all of one shape; else None."""
     parts: list[Tensor] = []
-    for value in (getattr(output, "pooler_output", None), *(_deepstack(output) or ())):
+    for value in (
+        getattr(output, "pooler_output", None),
+        *(getattr(output, "deepstack_features", None) or ()),
+    ):
         single = value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
         if not isinstance(single, Tensor) or single.dim() < 2:
             return None
         parts.append(single)
     return parts if len({value.shape for value in parts}) == 1 else None
-
-
-def _deepstack(output: Any) -> Any:
-    return getattr(output, "deepstack_features", None)

@@ -71,7 +71,8 @@ def compare_runs(  # noqa: PLR0913, PLR0917 - one parameter for each option
             pair = [comparison.a, comparison.b]
             row = _to_json(comparison, differences.find_differences(pair))
             if cases:
-                row["cases"] = _case_row(_find_cases(comparison, root, cases, case_metric))
+                compared = _find_cases(comparison, root, cases, case_metric)
+                row["cases"] = compared.as_row() if compared else None
             typer.echo(json.dumps(row, ensure_ascii=False))
         return
     _print_table("", tables.groups_table(sides, lang), markdown)
@@ -141,10 +142,6 @@ def _find_cases(
 
     first, second = (side.records[0] for side in (comparison.a, comparison.b))
     return compare_cases(first, second, root, limit, metric)
-
-
-def _case_row(compared: CaseComparison | None) -> dict[str, Any] | None:
-    return compared.as_row() if compared else None
 
 
 def _print_table(title: str, table: Table, markdown: bool) -> None:
