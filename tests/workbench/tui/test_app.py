@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from textual.app import ComposeResult
 from textual.pilot import Pilot
 from textual.screen import ModalScreen
+from textual.widget import Widget
 from textual.widgets import Static
 
 from tests.workbench.tui.conftest import ready, screen_text, until
@@ -20,6 +22,7 @@ from workbench.tui.screens.live.screen import LiveScreen
 from workbench.tui.screens.plan.screen import PlanScreen
 from workbench.tui.screens.results.screen import ResultsScreen
 from workbench.tui.system.child_process import read_messages
+from workbench.tui.widgets.footer import Footer
 from workbench.tui.widgets.grid import Grid
 
 
@@ -121,6 +124,36 @@ async def test_no_child_process_outlives_the_app(app: WorkbenchApp) -> None:
         await pilot.press("q")
         await until(pilot, lambda: not app.is_running)
     assert not Path(f"/proc/{pids[0]}").exists()
+
+
+def count_widgets() -> int:
+    """Widgets in memory, shown or not."""
+    gc.collect()
+    return sum(isinstance(item, Widget) for item in gc.get_objects())
+
+
+async def test_no_widget_stays_in_memory(app: WorkbenchApp) -> None:
+    """A screen that is open all day is as large as in the morning: no removed widget is kept."""
+    async with app.run_test(size=(120, 36)) as pilot:
+        await ready(pilot, app)
+        counts = []
+        for _ in range(3):
+            for key in ("2", "tab", "3", "question_mark", "escape", "1"):
+                await pilot.press(key)
+                await pilot.pause()
+            counts.append(count_widgets())
+    assert counts[2] <= counts[1] + 3, counts
+
+
+async def test_a_click_on_the_footer_presses_the_key(app: WorkbenchApp) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        await ready(pilot, app)
+        line = screen_text(pilot).splitlines()[-1]
+        await pilot.click(Footer, offset=(line.index("Help"), 0))
+        await until(pilot, lambda: isinstance(app.screen, HelpDialog))
+        await pilot.press("escape")
+        await pilot.click(Footer, offset=(line.index("q Quit"), 0))
+        await until(pilot, lambda: not app.is_running)
 
 
 def test_no_line_is_wider_than_the_smallest_screen_needs() -> None:

@@ -12,7 +12,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical
 from textual.message import Message
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 from textual.worker import get_current_worker
 
 from workbench.output_language import translate
@@ -20,6 +20,7 @@ from workbench.tui.screens.footer_keys import FooterKeys
 from workbench.tui.system.child_process import ChildError, read_messages
 from workbench.tui.view_models import data_rows
 from workbench.tui.widgets.find_input import FindInput
+from workbench.tui.widgets.footer import Footer
 from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.top_bar import Heading, TopBar
 
@@ -88,7 +89,7 @@ class DataScreen(FooterKeys):
                 yield Heading("Profile", id="profile-heading")
                 yield Static("", id="profile-trouble")
                 yield Grid(data_rows.PROFILE, header=False, notice="", id="profile")
-        yield Footer(show_command_palette=False)
+        yield Footer()
 
     def on_mount(self) -> None:
         """Read the recipes."""

@@ -11,12 +11,13 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.message import Message
 from textual.screen import ModalScreen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from results.text.sanitize import clean_line
 from workbench.output_language import chosen_language
 from workbench.tui.screens.dialogs import ChoiceDialog, TextDialog
 from workbench.tui.view_models.cells import GridColumn
+from workbench.tui.widgets.footer import Footer
 from workbench.tui.widgets.top_bar import Heading
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class RecordScreen(ModalScreen[None]):
         yield Heading(self._key[1], id="record-title")
         with VerticalScroll(id="record"):
             yield Static("Reading the record …", id="record-text")
-        yield Footer(show_command_palette=False)
+        yield Footer()
 
     def on_mount(self) -> None:
         """Read the record."""

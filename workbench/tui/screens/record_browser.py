@@ -15,11 +15,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from workbench.tui.screens.footer_keys import FooterKeys
 from workbench.tui.system.child_process import ChildError, read_messages
 from workbench.tui.widgets.find_input import FindInput
+from workbench.tui.widgets.footer import Footer
 from workbench.tui.widgets.top_bar import Heading
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class RecordBrowser(FooterKeys, ModalScreen[None]):
                 yield Static("Reading records …", id="sample-text")
         yield Container(id="sheet")
         yield FindInput(id="sample-find")
-        yield Footer(show_command_palette=False)
+        yield Footer()
 
     def on_mount(self) -> None:
         """Read records."""

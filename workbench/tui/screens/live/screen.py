@@ -17,7 +17,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from results.text.sanitize import clean_line
 from workbench.tui.screens.dialogs import ChoiceDialog, MessageDialog
@@ -27,6 +27,7 @@ from workbench.tui.system import cli_commands, idle_loop
 from workbench.tui.view_models import control_actions, suite_feed
 from workbench.tui.view_models.live import rows as live_rows
 from workbench.tui.widgets.chart_panel import ChartPanel
+from workbench.tui.widgets.footer import Footer
 from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.log_pane import LogPane
 from workbench.tui.widgets.log_tail import LogTail
@@ -106,7 +107,7 @@ class LiveScreen(RunPanels):
                         live_rows.METRICS, header=False, notice="No metrics yet.", id="metrics"
                     )
         yield Static("", id="live-trouble")
-        yield Footer(show_command_palette=False)
+        yield Footer()
 
     def on_mount(self) -> None:
         """Open the chosen suite, or the first one; charts are as they were left."""

@@ -18,7 +18,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal, Vertical
 from textual.message import Message
 from textual.timer import Timer
-from textual.widgets import Button, Footer, Static
+from textual.widgets import Button, Static
 
 from workbench.pricing import costs
 from workbench.pricing.earlier import EarlierRuns
@@ -38,6 +38,7 @@ from workbench.tui.view_models.plan_draft import (
     read_plan_table,
 )
 from workbench.tui.widgets.find_input import FindInput
+from workbench.tui.widgets.footer import Footer
 from workbench.tui.widgets.form import SettingsForm
 from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.plan_preview import PlanFileView
@@ -126,7 +127,7 @@ class PlanScreen(PlanActions):
         with Horizontal(id="plan-status"):
             yield Static("", id="verdict")
             yield Button("Start", id="start", compact=True, disabled=True)
-        yield Footer(show_command_palette=False)
+        yield Footer()
 
     def on_mount(self) -> None:
         """Read the catalogs after the first frame."""

@@ -8,11 +8,11 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen
-from textual.widgets import Footer
 
 from workbench.tui.screens.results.case_sources import CaseSources
 from workbench.tui.view_models.results import cases, comparison
 from workbench.tui.widgets.case_view import CaseView
+from workbench.tui.widgets.footer import Footer
 from workbench.tui.widgets.top_bar import Heading
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class CaseScreen(ModalScreen[int]):
         """Heading and item."""
         yield Heading("Case", id="case-heading")
         yield CaseView(id="case")
-        yield Footer(show_command_palette=False)
+        yield Footer()
 
     def on_mount(self) -> None:
         """Show the item."""

@@ -13,7 +13,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal, Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from results.text.sanitize import clean, clean_line
 from workbench.tui.screens.copying import CopyChoice
@@ -27,6 +27,7 @@ from workbench.tui.view_models.live import charts as live_charts
 from workbench.tui.view_models.live import lines as live_lines
 from workbench.tui.view_models.results import columns, comparison
 from workbench.tui.widgets.curve_wall import CurveWall
+from workbench.tui.widgets.footer import Footer
 from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.log_tail import LogTail
 from workbench.tui.widgets.top_bar import Heading
@@ -105,7 +106,7 @@ class CompareScreen(ModalScreen[None]):
                     with Vertical():
                         yield Heading("", id=f"{side}-log-heading")
                         yield LogTail(id=f"{side}-log")
-        yield Footer(show_command_palette=False)
+        yield Footer()
 
     def on_mount(self) -> None:
         """Compare."""

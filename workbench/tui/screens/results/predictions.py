@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Footer, Input
+from textual.widgets import Input
 
 from results.text import formats
 from results.text.sanitize import clean, clean_line
@@ -21,6 +21,7 @@ from workbench.tui.system import cli_commands
 from workbench.tui.view_models.cells import GridColumn
 from workbench.tui.view_models.results import cases
 from workbench.tui.widgets.case_view import CaseView
+from workbench.tui.widgets.footer import Footer
 from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.top_bar import Heading
 
@@ -79,7 +80,7 @@ class PredictionsScreen(ModalScreen[None]):
             with Vertical(id="predictions-list"):
                 yield Grid(cases.PREDICTIONS, notice="Reading the predictions …", id="predictions")
             yield CaseView(id="prediction")
-        yield Footer(show_command_palette=False)
+        yield Footer()
 
     def on_mount(self) -> None:
         """Read the list."""

@@ -15,7 +15,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.message import Message
-from textual.widgets import Footer, Input, Static
+from textual.widgets import Input, Static
 
 from results.listing.views import ResultView, parse_view
 from workbench.tui.screens.copying import CopyChoice
@@ -24,6 +24,7 @@ from workbench.tui.screens.results import dialogs
 from workbench.tui.screens.results.actions import RunActions
 from workbench.tui.system import child_process, cli_commands
 from workbench.tui.view_models.results import rows
+from workbench.tui.widgets.footer import Footer
 from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.top_bar import Heading, TopBar
 
@@ -116,7 +117,7 @@ class ResultsScreen(RunActions):
             yield Input(placeholder=FILTER_HINT, compact=True, id="filter")
             yield Grid((rows.MARK,), notice="Reading records …", id="records")
         yield Static("", id="results-trouble")
-        yield Footer(show_command_palette=False)
+        yield Footer()
 
     def on_mount(self) -> None:
         """Read the records; the last view is shown, without its filter."""
