@@ -129,6 +129,10 @@ class _Towers(param_sections.Settings):
     gradient_checkpointing: param_sections.Checkpointing = False
 
 
+ScorerName = Literal["meteor", "overlap", "cider", "siglip", "bertscore"]
+"""Scores of captions; the modules of those that compare texts are in `TEXT_SCORERS`."""
+
+
 class _CaptionEvaluation(param_sections.Settings):
     """Evaluation data, generation and scorers."""
 
@@ -158,7 +162,7 @@ class _CaptionEvaluation(param_sections.Settings):
         description="Add LoRA to the weights before the evaluation at the end; 4-bit layers become "
         "whole ones, which are faster and take up to four times their memory",
     )
-    scorers: tuple[Literal["meteor", "overlap", "cider", "siglip", "bertscore"], ...] = Field(
+    scorers: tuple[ScorerName, ...] = Field(
         ("meteor", "overlap", "cider", "siglip", "bertscore"),
         description="Scores of captions beside diversity; overlap: BLEU and chrF; bertscore: with "
         "bert_score",

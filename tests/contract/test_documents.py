@@ -1,14 +1,17 @@
-"""docs/documents.md names presets and settings that exist, and a state in every row."""
+"""docs/documents.md names what exists, with a state in every row; code of how-tos passes lint."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from engines import catalog
 from workbench.planning import plan
 
-PAGE = (Path(__file__).parents[2] / "docs/documents.md").read_text("utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/documents.md").read_text("utf-8")
 STATES = ("works", "by tests", "not run", "open", "not applicable", "by intent")
 
 
@@ -37,3 +40,17 @@ def test_presets_and_settings_exist() -> None:
     }  # fmt: skip
     for name in re.findall(r"`(\w+) = [^`]+`", PAGE):
         assert name in settings | set(plan.SuitePlan.model_fields), name
+
+
+def test_code_of_the_howtos_passes_lint() -> None:
+    howto = (ROOT / "docs/howto.md").read_text("utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", howto, re.DOTALL)
+    assert blocks
+    place = "engines/captioning/metrics/length_ratio.py"  # where the how-to puts it
+    for part in (["check"], ["format", "--check"]):
+        command = [sys.executable, "-m", "ruff", *part, "--stdin-filename", place, "-"]
+        for block in blocks:
+            done = subprocess.run(
+                command, input=block, cwd=ROOT, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stdout + done.stderr

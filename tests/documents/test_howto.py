@@ -69,7 +69,7 @@ def test_a_metric_of_captions_is_added(tree: Path) -> None:
     )  # fmt: skip
     params = tree / "engines/captioning/params.py"
     replace(params, '"siglip", "bertscore"', '"length", "siglip", "bertscore"', 2)
-    assert "length ratio (words)" in run_commands("add a metric", tree)
+    assert "length ratio (en words)" in run_commands("add a metric", tree)
 
 
 def test_an_engine_is_added(tree: Path) -> None:
