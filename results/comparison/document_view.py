@@ -22,6 +22,8 @@ BY_RUN: Final = (
     "curves", "states", "changes", "captions", "answers", "run_words", "planned_facts", "reported",
 )  # fmt: skip
 """Parts of a suite's view by run id, beside its notes."""
+NOT_STATED: Final = "?"
+"""A setting that the source of an imported run does not state."""
 _TIME: Final = re.compile(r"^\d{8}-\d{6}-")
 
 
@@ -188,7 +190,7 @@ def merge_suites(suites: Sequence[SuiteView], words: SuiteWords | None = None) -
         for identity in view.planned
         if view.state != "imported" or identity.label not in labels  # a plan that was carried out
     )
-    for name in ("charts", "checks", "comparisons"):
+    for name in ("charts", "checks", "comparisons", "code_changes"):
         joined[name] = tuple(_unique(entry for view in views for entry in getattr(view, name)))
     return SuiteView(
         name=", ".join(short_suite_name(view.name) for view in views),

@@ -13,6 +13,7 @@ from results import significance
 from results.comparison import criteria, experiments
 from results.comparison.differences import find_differences
 from results.comparison.document_view import (
+    NOT_STATED,
     JudgedCriterion,
     RankedRuns,
     Ranking,
@@ -32,8 +33,6 @@ from results.records.schema import RunRecord
 from results.text import formats
 
 UNSET: Final = "–"
-NOT_STATED: Final = "?"
-"""A setting that the source of an imported run does not state."""
 MAX_PLACES: Final = 12
 """Places of a ranking that are tested and shown."""
 

@@ -150,6 +150,17 @@ class PublishedComparison(_FileModel):
     sections: tuple[PublishedSection, ...] = Field(default=(), alias="section")
 
 
+class PublishedChange(_FileModel):
+    """A change of code behind the experiments; as `results.records.suite_view.CodeChange`."""
+
+    title: str = Field(min_length=1)
+    purpose: str = ""
+    before: str = ""
+    after: str = ""
+    language: str = Field(default="python", pattern=r"^[a-z0-9+-]*$")
+    applied_in: str = ""
+
+
 class PublishedResults(_FileModel):
     """A file of published results."""
 
@@ -175,6 +186,7 @@ class PublishedResults(_FileModel):
     planned: tuple[PublishedPlan, ...] = ()
     checks: tuple[PublishedCheck, ...] = Field(default=(), alias="check")
     comparisons: tuple[PublishedComparison, ...] = Field(default=(), alias="comparison")
+    changes: tuple[PublishedChange, ...] = Field(default=(), alias="change")
 
     @property
     def suite(self) -> str:
@@ -294,7 +306,7 @@ def _record(results: PublishedResults, experiment: PublishedExperiment) -> RunRe
         timing=timing,
         memory=memory,
         metrics=_metrics(results, experiment),
-        train=experiment.train,
+        train=_last_loss(experiment) | experiment.train,
         samples=experiment.samples,
         steps=experiment.steps,
         planned_steps=experiment.steps,
@@ -306,6 +318,12 @@ def _record(results: PublishedResults, experiment: PublishedExperiment) -> RunRe
         ),
         notices=(f"{method}; nothing of this record was measured here",),
     )  # fmt: skip
+
+
+def _last_loss(experiment: PublishedExperiment) -> dict[str, float]:
+    """The mean loss of the last epoch, where it is given."""
+    last = experiment.losses[-1:]
+    return {"epoch_loss": last[0][-1]} if last and last[0] else {}
 
 
 def _metrics(

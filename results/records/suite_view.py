@@ -142,6 +142,21 @@ class DataComparison(SuiteViewPart):
     """Where it was published; empty: they were scanned here."""
 
 
+class CodeChange(SuiteViewPart):
+    """A change of code behind the runs: an optimization, a bug that was fixed."""
+
+    title: str
+    purpose: str = ""
+    """Its purpose or effect."""
+    before: str = ""
+    """Lines of code, or of settings; empty: there were none."""
+    after: str = ""
+    language: str = "python"
+    """What the lines are written in, for the colours of a reader."""
+    applied_in: str = ""
+    """Experiments or versions that have it."""
+
+
 class SuiteWords(SuiteViewPart):
     """Texts that people wrote about a suite, in its plan or in notes; a note overrides the plan."""
 
@@ -239,6 +254,8 @@ class SuiteView(SuiteViewPart):
     """By run id of `planned`: facts that its source states."""
     reported: dict[str, dict[str, str]] = {}
     """By run id: names and sizes in the words of an imported run's source."""
+    code_changes: tuple[CodeChange, ...] = ()
+    """Of its plan, or of the imported file."""
     published_effects: dict[str, str] = {}
     """By setting: the effect of an optimization as an imported file states it."""
     search: SearchView | None = None

@@ -125,13 +125,14 @@ def _write_figures(
     drawn = figures_module.draw_figures(document, lang)
     if not drawn.figures:
         return {"": translate("figure.none", lang)}, []
-    (out / "figures").mkdir(exist_ok=True)
+    folder = "figures" if lang == "en" else f"figures.{lang}"
+    (out / folder).mkdir(exist_ok=True)
     links = {"": translate("figure.no font", lang)} if drawn.lacks_font else {}
     paths = []
     for name, formats in drawn.figures.items():
-        links[name] = f"figures/{name}.svg"
+        links[name] = f"{folder}/{name}.svg"
         for suffix, data in formats.items():
-            path = out / "figures" / f"{name}.{suffix}"
+            path = out / folder / f"{name}.{suffix}"
             _write_atomic(path, data)
             paths.append(path)
     return links, paths

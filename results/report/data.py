@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from results.records import message_translations
 from results.records.suite_view import DataComparison, DataSection, SubsetCheck, SuiteView
 from results.text import formats
-from results.text.table import Table, TableCell, TableColumn, code, escape, render_markdown
+from results.text.table import Table, TableCell, TableColumn, code, render_markdown, sentence
 from results.text.translations import translate
 
 
@@ -21,21 +21,21 @@ def render(view: SuiteView, lang: str) -> Iterator[str]:
 
 
 def _render_check(check: SubsetCheck, lang: str) -> Iterator[str]:
-    sentence = escape(message_translations.localize(check.sentence, lang))
+    outcome = sentence(message_translations.localize(check.sentence, lang))
     if check.source:
         suffix = f" {_mark_source(check.source, lang)}"
     else:
         suffix = "" if check.problems else f" – {translate('data.clean', lang)}"
-    yield f"- {code(check.subset)}: {sentence}{suffix}\n"
+    yield f"- {code(check.subset)}: {outcome}{suffix}\n"
     for problem in check.problems:
-        yield f"  - {escape(message_translations.localize(problem, lang))}\n"
+        yield f"  - {sentence(message_translations.localize(problem, lang))}\n"
 
 
 def _render_comparison(comparison: DataComparison, lang: str) -> Iterator[str]:
     names = code(comparison.first), code(comparison.second)
     yield f"## {translate('data.comparison', lang).format(*names)}"
     if comparison.problem:
-        yield formats.n_a(escape(message_translations.localize(comparison.problem, lang)))
+        yield formats.n_a(sentence(message_translations.localize(comparison.problem, lang)))
         return
     first, second = comparison.records
     share = formats.percent(second / first) if first else formats.n_a("")
@@ -49,10 +49,10 @@ def _render_comparison(comparison: DataComparison, lang: str) -> Iterator[str]:
 
 def _render_section(section: DataSection, names: tuple[str, str], lang: str) -> Iterator[str]:
     """A table, or where only its outcome was published the heading and the remark."""
-    title = escape(message_translations.localize(section.title, lang))
+    title = sentence(message_translations.localize(section.title, lang))
     remark = message_translations.localize(section.remark, lang)
     if not section.rows:
-        yield f"- {title}: {escape(remark)}"
+        yield f"- {title}: {sentence(remark)}"
         return
     columns = (
         TableColumn(title),
@@ -67,10 +67,10 @@ def _render_section(section: DataSection, names: tuple[str, str], lang: str) -> 
         )
         for label, *figures in section.rows
     )
-    yield render_markdown(Table(columns, body, (TableCell(remark),) if remark else ()))
+    yield render_markdown(Table(columns, body, (TableCell(remark, "sentence"),) if remark else ()))
 
 
 def _mark_source(source: str, lang: str) -> str:
     """That figures are an imported file's, and where it has them from."""
-    name = escape(message_translations.localize(source, lang))
+    name = sentence(message_translations.localize(source, lang))
     return f"**[{translate('imported', lang)}]** {translate('data.source', lang).format(name)}"

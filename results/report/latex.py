@@ -17,7 +17,7 @@ PREAMBLE: Final = r"""% Compile with: xelatex
 \documentclass[a4paper,10pt]{article}
 \usepackage{fontspec}
 \usepackage[margin=18mm]{geometry}
-\usepackage{array,booktabs,longtable,graphicx,xcolor,fancyvrb}
+\usepackage{array,booktabs,longtable,graphicx,xcolor,fancyvrb,pdflscape}
 """
 HANGUL: Final = r"""\usepackage{kotex}
 \IfFontExistsTF{Noto Sans CJK KR}{\setmainhangulfont{Noto Sans CJK KR}
@@ -49,6 +49,14 @@ PLAIN: Final = {
 BOXES: Final = str.maketrans("─│┌┐└┘├┤┬┴┼▶◀▼▲", "-|+++++++++><v^")
 SIZES: Final = (("\\footnotesize", 112), ("\\scriptsize", 138), ("\\tiny", 10**9))
 """Size of letters, and how many of them a line of a table holds."""
+UPRIGHT: Final = 200
+"""Letters of a line that an upright page holds in tiny letters; wider tables turn the page."""
+LANDSCAPE: Final = 1.5
+"""Letters of a line of a page on its side, to those of an upright one."""
+LONGEST: Final = (60, 40, 28)
+"""Letters of a line that a column gets at most; the first with which a table needs no tiny ones."""
+HEADING: Final = 24
+"""Letters of a heading that count for the width of its column; longer ones wrap."""
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _HANGUL: Final = re.compile(r"[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
 
@@ -135,7 +143,7 @@ def _measure_cell(cell: Token) -> int:
     """Letters that the widest cell of a column counts as; of a picture its width in them."""
     widths = [read_width(str(s.attrGet("title") or "")) for s in cell.children or ()]
     pictures = [width // PIXELS_A_LETTER for width in widths if width]
-    return min(60, max(pictures, default=text_width(cell.content)))
+    return max(pictures, default=text_width(cell.content))
 
 
 def _render_image(span: Token) -> str:
@@ -153,6 +161,21 @@ def _render_image(span: Token) -> str:
     return f"\\raisebox{{\\dimexpr 1.4ex-\\height}}{{{picture}}}"  # its top at the row's
 
 
+def _fit_columns(lengths: Sequence[int]) -> tuple[str, list[int], bool]:
+    """Size of letters, the letters that each column gets, and whether an upright page holds it.
+
+    Long texts wrap first; then the page is turned on its side.
+    """
+    for longest in LONGEST:
+        widths = [min(max(length, 6), longest) for length in lengths]
+        letters = sum(widths) + 2 * len(widths)
+        if letters <= SIZES[-2][1]:
+            break
+    is_upright = letters <= UPRIGHT
+    letters = letters if is_upright else int(letters / LANDSCAPE)
+    return next(size for size, most in SIZES if letters <= most), widths, is_upright
+
+
 def _render_table(tokens: Sequence[Token]) -> str:
     """A longtable of booktabs: long texts wrap, numbers stand to the right."""
     rows: list[list[str]] = []
@@ -167,20 +190,22 @@ def _render_table(tokens: Sequence[Token]) -> str:
             if token.type == "th_open":
                 lengths.append(0)
                 right.append("right" in str(token.attrGet("style") or ""))
-            lengths[column] = max(lengths[column], _measure_cell(cell))
-    letters = sum(max(length, 6) for length in lengths) + 2 * len(lengths)
-    total = max(sum(max(length, 6) for length in lengths), 90)
-    shares = (max(length, 6) / total for length in lengths)
+            length = _measure_cell(cell)
+            is_heading = token.type == "th_open"
+            lengths[column] = max(lengths[column], min(length, HEADING) if is_heading else length)
+    size, lengths, is_upright = _fit_columns(lengths)
+    total = max(sum(lengths), 90)
+    shares = (length / total for length in lengths)
     widths = [f"\\dimexpr{share:.3f}\\linewidth-2\\tabcolsep\\relax" for share in shares]
     sides = [r"\raggedleft" if is_right else r"\raggedright" for is_right in right]
     columns = "".join(
         f">{{{side}\\arraybackslash}}p{{{width}}}"
         for side, width in zip(sides, widths, strict=True)
     )
-    size = next(size for size, most in SIZES if letters <= most)
     head, *body = ["{}" + " & ".join(row) + r" \\" for row in rows]  # a [ would be an option
     lines = "\n".join(body)
+    before, after = ("", "") if is_upright else ("\\begin{landscape}\n", "\\end{landscape}\n")
     return (
-        f"{{{size}\n\\begin{{longtable}}{{@{{}}{columns}@{{}}}}\n\\toprule\n{head}\n\\midrule\n"
-        f"\\endhead\n{lines}\n\\bottomrule\n\\end{{longtable}}}}\n"
+        f"{before}{{{size}\n\\begin{{longtable}}{{@{{}}{columns}@{{}}}}\n\\toprule\n{head}\n\\midrule\n"
+        f"\\endhead\n{lines}\n\\bottomrule\n\\end{{longtable}}}}\n{after}"
     )

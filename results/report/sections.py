@@ -24,9 +24,12 @@ from results.text.table import (
     join_lines,
     prose,
     render_markdown,
+    sentence,
 )
 from results.text.translations import translate
 
+MAX_SETTING_COLUMNS: Final = 10
+"""Settings that a table of runs has room for."""
 MAX_NOTICES: Final = 20
 """A report shows this many distinct notices; the rest are counted. The appendix has them all."""
 
@@ -97,7 +100,7 @@ def _model_facts(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
             title = escape(message_translations.localize_fact_name(key, lang)) + (
                 f" ({names})" if len(values) > 1 else ""
             )
-            yield f"{title}: {escape(message_translations.localize(value, lang))}"
+            yield f"{title}: {sentence(message_translations.localize(value, lang))}"
 
 
 def _revision(records: Sequence[RunRecord], lang: str) -> list[str]:
@@ -224,12 +227,15 @@ def fixed_settings(records: Sequence[RunRecord], lang: str) -> str:
 
 
 def differing_settings(records: Sequence[RunRecord], lang: str) -> str:
-    """Table of the settings that differ between runs of an engine."""
+    """Table of the settings that differ between runs of an engine; of many a list of the runs."""
     tables = []
     for engine in dict.fromkeys(r.identity.engine for r in records):
         records_of_engine = [r for r in records if r.identity.engine == engine]
         _, names = _compare_settings(records_of_engine)
         if not names:
+            continue
+        if len(names) > MAX_SETTING_COLUMNS:
+            tables.append(_list_settings(records_of_engine, names))
             continue
         columns = (
             TableColumn(translate("column.run_id", lang)),
@@ -240,6 +246,22 @@ def differing_settings(records: Sequence[RunRecord], lang: str) -> str:
         )
         tables.append(render_markdown(Table(columns, body)))
     return "\n".join(tables)
+
+
+def _list_settings(records: Sequence[RunRecord], names: Sequence[str]) -> str:
+    """A line for runs with the same settings: their ids, then those of `names` that are set."""
+    runs_of_settings: dict[str, list[str]] = {}
+    for record in records:
+        settings = _run_settings(record)
+        chosen = [
+            code(f"{name}={settings[name]}")
+            for name in names
+            if settings.get(name) not in (None, "", "null", "[]")
+        ]
+        runs_of_settings.setdefault(", ".join(chosen), []).append(record.identity.run_id)
+    return join_lines([
+        f"- {_join_runs(runs)}: {text}" for text, runs in runs_of_settings.items()
+    ])  # fmt: skip
 
 
 def _compare_settings(records: Sequence[RunRecord]) -> tuple[dict[str, str], list[str]]:
@@ -280,7 +302,7 @@ def notices(records: Sequence[RunRecord], lang: str) -> str:
         for text in dict.fromkeys(record.notices):
             runs_of_notice.setdefault(text, []).append(record.identity.run_id)
     lines = [
-        f"- {escape(text)}{_run_suffix(runs, len(records))}"
+        f"- {sentence(text)}{_run_suffix(runs, len(records))}"
         for text, runs in [*runs_of_notice.items()][:MAX_NOTICES]
     ]
     if len(runs_of_notice) > MAX_NOTICES:
@@ -298,7 +320,7 @@ def appendix(records: Sequence[RunRecord]) -> str:
     """By run: all notices, counters, and facts about the trained tensors."""
     lines = []
     for record in records:
-        texts = [escape(text) for text in dict.fromkeys(record.notices)]
+        texts = [sentence(text) for text in dict.fromkeys(record.notices)]
         counted = [
             f"{escape(name)} = {formats.number(value, 3).rstrip('0').rstrip('.')}"
             for name, value in sorted(record.counters.items())

@@ -21,6 +21,7 @@ from results.text.table import (
     join_lines,
     prose,
     render_markdown,
+    sentence,
 )
 from results.text.translations import translate
 
@@ -60,7 +61,7 @@ def subset_reasons(view: SuiteView, subsets: Sequence[str], lang: str) -> str:
     for name in subsets:
         recipe = view.recipes.get(name)
         title_of_recipe = (
-            escape(message_translations.localize(recipe.title, lang)) if recipe else ""
+            sentence(message_translations.localize(recipe.title, lang)) if recipe else ""
         )
         if not title_of_recipe and name not in reasons:
             continue
@@ -68,7 +69,7 @@ def subset_reasons(view: SuiteView, subsets: Sequence[str], lang: str) -> str:
         if name in reasons:
             lines.append(f"  - {translate('story.why', lang)}: {prose(reasons[name])}")
         if recipe and recipe.notes:
-            lines.append(f"  - {escape(message_translations.localize(recipe.notes, lang))}")
+            lines.append(f"  - {sentence(message_translations.localize(recipe.notes, lang))}")
     return join_lines(lines)
 
 

@@ -15,7 +15,6 @@ from results.records.schema import RunRecord
 from results.records.suite_view import SuiteView
 from results.report import answers, architecture, captions, data, sections, story
 from results.tables import (
-    ablation,
     audit,
     captioning,
     cost_forecast,
@@ -30,7 +29,7 @@ from results.tables import (
     training_stages,
     vqa,
 )  # fmt: skip
-from results.text.table import Table, code, code_block, escape, render_markdown
+from results.text.table import Table, code, code_block, escape, render_markdown, sentence
 from results.text.translations import cause, translate
 
 OWN_TABLES = frozenset({captioning.ENGINE, vqa.ENGINE})
@@ -265,15 +264,6 @@ def render_rules(page: ReportInput, level: str = "##") -> Iterator[str]:
         yield from titled(level, "audit.rules", rules, page.lang)
 
 
-def render_optimizations(page: ReportInput) -> Iterator[str]:
-    """Ablation table where there is a run with all on; else where each optimization is applied."""
-    view, lang = page.view, page.lang
-    if changes_table := ablation.table(view.records, lang, view.changes):
-        yield from titled("##", "optimization.heading", render_markdown(changes_table), lang)
-    elif applied := ablation.applied(view.records, lang, view.published_effects):
-        yield from titled("##", "optimization.applied heading", render_markdown(applied), lang)
-
-
 def render_retrieval_cost(page: ReportInput) -> Iterator[str]:
     """Heading of the measurements, and the cost of evaluations."""
     if records := page.view.records:
@@ -306,10 +296,10 @@ def render_figures(page: ReportInput) -> Iterator[str]:
     yield f"## {translate('report.figures', lang)}"
     remark = page.figures.get("", "")
     if remark and len(page.figures) == 1:
-        yield translate("report.no figures", lang).format(escape(remark))
+        yield translate("report.no figures", lang).format(sentence(remark))
         return
     if remark:
-        yield escape(remark)
+        yield sentence(remark)
     for name, link in page.figures.items():
         if name:
             yield f"![{translate(f'figure.{name} title', lang)}]({link})"

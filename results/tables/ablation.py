@@ -19,7 +19,7 @@ from results.records.schema import MetricRecord, Reading, RunRecord
 from results.records.suite_view import MetricChange
 from results.text import formats
 from results.text.formats import number, percent
-from results.text.table import Table, TableCell, TableColumn
+from results.text.table import Table, TableCell, TableColumn, code
 from results.text.translations import cause, translate
 
 BASELINE: Final = "all on"
@@ -118,13 +118,14 @@ def applied(
     }
     if not runs_of_setting:
         return None
-    heads = ("optimization alone", "purpose", "effect", "applied in")
+    heads = ("optimization alone", "purpose", "effect", "setting", "applied in")
     columns = tuple(TableColumn(translate(f"optimization.{head}", lang)) for head in heads)
     body = tuple(
         (
             TableCell(_display_name(load_optimizations()[name], lang)),
             _purpose(load_optimizations()[name], lang),
             TableCell(_effect(name, labelled, lang, (published or {}).get(name, ""))),
+            TableCell(_describe_switch(name, labelled), "value"),
             TableCell(", ".join(runs)),
         )
         for name, runs in runs_of_setting.items()
@@ -133,6 +134,20 @@ def applied(
     remarks += ["published remark"] if runs_of_setting.keys() & (published or {}).keys() else []
     cells = (TableCell(translate(f"optimization.{remark}", lang), "value") for remark in remarks)
     return Table(columns, body, tuple(cells))
+
+
+def _describe_switch(setting: str, records: Sequence[RunRecord]) -> str:
+    """`schedule`: constant → cosine; of several values in use all."""
+    used: dict[str, None] = {}
+    for record in records:
+        stages: Sequence[Mapping[str, Any]] = record.identity.params.get("stages") or ({},)
+        for params in ({**record.identity.params, **stage} for stage in stages):
+            if _is_on_with(setting, params, record):
+                used[formats.setting(params.get(setting))] = None
+    entry, first = load_optimizations()[setting], next(iter(used), "")
+    off = {"true": "false"}.get(first, "0" if first.replace(".", "", 1).isdigit() else "–")
+    before = formats.setting(entry["off"]) if "off" in entry else entry.get("before", off)
+    return f"{code(setting)}: {code(str(before))} → {', '.join(map(code, used))}"
 
 
 def _effect(setting: str, records: Sequence[RunRecord], lang: str, published: str) -> str:

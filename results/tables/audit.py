@@ -23,8 +23,8 @@ def fault_table(rows: Sequence[AuditRow], lang: str = "en") -> Table:
             TableCell(translate(f"audit.{row.severity}", lang), "value"),
             TableCell(row.title[lang], flags=(row.code,)),
             TableCell(", ".join(row.runs)),
-            TableCell(row.evidence[lang]),
-            TableCell(row.remedy[lang]),
+            TableCell(row.evidence[lang], "sentence"),
+            TableCell(row.remedy[lang], "sentence"),
         )
         for row in faults
     )
@@ -49,7 +49,7 @@ def rule_table(rows: Sequence[AuditRow], lang: str = "en") -> Table:
         (
             TableCell(row.title[lang], flags=(row.code,)),
             TableCell(translate(f"audit.{row.standing}", lang), "value"),
-            TableCell(row.evidence.get(lang, "")),
+            TableCell(row.evidence.get(lang, ""), "sentence"),
         )
         for row in sorted(others, key=lambda row: STANDINGS.index(row.standing))
     )

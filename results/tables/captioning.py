@@ -146,7 +146,9 @@ def _last_cells(
     """State and findings."""
     run = identity.run_id
     findings = "; ".join(view.notes.get(run, ()))
-    return state_cell(view.states.get(run) or default, lang), TableCell(findings, "prose")
+    noted = view.states.get(run)
+    state = default if noted in (None, "", "waiting", "running") and default != "waiting" else noted
+    return state_cell(state or default, lang), TableCell(findings, "prose")
 
 
 def scores(records: Sequence[RunRecord], split: str, lang: str = "en") -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from results.records import cost_forecasts
+from results.records import cost_forecasts, message_translations
 from results.records.cost_forecasts import ForecastComparison
 from results.records.schema import Reading, RunRecord
 from results.tables import run_cells
@@ -44,19 +44,21 @@ def _forecast_cells(record: RunRecord, lang: str) -> tuple[TableCell, ...]:
     return (
         TableCell(formats.count(forecast.steps), "value"),
         TableCell(samples, "value"),
-        _seconds_cell(forecast.epoch_seconds, forecast.epoch_steps),
+        _seconds_cell(forecast.epoch_seconds, forecast.epoch_steps, lang),
         _interval_cell(forecast.epoch_seconds),
-        _seconds_cell(cost_forecasts.wall_reading(record), forecast.run_steps),
+        _seconds_cell(cost_forecasts.wall_reading(record), forecast.run_steps, lang),
         run_cells.reading_cell(forecast.start_seconds, formats.duration),
-        TableCell(_format_disk(forecast.disk))
+        TableCell(_format_disk(forecast.disk, lang))
         if forecast.disk
-        else TableCell("the engine named none", "unknown"),
+        else TableCell(message_translations.localize("the engine named none", lang), "unknown"),
     )
 
 
-def _seconds_cell(reading: Reading, steps: int) -> TableCell:
+def _seconds_cell(reading: Reading, steps: int, lang: str) -> TableCell:
     return run_cells.reading_cell(
-        reading, lambda _: f"{cost_forecasts.format_seconds(reading)} ({formats.count(steps)})"
+        reading,
+        lambda _: f"{cost_forecasts.format_seconds(reading)} ({formats.count(steps)})",
+        lang=lang,
     )
 
 
@@ -67,8 +69,11 @@ def _interval_cell(reading: Reading) -> TableCell:
     return TableCell(formats.percent(half_width), "value")
 
 
-def _format_disk(sizes: dict[str, int]) -> str:
-    return ", ".join(f"{name} {formats.size(size)}" for name, size in sizes.items())
+def _format_disk(sizes: dict[str, int], lang: str) -> str:
+    return ", ".join(
+        f"{message_translations.localize(name, lang)} {formats.size(size)}"
+        for name, size in sizes.items()
+    )
 
 
 def comparison_table(comparisons: Sequence[ForecastComparison], lang: str = "en") -> Table:
@@ -98,11 +103,13 @@ def _comparison_cells(comparison: ForecastComparison, lang: str) -> tuple[TableC
     return (
         TableCell(scope.format(formats.count(comparison.run.timing.epoch_steps)), "value"),
         run_cells.reading_cell(
-            comparison.forecast, lambda _: cost_forecasts.format_seconds(comparison.forecast)
+            comparison.forecast,
+            lambda _: cost_forecasts.format_seconds(comparison.forecast),
+            lang=lang,
         ),
         TableCell(formats.duration(comparison.measured), "value"),
         TableCell(f"{comparison.error * 100:+.1f} %", "value"),
-        TableCell("no interval", "unknown")
+        TableCell(translate("document.no interval", lang), "unknown")
         if comparison.covered is None
         else TableCell(inside[comparison.covered], "value" if comparison.covered else "strong"),
         TableCell(f"{source.suite}/{source.run_id}", "code"),

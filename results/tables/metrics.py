@@ -39,8 +39,7 @@ def metrics(
 
     Runs that have no metric of this split are shown when they should have: when they failed.
     """
-    clean = ("completed", "pruned")  # of these no metric is expected
-    runs = [r for r in records if metrics_of_split(r, split) or r.exit.cause not in clean]
+    runs = [r for r in records if metrics_of_split(r, split) or _lacks_metrics(r, split)]
     fields = run_cells.distinguishing_fields(runs)
     all_names, headline = _names(runs, split), headline_of(split)
     names = _visible_names(all_names, headline)
@@ -79,6 +78,13 @@ def metrics(
         texts.append(translate("remark.cutoffs", lang).format(", ".join(map(str, hidden))))
     remarks = (TableCell(text, "value") for text in texts)
     return Table(columns, tuple(body), (*run_cells.interval_remarks(methods, lang), *remarks))
+
+
+def _lacks_metrics(record: RunRecord, split: str) -> bool:
+    """Whether a run failed that was to be evaluated on the split, as far as its settings say."""
+    chosen = record.identity.params.get("evaluate_on")
+    is_planned = not isinstance(chosen, list | tuple) or split in chosen
+    return is_planned and record.exit.cause not in ("completed", "pruned")
 
 
 def _visible_names(names: Sequence[str], headline: str) -> list[str]:

@@ -93,18 +93,22 @@ def name_cells(record: RunRecord, fields: Sequence[str], lang: str = "en") -> tu
 
 
 def reading_cell(
-    reading: Reading, formatter: Callable[[float], str], kind: Any = "value", prefix: str = ""
+    reading: Reading,
+    formatter: Callable[[float], str],
+    kind: Any = "value",
+    prefix: str = "",
+    lang: str = "en",
 ) -> TableCell:
     """A measured number by `formatter`, or its reason; forecasts are flagged."""
     if reading.value is None:
         return TableCell(reading.reason, "unknown")
-    flagged = ("forecast",) if reading.method.startswith("forecast") else ()
+    flagged = (translate("forecast", lang),) if reading.method.startswith("forecast") else ()
     return TableCell(prefix + formatter(reading.value), kind, flagged)
 
 
 def interval_remarks(methods: Iterable[str], lang: str = "en") -> tuple[TableCell, ...]:
     """Remark with each interval method once; none without methods."""
-    names = "; ".join(dict.fromkeys(methods))
+    names = "; ".join(message_translations.localize(m, lang) for m in dict.fromkeys(methods))
     return (TableCell(translate("remark.intervals", lang).format(names)),) if names else ()
 
 

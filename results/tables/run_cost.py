@@ -60,11 +60,15 @@ def _cost_row(
         samples_cell(record, lang),
         _steps(record, lang),
         *([count] if with_epochs else []),
-        run_cells.reading_cell(wall, lambda _: cost_forecasts.format_seconds(wall), "strong"),
+        run_cells.reading_cell(
+            wall, lambda _: cost_forecasts.format_seconds(wall), "strong", lang=lang
+        ),
         run_cells.reading_cell(record.memory.rss_main_peak, formats.size, prefix="~"),
         run_cells.exit_cell(record, lang),
         run_cells.reading_cell(
-            epoch_time.training_reading(record), lambda _: epoch_time.cell_text(record)
+            epoch_time.training_reading(record),
+            lambda _: epoch_time.cell_text(record),
+            lang=lang,
         ),
     )
 
@@ -123,12 +127,12 @@ def training_table(
     """Last logged loss and in-batch r@1 of the training runs, with notes by run id."""
     trained = [r for r in records if r.identity.task == "train"]
     fields = run_cells.distinguishing_fields(trained)
-    epoch_title = _epoch_title(
-        {run_cells.epochs_done(r) for r in trained if "loss" in r.train}, lang
-    )
+    logged_runs = [r for r in trained if {"loss", "epoch_loss"} & r.train.keys()]
+    epoch_title = _epoch_title({run_cells.epochs_done(r) for r in logged_runs}, lang)
     ends = {_logged_epoch(r) for r in trained if "loss" in r.train}
     logged, differ = _epoch_title(ends, lang), len(ends) > 1
     means = any("epoch_loss" in r.train for r in trained)
+    windows = any("loss" in r.train for r in trained) or not means
     batches = {r.train["batch"] for r in trained if "batch" in r.train and "r@1" in r.train}
     batch = _single_value(batches)
     r_at_1 = any("r@1" in r.train for r in trained)
@@ -143,7 +147,7 @@ def training_table(
             if means
             else []
         ),
-        TableColumn(loss_title, right=True),
+        *([TableColumn(loss_title, right=True)] if windows else []),
         *([TableColumn(heading, right=True)] if r_at_1 else []),
         TableColumn(translate("note", lang)),
     )
@@ -151,7 +155,7 @@ def training_table(
         (
             *run_cells.name_cells(r, fields, lang),
             *([_logged_cell(r, "epoch_loss", lang)] if means else []),
-            _logged_cell(r, "loss", lang, with_epoch=differ),
+            *([_logged_cell(r, "loss", lang, with_epoch=differ)] if windows else []),
             *(
                 [_logged_cell(r, "r@1", lang, with_batch=batch is None, with_epoch=differ)]
                 if r_at_1
@@ -287,5 +291,5 @@ def _failure_cells(record: RunRecord, fields: Sequence[str], lang: str) -> tuple
         *run_cells.name_cells(record, fields, lang),
         run_cells.exit_cell(record, lang),
         TableCell(position),
-        TableCell(run_exit.detail),
+        TableCell(run_exit.detail, "sentence"),
     )

@@ -19,6 +19,7 @@ _BREAKS: Final = re.compile(r"[\n\t]+")
 _STRUCTURE: Final = re.compile(r"([|<>\[\]\\])")
 _MARKUP: Final = re.compile(r"([|<>\[\]\\`*~$&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 
+_CODE: Final = re.compile(r"(`[^`]+`)")
 _BLOCK: Final = re.compile(r"^(\d+(?=[.)](?:\s|$))|(?=[#+=-]))")
 """Characters that begin a heading, list or rule at the start of a line."""
 
@@ -27,12 +28,13 @@ class TableCell(NamedTuple):
     """One cell: `text` by its `kind`, then `flags` in brackets.
 
     Kinds: `value` is trusted and needs no escaping; `strong` is such a value in bold;
-    `text` is foreign; `code` is a foreign name; `prose` was written by a person, whose `*` and
-    backticks count; `unknown` is the reason why there is no value.
+    `text` is foreign; `sentence` is one of ours, whose backticks count; `code` is a foreign name;
+    `prose` was written by a person, whose `*` and backticks count; `unknown` is the reason why
+    there is no value.
     """
 
     text: str
-    kind: Literal["value", "strong", "text", "code", "prose", "unknown"] = "text"
+    kind: Literal["value", "strong", "text", "sentence", "code", "prose", "unknown"] = "text"
     flags: tuple[str, ...] = ()
 
 
@@ -60,6 +62,15 @@ def clean(text: str) -> str:
 def escape(text: str) -> str:
     """Foreign text that Markdown, in a table or outside, shows as it is."""
     return _BLOCK.sub(r"\1\\", _MARKUP.sub(r"\\\1", clean(text)))
+
+
+def sentence(text: str) -> str:
+    """What the workbench, an engine or a recipe says: `code` stays code, the rest is escaped."""
+    parts = _CODE.split(clean(text))
+    shown = (
+        code(part[1:-1]) if n % 2 else _MARKUP.sub(r"\\\1", part) for n, part in enumerate(parts)
+    )
+    return _BLOCK.sub(r"\1\\", "".join(shown))
 
 
 def code(text: str) -> str:
@@ -128,12 +139,14 @@ def _render_markdown(cell: TableCell) -> str:
             text = f"**{cell.text}**"
         case "text":
             text = escape(cell.text)
+        case "sentence":
+            text = sentence(cell.text)
         case "code":
             text = code(cell.text)
         case "prose":
             text = prose(cell.text)
         case "unknown":
-            text = n_a(escape(cell.text))
+            text = n_a(sentence(cell.text))
     return f"{text} **[{escape(', '.join(cell.flags))}]**" if cell.flags else text
 
 

@@ -226,7 +226,7 @@ def _list_validations(
         return ()
     if record.training_epochs:
         return tuple(
-            (f"{e.stage}.{e.epoch}" if e.stage else str(e.epoch), e.validation)
+            (f"{e.epoch} (stage {e.stage})" if e.stage else str(e.epoch), e.validation)
             for e in record.training_epochs
             if e.validation
         )

@@ -220,7 +220,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the runs, start no
 GpuName = Annotated[
     str,
     typer.Option(
-        "--gpu", help="T4, A10G, L4, A100-80, …, or 24GiB@8.6 (capability); default: this one."
+        "--gpu", help="T4, A10G, A100-80, …, 24GiB@8.6 (capability), or g5.xlarge; default: this."
     ),
 ]
 RefuseOn = Annotated[

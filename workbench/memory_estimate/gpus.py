@@ -35,6 +35,10 @@ class GpuModel(BaseModel):
     source: str = ""
     names: tuple[str, ...] = ()
     """Its names in NVML and torch."""
+    instances: dict[str, float] = {}
+    """Rented machines with one of it: name -> GiB of host memory."""
+    instance: str = ""
+    """The one of these by which a person named it."""
     present: bool = False
     """Whether it is in this machine; else a person named it."""
     driver: str = ""
@@ -55,18 +59,21 @@ def load_gpu_table() -> dict[str, GpuModel]:
     return {
         name: GpuModel(
             name=name, memory_bytes=int(row["gib"] * GIB), capability=tuple(row["capability"]),
-            source=row["source"], names=tuple(row["names"]),
+            source=row["source"], names=tuple(row["names"]), instances=row.get("instances", {}),
         )
         for name, row in rows.items()
     }  # fmt: skip
 
 
 def find_gpu(name: str) -> GpuModel:
-    """The GPU of a name, or of a memory size and compute capability: `A10G`, `16GiB@7.5`.
+    """The GPU of a name: `A10G`, `16GiB@7.5` (memory and capability), `g5.xlarge` (machine).
 
     Raises:
         UnknownGpuError: there is no such GPU, or the capability is missing.
     """
+    for gpu in load_gpu_table().values():
+        if name.lower() in gpu.instances:
+            return gpu.model_copy(update={"instance": name.lower()})
     gpus = {
         normalized.lower().replace("-", "").replace("_", ""): gpu
         for normalized, gpu in load_gpu_table().items()

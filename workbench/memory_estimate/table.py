@@ -27,7 +27,7 @@ def steps_table(
     at_most = "the most: early stopping may end it sooner" if early_stopping else ""
     lines = [
         ("rows", f"{steps.rows:,}", ""),
-        ("trained on", f"{steps.train:,}", ""),
+        ("trained on", f"{steps.train:,}", "each row once an epoch, drawn without replacement"),
         ("held out", f"{steps.held_out:,}", ""),
         *_validation_row(steps),
         ("micro-batch", f"{steps.batch:,}", origins.get("batch", "")),

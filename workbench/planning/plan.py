@@ -27,6 +27,7 @@ from workbench.planning import (
     trained_models,
 )
 from workbench.planning.run_matrix import (
+    CodeChange,
     Criteria,
     Devices,
     Exclusion,
@@ -48,7 +49,16 @@ ADDED_FIELDS: Final = (
 )  # fmt: skip
 """Fields added after the first records: left out of the hash while they are unset."""
 
-REPORT_TEXTS: Final = ("about", "title", "goal", "background", "why", "expected", "criteria")
+REPORT_TEXTS: Final = (
+    "about",
+    "title",
+    "goal",
+    "background",
+    "why",
+    "expected",
+    "criteria",
+    "changes",
+)
 """Fields for readers, which change no run."""
 
 
@@ -129,6 +139,8 @@ class SuitePlan(PlanPart):
     """Expected result of the runs, for the report."""
     criteria: Criteria = ()
     """Success criteria of every run, such as `diversity > 0.5`, judged in the report."""
+    changes: tuple[CodeChange, ...] = Field(default=(), alias="change")
+    """Changes of code behind the runs, before and after, for the report."""
 
     @model_validator(mode="before")
     @classmethod

@@ -13,7 +13,7 @@ from typing import Any
 
 from results.comparison.criteria import parse_criterion
 from results.records.notes import RunNotes
-from results.records.suite_view import RecipeWords, RunWords, SuiteWords
+from results.records.suite_view import CodeChange, RecipeWords, RunWords, SuiteWords
 
 
 def collect_words(folder: Path | None, noted: RunNotes) -> SuiteWords:
@@ -45,6 +45,20 @@ def read_planned_reasons(table: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(variant, dict) and (reason := _clean_text(variant.get("why"))):
             reasons[_clean_text(variant.get("label"))] = reason
     return {name: reason for name, reason in reasons.items() if reason}
+
+
+def read_code_changes(folder: Path) -> tuple[CodeChange, ...]:
+    """`[[change]]` of the suite's plan; those without a title are left out."""
+    tables = read_plan_table(folder).get("change", ())
+    return tuple(
+        CodeChange(**{
+            name: text
+            for name in CodeChange.model_fields
+            if isinstance(text := table.get(name), str)
+        })
+        for table in (tables if isinstance(tables, list) else ())
+        if isinstance(table, dict) and _clean_text(table.get("title"))
+    )  # fmt: skip
 
 
 def collect_run_words(

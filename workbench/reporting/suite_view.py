@@ -80,6 +80,7 @@ def build_view(
         run_words=suite_notes.collect_run_words(
             folder, {r.spec.run_id: r.spec.label for r in runs}, noted
         ),
+        code_changes=suite_notes.read_code_changes(folder),
         recipes=suite_notes.read_recipe_words(r.spec.subset for r in runs),
         records=tuple(records),
         forecasts=_matching_forecasts(records, log_records),

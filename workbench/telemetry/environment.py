@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,12 @@ from workbench.slurm import commands
 
 GIT_SECONDS: Final = 5.0
 """Timeout of a git command."""
+
+NOTEBOOK_SERVICES: Final = {
+    "COLAB_RELEASE_TAG": "Google Colab",
+    "KAGGLE_KERNEL_RUN_TYPE": "Kaggle",
+}
+"""Variables that services set in their notebooks."""
 
 SOURCE: Final = Path(__file__).resolve().parents[2]
 
@@ -35,7 +42,7 @@ def collect_environment(
             "pydantic": package_version("pydantic"),
         },
         python=platform.python_version(),
-        platform=platform.platform(),
+        platform=", ".join(filter(None, (read_instance(os.environ), platform.platform()))),
         cpu=read_cpu_name(),
         cores=len(os.sched_getaffinity(0)),
         ram_bytes=host_memory.read_memory().total,
@@ -50,6 +57,27 @@ def collect_environment(
         job=commands.job_name(os.environ),
         nodes=commands.read_run_nodes(os.environ),
     )
+
+
+def read_instance(variables: Mapping[str, str], dmi: Path = Path("/sys/class/dmi/id")) -> str:
+    """Kind of a rented machine: `Amazon EC2 g5.xlarge`, `Google Colab`; empty: not known.
+
+    Args:
+        variables: The environment's, of which notebook services have their own.
+        dmi: Where the firmware names maker and product; EC2's product is the kind of instance.
+    """
+    for name, service in NOTEBOOK_SERVICES.items():
+        if variables.get(name):
+            return service
+    try:
+        maker, product = (
+            (dmi / n).read_text("utf-8").strip() for n in ("sys_vendor", "product_name")
+        )
+    except (OSError, UnicodeDecodeError):
+        return ""
+    if maker == "Amazon EC2":
+        return f"{maker} {product}"
+    return product if product == "Google Compute Engine" else ""
 
 
 def package_version(package: str) -> str:

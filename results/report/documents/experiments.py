@@ -38,6 +38,7 @@ from results.text.table import (
     join_lines,
     prose,
     render_markdown,
+    sentence,
 )
 from results.text.translations import translate
 
@@ -235,8 +236,8 @@ def _render_problems(page: ReportInput, record: RunRecord, level: str) -> Iterat
     rows = [row for row in page.view.audit if row.standing == "fault" and names & {*row.runs}]
     lines = [
         f"- **{translate(f'audit.{row.severity}', page.lang)}** {escape(row.title[page.lang])} "
-        f"({code(row.code)}): {escape(row.evidence[page.lang])}. "
-        f"{translate('audit.remedy', page.lang)}: {escape(row.remedy[page.lang])}"
+        f"({code(row.code)}): {sentence(row.evidence[page.lang])}. "
+        f"{translate('audit.remedy', page.lang)}: {sentence(row.remedy[page.lang])}"
         for row in rows
     ]
     yield from titled(level, "document.problems", join_lines(lines), page.lang)

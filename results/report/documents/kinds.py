@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from results.comparison.document_view import DocumentView, Kind
 from results.records import message_translations
 from results.records.suite_view import SuiteView
-from results.report import suite_sections
+from results.report import optimizations, suite_sections
 from results.report.documents import experiments, overview, summary
 from results.report.suite_sections import ReportInput, Section
 from results.text.translations import translate
@@ -48,7 +48,8 @@ SUITE: Final[tuple[Section, ...]] = (
     suite_sections.render_answer_errors,
     suite_sections.render_findings,
     suite_sections.render_audit,
-    suite_sections.render_optimizations,
+    optimizations.render_optimizations,
+    optimizations.render_code_changes,
     suite_sections.render_retrieval_cost,
     suite_sections.render_steps_and_memory,
     suite_sections.render_memory_estimates,
@@ -117,14 +118,14 @@ REPORT_KINDS: Final[Mapping[Kind, ReportKind]] = {
             overview.render_experiments,
             overview.render_changes,
             overview.render_failures,
-            suite_sections.render_optimizations,
+            optimizations.render_optimizations,
             suite_sections.render_faults,
             suite_sections.render_figures,
             *END,
         ),
         (
             suite_sections.render_architecture, suite_sections.render_stages,
-            suite_sections.render_rules, *MEASUREMENTS,
+            suite_sections.render_rules, optimizations.render_code_changes, *MEASUREMENTS,
         ),
     ),
     "study": ReportKind(
@@ -136,7 +137,7 @@ REPORT_KINDS: Final[Mapping[Kind, ReportKind]] = {
             *SCORES,
             suite_sections.render_architecture,
             experiments.render_experiments,
-            suite_sections.render_optimizations,
+            optimizations.render_optimizations,
             overview.render_failures,
             suite_sections.render_faults,
             suite_sections.render_figures,
@@ -144,7 +145,7 @@ REPORT_KINDS: Final[Mapping[Kind, ReportKind]] = {
         ),
         (
             overview.render_suites, suite_sections.render_subsets, suite_sections.render_data,
-            *COSTS, suite_sections.render_rules, *MEASUREMENTS,
+            *COSTS, optimizations.render_code_changes, suite_sections.render_rules, *MEASUREMENTS,
         ),
     ),
     "audit": ReportKind(
@@ -181,7 +182,7 @@ REPORT_KINDS: Final[Mapping[Kind, ReportKind]] = {
         (
             overview.render_suites, suite_sections.render_subsets, suite_sections.render_data,
             suite_sections.render_architecture, *COSTS, suite_sections.render_rules,
-            *MEASUREMENTS,
+            optimizations.render_code_changes, *MEASUREMENTS,
         ),
     ),
     "run": ReportKind(

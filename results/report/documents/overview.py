@@ -8,7 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from results.comparison.document_view import RunChange, SuitePart, ValueChange, short_suite_name
+from results.comparison.document_view import (
+    NOT_STATED,
+    RunChange,
+    SuitePart,
+    ValueChange,
+    short_suite_name,
+)
 from results.records import metric_names, published_runs
 from results.records.schema import Identity, RunRecord
 from results.records.suite_view import SuiteView
@@ -151,7 +157,8 @@ def _experiment_row(
         value = formats.interval(metric.value, metric.low, metric.high)
         result = TableCell(f"{escape(metric.name)} {value} ({code(metric.split)})", "value")
     if record:
-        time = run_cells.reading_cell(record.timing.end_to_end_seconds, formats.duration)
+        wall = record.timing.end_to_end_seconds
+        time = run_cells.reading_cell(wall, formats.duration, lang=lang)
     state = state_of_run(view, run, record)
     return (
         TableCell(
@@ -236,11 +243,18 @@ def value_cells(value: ValueChange, lang: str) -> tuple[TableCell, ...]:
 
 def describe_settings(change: RunChange, lang: str) -> str:
     """`lr 2e-05 → 5e-05; also other: code, versions`; that nothing changed."""
-    texts = [f"{code(name)} {escape(before)} → {escape(after)}"
-             for name, before, after in change.settings]  # fmt: skip
+    texts = [
+        f"{code(name)} {_setting_text(before, lang)} → {_setting_text(after, lang)}"
+        for name, before, after in change.settings
+    ]
     text = ", ".join(texts) or translate("document.same settings", lang)
     kinds = ", ".join(translate(f"compare.kind {kind}", lang) for kind in change.others)
     return text + (translate("document.also differs", lang).format(kinds) if kinds else "")
+
+
+def _setting_text(value: str, lang: str) -> str:
+    """A setting's value; in words that the source of an imported run does not state it."""
+    return translate("document.not stated", lang) if value == NOT_STATED else escape(value)
 
 
 def render_failures(page: ReportInput) -> Iterator[str]:
@@ -258,7 +272,7 @@ def render_failures(page: ReportInput) -> Iterator[str]:
         runs = ", ".join(title_of_run(page.view, r.identity.run_id) for r in of_cause)
         rows.append((
             TableCell(cause(name, lang)), TableCell(str(len(of_cause)), "value"),
-            TableCell(runs, "value"), TableCell("; ".join(details)),
+            TableCell(runs, "value"), TableCell("; ".join(details), "sentence"),
         ))  # fmt: skip
     yield from titled_table("##", "document.failures", Table(columns, tuple(rows)), lang)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
@@ -72,10 +72,11 @@ def ranking_table(page: ReportInput, ranking: Ranking) -> Table:
     )
     columns = (rank, run, TableColumn(escape(ranking.metric), right=True), n, verdict)
     alone = is_best_alone(ranking)
+    shared = _shared_names(page, ranking)
     rows = tuple(
         (
             TableCell(str(number), "value"),
-            TableCell(_name_place(page, entry), "value"),
+            TableCell(_name_place(page, entry, shared), "value"),
             TableCell(
                 formats.interval(entry.value, entry.low, entry.high),
                 "strong" if alone and number == 1 else "value",
@@ -88,13 +89,21 @@ def ranking_table(page: ReportInput, ranking: Ranking) -> Table:
     return Table(columns, rows)
 
 
-def _name_place(page: ReportInput, entry: RankedRuns) -> str:
-    """Run, subset and model; flagged where captions are all alike."""
+def _shared_names(page: ReportInput, ranking: Ranking) -> set[str]:
+    """Subset and model, as far as all places of a ranking have the same."""
+    ranked = {run for entry in ranking.places for run in entry.runs}
+    identities = [r.identity for r in page.view.records if r.identity.run_id in ranked]
+    names = [{i.subset for i in identities}, {i.model_title for i in identities}]
+    return {name for values in names if len(values) == 1 for name in values}
+
+
+def _name_place(page: ReportInput, entry: RankedRuns, shared: Collection[str]) -> str:
+    """Run, and of subset and model what is not shared; flagged where captions are all alike."""
     view, lang = page.view, page.lang
     record = next(r for r in view.records if r.identity.run_id in entry.runs)
     title = title_of_runs(view, entry.runs, lang)
     parts = [title, *(code(name) for name in (record.identity.subset, record.identity.model_title)
-                      if code(name) not in title)]  # fmt: skip
+                      if code(name) not in title and name not in shared)]  # fmt: skip
     flags = [translate("captions.collapse", lang)] if _collapsed_splits(record) else []
     flags += [translate("imported", lang)] if published_runs.is_imported(record) else []
     return " · ".join(parts) + (f" **[{', '.join(flags)}]**" if flags else "")

@@ -47,6 +47,11 @@ def test_the_study_has_what_its_reports_say() -> None:
     assert no_losses == [["2", "1", "–"], ["2", "2", "–"], ["2", "3", "–"]]
 
 
+def test_the_last_epochs_loss_is_the_training_logs() -> None:
+    losses = [r.train for r in published_runs.read_published("siglip-study").records]
+    assert losses == [{"epoch_loss": 1.5151}, {"epoch_loss": 1.2581}, {}]
+
+
 def test_importing_twice_adds_each_record_once_and_keeps_the_file(tmp_path: Path) -> None:
     command = ["results", "import", "siglip-study", "--log-root", str(tmp_path)]
     kept = published_runs.copy_path(tmp_path, "published-siglip-study")

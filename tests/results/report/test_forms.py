@@ -118,7 +118,7 @@ def test_the_notion_form_lies_beside_the_report(mixed, tmp_path):
     written = report.write(mixed, tmp_path, "ko", forms=("notion",))
     assert written[1].name == "report.ko.notion.zip"
     with zipfile.ZipFile(written[1]) as archive:
-        assert "figures/loss.png" in archive.namelist()
+        assert "figures.ko/loss.png" in archive.namelist()
 
 
 PICTURE = "pictures/0123456789abcdef01234567.png"
@@ -149,3 +149,21 @@ def test_pictures_of_tables_are_pictures_in_every_form(folder):
         assert f"![]({PICTURE})" in archive.read("r.md").decode()
     (table,) = table_files.read_tables(WITH_PICTURES)
     assert table.rows[0][0] == PICTURE
+
+
+def _table(columns, cell):
+    row = " | ".join([cell] * columns)
+    return f"# T\n\n| {row} |\n|{'---|' * columns}\n| {row} |\n"
+
+
+def test_wide_tables_wrap_then_shrink_then_turn_the_page(tmp_path):
+    upright, wide = (render_latex(_table(n, "a text of 18 letters")) for n in (9, 16))
+    assert "landscape}" not in upright
+    assert wide.count("\\begin{landscape}") == wide.count("\\end{landscape}") == 1
+    long = "SigLIP probability (google/siglip2-so400m-patch14-384)"
+    assert "\\footnotesize" in render_latex(
+        f"| {long} | {long} | {long} |\n|---|---|---|\n| 1 | 2 | 3 |\n"
+    )
+    assert '<table class="wide">' in render_html(_table(16, "x"), tmp_path)
+    assert '<table class="narrow">' in render_html(_table(9, "x"), tmp_path)
+    assert '<th class="text">' in render_html(_table(3, long), tmp_path)

@@ -58,6 +58,11 @@ FACTS = {
     "feature_cache": "12.5 MiB; 400 frames computed in 3.2 s",
     "longest_sample": "512 tokens with its picture",
     "answering_weights": "EMA of the trained ones",
+    "llm": "ef7aeed1, trained here on 3,328 texts: 200 steps, 690 s (cached), last loss 3.99; "
+    "21 linear layers in NF4, 2.9 MiB",
+    "folds": "fold 1 of 2: 60 to train, 60 held out, 60 of them looked at; by answer, pictures "
+    "together; 579b876986773574",
+    "stage": "stage 2 (projector + LoRA) of 2",
 }
 NOTICES = (
     "records-skipped: oven_train: 12 records: no positive passage",

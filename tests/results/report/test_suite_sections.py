@@ -116,6 +116,18 @@ def test_settings_are_fixed_or_differ(make, mixed):
     assert "- Not set: `fp16`" in fixed
 
 
+def test_many_settings_that_differ_are_a_list_of_runs(make):
+    def run(name, value):
+        params = {f"s{n}": value for n in range(12)} | {"off": None}
+        return make.record(name, identity={"params": params})
+
+    text = sections.differing_settings([run("01-a", 1), run("02-a", 1), run("03-b", 2)], "en")
+    lines = text.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == ["- `01-a`, `02-a`", "- `03-b`"]
+    assert "`s11=2`" in lines[1]
+    assert "off" not in text
+
+
 def test_an_environment_that_changed_names_its_runs(mixed):
     second = mixed.records[1]
     moved = second.environment.model_copy(update={"cpu": "Other CPU"})

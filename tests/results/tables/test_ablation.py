@@ -86,11 +86,15 @@ def test_where_an_optimization_is_applied_comes_from_the_labels_and_settings(rec
         study_run("E5-v2", early_stopping=False, num_workers=0, **common),
         study_run("E5-v3", stages=[{"early_stopping": True}], num_workers=4, **common),
     ]
-    shown = {row[0].text: row[3].text for row in ablation.applied(study).rows}
+    shown = {row[0].text: row[4].text for row in ablation.applied(study).rows}
     assert shown == {
         "SigLIP2": "v2, v3", "Early stopping": "v3", "Mixed precision": "v3",
         "Loader threads, pinned memory": "E1-v2, v3",
     }  # fmt: skip
+    switches = {row[0].text: row[3].text for row in ablation.applied(study).rows}
+    assert switches["Early stopping"] == "`early_stopping`: `false` → `true`"
+    assert switches["Loader threads, pinned memory"] == "`num_workers`: `0` → `4`"
+    assert switches["Mixed precision"] == "`precision`: `fp32` → `auto`"
     assert ablation.applied([record()]) is None, "no label, no version"
     staged = study_run("E7-v3", stages=[{"epochs": 2}, {"early_stopping": True}])
     (row,) = [r for r in ablation.applied([staged], "en", {"early_stopping": "6 of 10"}).rows

@@ -2,7 +2,7 @@
 
 import pytest
 
-from results.records.schema import MetricRecord
+from results.records.schema import Exit, MetricRecord
 from results.tables import metrics as tables_metrics
 from results.text.table import (
     plain_text,
@@ -46,3 +46,16 @@ def test_no_ablation_no_table(make):
         render_markdown(tables_metrics.metrics([record], "val")).splitlines()[-1]
         == "| chance |  | 0.1000 |"
     )
+
+
+def test_a_run_that_failed_is_listed_only_where_it_was_to_be_evaluated(make):
+    def run(name, cause, params, scores=()):
+        return make.record(
+            name, identity={"params": params}, metrics=scores, exit=Exit(cause=cause)
+        )
+
+    done = run("01-a", "completed", {"evaluate_on": ["val"]}, (_metric("recall@1", 0.5, 0.4, 0.6),))
+    failed = run("02-a", "killed", {"evaluate_on": ["val"]})
+    other = run("03-b", "killed", {"evaluate_on": ["b_val"]})
+    assert len(tables_metrics.metrics([done, failed, other], "val").rows) == 2
+    assert len(tables_metrics.metrics([done, run("04", "killed", {})], "val").rows) == 2

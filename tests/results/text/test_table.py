@@ -16,6 +16,7 @@ from results.text.table import (
     prose,
     render_markdown,
     render_terminal,
+    sentence,
 )
 
 HOSTILE = [
@@ -93,3 +94,13 @@ def test_terminal_aligns_wide_characters():
         ),
     )
     assert render_terminal(table) == "이름        n\n──────  ─────\n한국어      7\nx       1,234\n"
+
+
+def test_code_of_our_sentences_is_code_and_the_rest_is_escaped():
+    said = "the first of `uri` that is *there* [x]"
+    assert sentence(said) == r"the first of `uri` that is \*there\* \[x\]"
+    assert sentence("one ` alone") == r"one \` alone"
+    columns = (TableColumn("why"),)
+    for kind, text in (("sentence", "by `a|b`"), ("unknown", "n/a (by `a|b`)")):
+        page = render_markdown(Table(columns, ((TableCell("by `a|b`", kind),),)))
+        assert text.replace("|", r"\|") in page

@@ -54,9 +54,9 @@ def test_the_studys_published_results_have_the_faults_that_can_be_seen_after_it(
         ("mode-collapse", "E5-v3"): "6 of 97 captions are unique",
         ("reported-split", "E5-v3"): "siglip_study_val chooses the epoch by siglip",
         ("monitor-alone", "E5-v3"): "without a condition on diversity",
-        ("final-not-best", "E5-v2"): "best after epoch 2.2 (0.1375)",
-        ("final-not-best", "E5-v3"): "best after epoch 2.3 (0.3383); the kept weights are those of "
-        "epoch 2.6 (0.0032)",
+        ("final-not-best", "E5-v2"): "best after epoch 2 (stage 2) (0.1375)",
+        ("final-not-best", "E5-v3"): "best after epoch 3 (stage 2) (0.3383); the kept weights are "
+        "those of epoch 6 (stage 2) (0.0032)",
         ("meteor-tokenizer", "E5-v2"): "METEOR (as published, split at blanks)",
         ("stated-size", "E7-v2"): "134.0 M stated; counted: 541,495,296",
         ("one-seed", ""): "3 experiments, all with seed 42",

@@ -200,6 +200,12 @@ def test_a_wrong_gpu_names_the_nearest():
     assert gpus.find_gpu("24GB@8.6").memory_bytes == 24 * 10**9
 
 
+def test_a_rented_machine_names_its_gpu_and_its_host_memory():
+    rented = memory_check.locate_device("G5.xlarge", (), cpu=False)
+    assert rented == A10G.model_copy(update={"instance": "g5.xlarge"})
+    assert rented.instances[rented.instance] == 16
+
+
 def test_environment_stands_between_plan_and_flags():
     variables = {
         "PER_DEVICE_BATCH": "1", "EFFECTIVE_BATCH_SIZE": "12", "LORA_R": "24", "IMAGE_SIZE": "384",

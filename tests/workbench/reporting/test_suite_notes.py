@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from results import report
+from results.comparison.document_view import DocumentView
 from results.records.notes import RunNotes
-from results.records.suite_view import RunWords
+from results.records.suite_view import RunWords, SuiteView
 from workbench.planning import expand, plan
 from workbench.reporting import suite_notes
 
@@ -26,6 +29,33 @@ expected = "no mode collapse"
 criteria = ["diversity > 0.5", "METEOR >= previous"]
 baseline = "E5"
 """
+
+
+CHANGES = """
+subsets = "emoji_train"
+models = "clip-nano"
+[[change]]
+title = "AMP without the deprecated path"
+purpose = "no warnings"
+before = "torch.cuda.amp.autocast()"
+after = "with torch.amp.autocast('cuda'):\\n    train()\\n"
+applied_in = "v2"
+"""
+
+
+def test_changes_of_code_are_in_the_report_and_in_no_hash(tmp_path: Path) -> None:
+    asked = plan.parse(tomllib.loads(CHANGES))
+    bare = plan.parse({"subsets": "emoji_train", "models": "clip-nano"})
+    assert asked.hash() == bare.hash()
+    (tmp_path / "plan.toml").write_text(CHANGES + '[[change]]\npurpose = "no title"\n')
+    (change,) = suite_notes.read_code_changes(tmp_path)
+    view = SuiteView(name="s", code_changes=(change,))
+    page = report.render(DocumentView(kind="study", suite=view), "ko")
+    shown = page[page.index("## 코드 변경 사항") :]
+    assert page.index("<details>") < page.index("## 코드 변경 사항"), "folded"
+    assert "- 효과: no warnings\n- 적용 버전: v2" in shown
+    assert "**변경 전**\n\n```python\ntorch.cuda.amp.autocast()\n```" in shown
+    assert "```python\nwith torch.amp.autocast('cuda'):\n    train()\n```" in shown
 
 
 def test_texts_of_a_plan_and_of_notes(tmp_path: Path) -> None:

@@ -57,8 +57,8 @@ def test_a_report_draws_them_and_says_what_has_none(
     assert any("its data are not here" in line for line in said)
     written = report.write(SuiteView(name="s", charts=shown), tmp_path, "ko")
     assert {path.name for path in written} == {"report.ko.md", "data.svg", "data.png"}
-    assert "![데이터셋 분포(EDA)](figures/data.svg)" in written[0].read_text("utf-8")
-    again = report.write(SuiteView(name="s", charts=shown), tmp_path / "again")
+    assert "![데이터셋 분포(EDA)](figures.ko/data.svg)" in written[0].read_text("utf-8")
+    again = report.write(SuiteView(name="s", charts=shown), tmp_path / "again", "ko")
     assert again[1].read_bytes() == written[1].read_bytes()
 
 

@@ -126,6 +126,21 @@ def test_facts_of_this_machine() -> None:
     assert "torch" not in facts.versions, "the engine says that one"
 
 
+@pytest.mark.parametrize(("maker", "product", "variables", "said"), [
+    ("Amazon EC2", "g5.xlarge", {}, "Amazon EC2 g5.xlarge"),
+    ("Google", "Google Compute Engine", {}, "Google Compute Engine"),
+    ("Google", "Google Compute Engine", {"COLAB_RELEASE_TAG": "r1"}, "Google Colab"),
+    ("ASUS", "System Product Name", {}, ""),
+])  # fmt: skip
+def test_rented_machines_say_what_they_are(
+    tmp_path: Path, maker: str, product: str, variables: dict[str, str], said: str
+) -> None:
+    (tmp_path / "sys_vendor").write_text(f"{maker}\n")
+    (tmp_path / "product_name").write_text(f"{product}\n")
+    assert environment.read_instance(variables, tmp_path) == said
+    assert environment.read_instance({}, tmp_path / "none") == ""
+
+
 def test_git_state_of_clean_dirty_and_no_checkout(tmp_path: Path) -> None:
     def git(*arguments: str) -> str:
         return subprocess.run(

@@ -108,7 +108,10 @@ def _make_reports(
     device: TargetDevice,
     host_gib: float | None,
 ) -> list[RunReport]:
-    host_bytes = int((host_gib or AUDIT_HOST_GIB) * (1 << 30))
+    from workbench.memory_estimate.gpus import GpuModel
+
+    rented = device.instances.get(device.instance) if isinstance(device, GpuModel) else None
+    host_bytes = int((host_gib or rented or AUDIT_HOST_GIB) * (1 << 30))
     return [
         RunReport(spec, suite_plan.origins, _count_rows(spec, rows), device, host_bytes)
         for spec in specs

@@ -82,7 +82,7 @@ class RunReport:
     def _print_tables(
         self, steps: StepCounts | None, memory_estimate: MemoryEstimate | None, *, markdown: bool
     ) -> None:
-        from workbench.memory_estimate import checklist, memory_check
+        from workbench.memory_estimate import checklist, gpus, memory_check
         from workbench.memory_estimate.fit_check import HostMemory
 
         spec, device = self.spec, self.device
@@ -94,6 +94,13 @@ class RunReport:
             f"`{spec.model}`; another program with these settings needs other memory"
         )
         output.print_text(subject if markdown else output.wrap(subject), markdown=markdown)
+        if isinstance(device, gpus.GpuModel) and device.instance:
+            machine = (
+                f"machine: {device.instance} with {device.name} of "
+                f"{device.memory_bytes / (1 << 30):.1f} GiB, host memory "
+                f"{self.host_bytes / (1 << 30):.0f} GiB"
+            )
+            output.print_text(machine, markdown=markdown)
         self._print_steps(steps, markdown=markdown)
         if setting_lines := checklist.setting_lines(spec.params):
             output.print_list(

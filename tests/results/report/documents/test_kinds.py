@@ -244,7 +244,7 @@ def test_pruned_and_skipped_runs_are_no_failures(document):
     for cause, counted in (("pruned", False), ("skipped", False), ("hung", True)):
         suite = document.suite.model_copy(update={"records": end(cause)})
         page = report.render(document.model_copy(update={"suite": suite}))
-        assert (f"did not complete: {cause} 1" in page) is counted
+        assert (f"runs failed: {cause} 1" in page) is counted
         assert ("## Failures by cause" in page) is counted
 
 
