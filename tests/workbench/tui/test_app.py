@@ -29,7 +29,8 @@ from workbench.tui.widgets.grid import Grid
 async def test_help_modes_and_a_screenshot(app: WorkbenchApp, log_root: Path) -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         for key, kind in (("2", LiveScreen), ("3", ResultsScreen), ("4", DataScreen),
-                          ("1", PlanScreen), ("f2", LiveScreen), ("f1", PlanScreen)):  # fmt: skip
+                          ("f3", ResultsScreen), ("f4", DataScreen), ("1", PlanScreen),
+                          ("f2", LiveScreen), ("f1", PlanScreen)):  # fmt: skip
             await pilot.press(key)
             await until(pilot, lambda kind=kind: isinstance(app.screen, kind))
             await until(pilot, lambda: "q Quit" in screen_text(pilot).splitlines()[-1])
@@ -66,6 +67,8 @@ async def test_a_hidden_widget_has_no_focus_and_clicks_do_what_keys_do(
         assert app.screen.focused
         assert app.screen.focused.id == "models"
         await check_mouse(app, pilot)
+        await pilot.press("ctrl+q")
+        await until(pilot, lambda: not app.is_running)
 
 
 async def check_mouse(app: WorkbenchApp, pilot: Pilot[None]) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from textual import events, work
 from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
 from textual.widgets import Input
 
@@ -73,6 +75,13 @@ class AppCommands(App[None]):
         home, root = str(Path.home()), str(self.log_root)
         return f"~{root.removeprefix(home)}" if root.startswith(f"{home}/") else root
 
+    def open_late(
+        self, origin: Screen[Any], dialog: ModalScreen[Any], on_answer: Callable[[Any], None]
+    ) -> None:
+        """Open a dialog that took time to prepare, unless the user has left `origin` meanwhile."""
+        if self.screen is origin:
+            self.push_screen(dialog, on_answer)
+
     def action_log_root(self) -> None:
         """Choose another log root: one that was open before, or a folder."""
         from workbench.tui.screens import log_roots
@@ -134,7 +143,10 @@ class AppCommands(App[None]):
         """Search for a command: action, screen, suite, run, subset, setting, page of the docs."""
         from workbench.tui.screens import palette
 
+        screen = self.screen
         content = await asyncio.to_thread(palette.read_content, self.log_root, self.cache_root)
+        if self.screen is not screen:
+            return
         entries = palette.list_entries(cast("WorkbenchApp", self), content)
         await self.search_commands(
             [(entry.name, entry.run, entry.help) for entry in entries],

@@ -10,9 +10,12 @@ from typing import Final
 from rich.cells import cell_len
 from textual.binding import ActiveBinding
 from textual.screen import Screen
+from textual.widgets import Input
 
 ALWAYS: Final = {"help": "Help", "quit": "Quit"}
 """Action -> title of what is always shown, at the end."""
+TYPING: Final = {"enter": "Keep it", "escape": "Back", "up": "Earlier words", "f5": "Start"}
+"""Key -> title while something is typed."""
 PADDING: Final = 3
 """Blank cells of one entry."""
 
@@ -36,6 +39,8 @@ class FooterKeys(Screen[None]):
     def active_bindings(self) -> dict[str, ActiveBinding]:
         """The bindings, those of the footer first, and shown."""
         active = super().active_bindings
+        if isinstance(self.focused, Input):
+            return _while_typing(active)
         keys: dict[str, str] = {}
         for key, entry in sorted(active.items(), key=lambda item: not item[1].binding.show):
             keys.setdefault(entry.binding.action, key)
@@ -59,6 +64,16 @@ class FooterKeys(Screen[None]):
 
     def _measure(self, entry: ActiveBinding, title: str) -> int:
         return cell_len(self.app.get_key_display(entry.binding)) + cell_len(title) + PADDING
+
+
+def _while_typing(active: Mapping[str, ActiveBinding]) -> dict[str, ActiveBinding]:
+    """The keys of a text field first: letters are typed, and its own shortcuts are no news."""
+    shown = {key: _show(active[key], title) for key, title in TYPING.items() if key in active}
+    return shown | {
+        key: entry._replace(binding=replace(entry.binding, show=False))
+        for key, entry in active.items()
+        if key not in shown
+    }
 
 
 def _show(entry: ActiveBinding, title: str) -> ActiveBinding:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from results.records.notes import Kind, RunNotes
     from results.records.schema import RunRecord
 
-NAME_CELLS = 26
 NO_STATE = "none: as its last run ended"
 OWN_WORDS = "own words …"
 
@@ -150,8 +149,9 @@ def _notes_page(noted: RunNotes) -> Text:
     page = Text()
     if lines:
         page.append("\n Notes\n", style="bold")
+    cells = max((len(name) for name, _ in lines), default=0) + 2
     for name, text in lines:
-        page.append(f"   {name:<{NAME_CELLS}}", style="dim")
+        page.append(f"   {name:<{cells}}", style="dim")
         page.append(f"{clean_line(text, 4000)}\n")
     return page
 
@@ -162,10 +162,12 @@ def _record_page(record: RunRecord) -> Text:
 
     page = Text()
     (localized,) = message_translations.localize_records([record], chosen_language())
-    for group in record_detail.build_groups(localized):
+    groups = record_detail.build_groups(localized)
+    cells = max(len(line.name) for group in groups for line in group.lines) + 2
+    for group in groups:
         page.append(f"\n {group.title}\n", style="bold")
         for line in group.lines:
-            page.append(f"   {line.name:<{NAME_CELLS}}", style="dim")
+            page.append(f"   {line.name:<{cells}}", style="dim")
             page.append(line.value, style="bold" if line.failed else "")
             page.append(f"   {line.remark}\n" if line.remark else "\n", style="dim")
     return page

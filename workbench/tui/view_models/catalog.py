@@ -239,7 +239,7 @@ def read_subsets(
                 rows,
                 row.corpus_rows,
                 row.built,
-                clean_line(", ".join(row.license)),
+                clean_line("; ".join(each.rstrip(".") for each in row.license)),
                 "" if row.built else clean_line(problem),
                 row.form,
                 row.expected_rows if row.is_partial else None,

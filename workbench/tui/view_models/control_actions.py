@@ -34,7 +34,7 @@ def make_question(do: ControlAction, suite: SuiteState, view: RunView | None) ->
     if do == "restore":
         return _restore(suite, view)
     if do == "resume":
-        return _resume_paused(suite) if _is_paused(suite) else _resume(suite)
+        return _resume_paused(suite) if is_paused(suite) else _resume(suite)
     if suite.warden == "lost":
         return Question(do, refusal="Nobody is there to ask: the warden of this suite is gone.")
     if suite.ended:
@@ -51,10 +51,10 @@ def make_question(do: ControlAction, suite: SuiteState, view: RunView | None) ->
         case "cancel":
             return _cancel(suite, view)
         case _:
-            return _resume_paused(suite) if _is_paused(suite) else _pause(suite)
+            return _resume_paused(suite) if is_paused(suite) else _pause(suite)
 
 
-def _is_paused(suite: SuiteState) -> bool:
+def is_paused(suite: SuiteState) -> bool:
     """Whether no further run starts, or is to start."""
     ordered = suite.orders.paused
     return not suite.ended and (suite.warden == "paused" if ordered is None else ordered)

@@ -19,8 +19,8 @@ SUBSETS: Final = (
 )
 MODELS: Final = (
     GridColumn("mark", "", 1, rank=0),
-    GridColumn("name", "model", 15, grow=14, rank=0, middle_cut=True),
-    GridColumn("about", "", 8, grow=60, rank=1),
+    GridColumn("name", "model", 15, grow=45, rank=0, middle_cut=True),
+    GridColumn("about", "", 20, grow=20, rank=1),
 )
 LISTED: Final = (
     GridColumn("name", "name", 16, grow=14, rank=0),

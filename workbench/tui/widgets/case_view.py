@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar, Final
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.style import Style
 from rich.table import Table
@@ -16,7 +18,8 @@ from textual.widgets import Static
 from workbench.tui.view_models.results.cases import CaseLine, CasePicture
 from workbench.tui.widgets import image
 
-NAME_CELLS: Final = 12
+NAME_CELLS: Final = (12, 26)
+"""Least and greatest width of the names at the left."""
 MAX_PICTURES: Final = 4
 BESIDE_CELLS: Final = 100
 """Width from which on the answers of two runs stand beside each other."""
@@ -55,15 +58,19 @@ class CaseView(Vertical):
         """Show an item and what each side answered; equal pictures are not drawn again."""
         text = self.query_one(".case-text", Static)
         text.remove_class("failed")
-        parts: list[RenderableType] = [self._draw_lines(item)]
+        names = [line.name for lines in (item, *sides) for line in lines if line.tone != "head"]
+        least, most = NAME_CELLS
+        cells = max(least, min(most, self.size.width // 5, max(map(cell_len, names), default=0)))
+        draw = partial(self._draw_lines, cells=cells)
+        parts: list[RenderableType] = [draw(item)]
         if len(sides) > 1 and self.size.width >= BESIDE_CELLS:
             table = Table.grid(expand=True, padding=(0, 2, 0, 0))
             for _ in sides:
                 table.add_column(ratio=1)
-            table.add_row(*map(self._draw_lines, sides))
+            table.add_row(*map(draw, sides))
             parts += [Text(), table]
         else:
-            parts += [part for side in sides for part in (Text(), self._draw_lines(side))]
+            parts += [part for side in sides for part in (Text(), draw(side))]
         text.update(Group(*parts))
         beside = self.size.height < BESIDE_LINES
         self.set_class(beside, "beside")
@@ -93,10 +100,10 @@ class CaseView(Vertical):
             frame.styles.width = box
             await strip.mount(frame)
 
-    def _draw_lines(self, lines: Sequence[CaseLine]) -> Table:
+    def _draw_lines(self, lines: Sequence[CaseLine], *, cells: int) -> Table:
         """Names at the left, texts wrapped at the right of them."""
         table = Table.grid(expand=True, padding=(0, 1, 0, 0))
-        table.add_column(width=NAME_CELLS, no_wrap=True)
+        table.add_column(width=cells, no_wrap=True)
         table.add_column(ratio=1, overflow="fold")
         dim = self.get_component_rich_style("case--dim")
         for line in lines:

@@ -7,6 +7,7 @@ instead of scrolled.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
@@ -113,7 +114,8 @@ class Grid(ScrollView, can_focus=True):
     def show(self, rows: Sequence[GridRow], keys: Sequence[str] | None = None) -> None:
         """Set the rows. The cursor stays on its key; only changed lines are repainted."""
         old, old_keys, held = self.rows, self.keys, self.key
-        self.rows, self.keys, self.failed = rows, keys or (), False
+        # A copy: a caller may reorder its list, and the cursor is to follow its key.
+        self.rows, self.keys, self.failed = rows, list(keys or ()), False
         self._resize()
         if held is not None and held in self.keys and self.key != held:
             self.cursor = self.keys.index(held)
@@ -132,7 +134,7 @@ class Grid(ScrollView, can_focus=True):
             self.refresh()
 
     def show_notice(self, notice: str, *, failed: bool = False) -> None:
-        """Show one sentence instead of rows."""
+        """Show a sentence, wrapped, instead of rows."""
         self.notice, self.failed, self.rows, self.keys = notice, failed, (), ()
         self._resize()
         self.refresh()
@@ -202,15 +204,17 @@ class Grid(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         """One line on screen: the header, a row, the notice or nothing."""
-        width, base = self.size.width, self.rich_style
+        width = self.size.width
+        blank = Strip.blank(width, self.rich_style)
         if y < self._header_height:
             return self._header_strip(width)
         row = y - self._header_height + self.scroll_offset.y
-        if not self.rows and y == self._header_height:
-            tone = "grid--error" if self.failed else "grid--dim"
-            return _line(f" {self.notice}", width, self.get_component_rich_style(tone))
+        if not self.rows:
+            lines = textwrap.wrap(self.notice, max(8, width - 2))
+            tone = self.get_component_rich_style("grid--error" if self.failed else "grid--dim")
+            return _line(f" {lines[row]}", width, tone) if row < len(lines) else blank
         if not 0 <= row < len(self.rows):
-            return Strip.blank(width, base)
+            return blank
         return self._row_strip(row, width)
 
     def _header_strip(self, width: int) -> Strip:

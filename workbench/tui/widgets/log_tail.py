@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from rich.cells import cell_len, chop_cells, set_cell_size
+from rich.cells import cell_len, chop_cells
 from rich.segment import Segment
 from rich.style import Style
 from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+
+from workbench.tui.widgets.cut_lines import fit_line
 
 
 class LogTail(ScrollView, can_focus=True):
@@ -125,11 +127,11 @@ class LogTail(ScrollView, can_focus=True):
         if not self._shown and y == 0:
             text = self._empty
         if self._pattern is None:
-            return Strip([Segment(set_cell_size(f" {text}", width), self.rich_style)], width)
+            return fit_line([Segment(f" {text}", self.rich_style)], width, self.rich_style)
         match = self.get_component_rich_style("log--match")
         segments = [Segment(" ", self.rich_style)]
         segments += _mark(text, self._pattern, self.rich_style, match)
-        return Strip(segments).adjust_cell_length(width, self.rich_style)
+        return fit_line(segments, width, self.rich_style)
 
 
 def _wrap(line: str, width: int) -> list[str]:

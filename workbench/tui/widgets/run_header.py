@@ -12,6 +12,7 @@ from textual.widget import Widget
 from workbench.tui.view_models.live import lines as live_lines
 from workbench.tui.view_models.live import rows as live_rows
 from workbench.tui.widgets import braille
+from workbench.tui.widgets.cut_lines import fit_line
 
 if TYPE_CHECKING:
     from workbench.suites.state import RunView
@@ -68,7 +69,7 @@ class RunHeader(Widget):
         """One line."""
         line = self._shown[y] if y < len(self._shown) else ()
         segments = [Segment(text, self.get_component_rich_style(name)) for text, name in line]
-        return Strip(segments).adjust_cell_length(self.size.width, self.rich_style)
+        return fit_line(segments, self.size.width, self.rich_style)
 
 
 def header_lines(view: RunView, order: str, width: int) -> tuple[StyledLine, ...]:

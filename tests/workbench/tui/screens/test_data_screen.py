@@ -95,6 +95,9 @@ async def test_records_are_searched_and_shown_as_a_contact_sheet(
         await until(pilot, lambda: len(app.screen.query(".sheet-cell")) == 6)
         await pilot.press("down", "right")
         await until(pilot, lambda: "6 of 6 drawn" in screen_text(pilot))
+        await pilot.press("p")
+        await until(pilot, lambda: "5 of 6 drawn" in screen_text(pilot))
+        await pilot.press("n")
         here = app.screen.query(".sheet-cell.here")
         assert len(here) == 1
         await pilot.press("enter")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
 
+from engines import messages
 from tests.workbench.tui import sample_suites
 from tests.workbench.tui.conftest import live_of, screen_text, until
 from workbench.suites import control, suite, trials, warden_file
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens.dialogs import ChoiceDialog, ConfirmDialog
+from workbench.tui.screens.live import footers
 from workbench.tui.screens.live.screen import LiveScreen
 from workbench.tui.screens.results.screen import ResultsScreen
 from workbench.tui.system import cli_commands
@@ -21,12 +25,15 @@ from workbench.tui.widgets.chart import Chart
 from workbench.tui.widgets.chart_panel import ChartPanel
 from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.log_tail import LogTail
+from workbench.tui.widgets.top_bar import Heading
 
 
 async def check_queue_and_run(app: WorkbenchApp, pilot: Pilot[None]) -> None:
     """Queue, run, curves and log are shown; another run is looked at and left again."""
     await pilot.press("2")
     await until(pilot, lambda: "oom-cuda" in screen_text(pilot))  # the queue has its height
+    await until(pilot, lambda: "reading on …" not in screen_text(pilot))
+    await until(pilot, lambda: "train 64%" in screen_text(pilot))
     text = screen_text(pilot)
     for part in ("running · 1 of 4 runs completed · 1 failed", "completed", "oom-cuda",
                  "train 64%", "queued", "1,680 / 2,616 steps", "left", "GiB", "CPU of one core",
@@ -51,14 +58,37 @@ async def test_a_narrow_screen_shows_runs_and_suites(app: WorkbenchApp, log_root
     async with app.run_test(size=(80, 24)) as pilot:
         await check_queue_and_run(app, pilot)
         assert live_of(app).folder == busy
+        await until(pilot, lambda: " p Pause " in screen_text(pilot))
+        await until(pilot, lambda: " c Cancel " not in screen_text(pilot))
+        await pilot.press("down")
+        await until(pilot, lambda: " c Cancel " in screen_text(pilot))
         await pilot.press("o", "down", "enter")
         await until(pilot, lambda: isinstance(app.screen, LiveScreen) and app.screen.folder == old)
         await until(pilot, lambda: "emoji_val" in screen_text(pilot))
-        await pilot.press("right_square_bracket")
-        await until(pilot, lambda: live_of(app).folder == busy)
+        await until(pilot, lambda: " r Resume " in screen_text(pilot))
+        live = live_of(app)
+        assert live.snapshot is not None
+        live.snapshot = replace(live.snapshot, behind=True)  # not all of its runs are read
+        live.show_time()
+        assert live.query_one("#suite-line", Heading).remark == "reading on …"
+        assert "steer('resume')" not in live.footer_titles()
+        right, left = "right_square_bracket", "left_square_bracket"
+        for key, folder in ((right, busy), (left, old), (right, busy)):
+            await pilot.press(key)
+            await until(pilot, lambda folder=folder: live_of(app).folder == folder)
         shutil.rmtree(busy)  # a suite that is deleted meanwhile is no crash
         await pilot.pause(1.0)
         assert isinstance(app.screen, LiveScreen)
+
+
+@pytest.mark.parametrize(
+    ("causes", "title"),
+    [(("completed", "oom-cuda"), "Rerun failed"), (("failed", "stopped"), "Resume"),
+     (("completed", "pruned"), None)],
+)  # fmt: skip
+def test_the_footer_of_an_ended_suite_has_the_key_for_what_is_left(causes, title) -> None:
+    state = sample_suites.search_state(*causes, trials=len(causes))
+    assert footers.list_titles(state, None).get("steer('resume')") == title
 
 
 async def test_a_wide_screen_shows_runs_and_logs(app: WorkbenchApp, log_root: Path) -> None:
@@ -110,11 +140,13 @@ async def test_a_small_window_shows_the_run_at_work_and_nothing_cropped(
             await pilot.resize_terminal(*size)
             for key in "24":
                 await pilot.press(key)
+                app.screen.add_class("trouble")  # its line is there, but not to be scrolled to
                 await pilot.pause()
                 await until(pilot, lambda: "80×24 and more shows the screens" in screen_text(pilot))
                 assert " left" in screen_text(pilot)
                 assert "loss " in screen_text(pilot)
                 assert "1 Plan" not in screen_text(pilot)
+                assert not app.screen.show_vertical_scrollbar
         await pilot.resize_terminal(80, 24)
         await until(pilot, lambda: "Data" in screen_text(pilot))
 
@@ -169,6 +201,10 @@ async def test_new_journal_lines_appear(app: WorkbenchApp, log_root: Path) -> No
         sample_suites.log(folder, 1, "hello from the engine\n")
         await until(pilot, lambda: "train 50%" in screen_text(pilot))
         await until(pilot, lambda: "hello from the engine" in screen_text(pilot))
+        journal.put(messages.Attempt(number=2, pid=4712, environment={}))
+        await until(pilot, lambda: live_of(app).view.state.attempt == 2)
+        await pilot.press("a")
+        await until(pilot, lambda: "attempt 1 of 2, a: another" in screen_text(pilot))
         sample_suites.finish(journal, t, "emoji_val")
         await until(pilot, lambda: "completed" in screen_text(pilot))
         sample_suites.begin(folder, 2)
@@ -239,12 +275,14 @@ async def test_a_lost_warden_is_said_its_books_are_closed_once_and_experiments_a
     assert warden is not None
     warden_file.write_warden(folder, warden.model_copy(update={"start_ticks": 1}))
     ran: list[list[str]] = []
+    judged = asyncio.Event()
 
     async def pretend(arguments: list[str]) -> cli_commands.CommandResult:
         ran.append(arguments)
         is_list = arguments[0] == "experiment" and "--json" in arguments
         output = "\n".join(map(json.dumps, PROPOSALS)) if is_list else ""
         if arguments[0] == "audit":
+            await judged.wait()
             return cli_commands.CommandResult(1, "warning  data-bound  Raise num_workers", "")
         return cli_commands.CommandResult(0, output, "")
 
@@ -265,7 +303,11 @@ async def test_a_lost_warden_is_said_its_books_are_closed_once_and_experiments_a
             await pilot.press(*keys)  # an impossible one starts nothing
             await until(pilot, lambda count=commands: len(ran) == count)
         assert ran[-1] == cli_commands.experiment_arguments(run, log_root, "tenth-rate")
-        await pilot.press("A")
+        await pilot.press("A", "3")
+        judged.set()  # too late: another screen is open
+        await until(pilot, lambda: not any(w.group == "audit" for w in app.workers))
+        assert isinstance(app.screen, ResultsScreen)
+        await pilot.press("2", "A")
         await until(pilot, lambda: "Raise num_workers" in screen_text(pilot))
         assert ran[-1] == cli_commands.audit_arguments(run, log_root)
 
@@ -273,8 +315,6 @@ async def test_a_lost_warden_is_said_its_books_are_closed_once_and_experiments_a
 async def test_foreign_text_reaches_no_widget_as_markup_or_escape(
     app: WorkbenchApp, log_root: Path
 ) -> None:
-    from engines import messages
-
     hostile = "[bold]x[/bold] [/] \x1b]52;c;aGk=\x07 \x9b31m \u202eabc"
     folder = sample_suites.make_suite(log_root, [("emoji_train", "clip-nano")], state="running")
     journal = sample_suites.begin(folder, 1)
@@ -322,6 +362,13 @@ async def test_charts_are_zoomed_another_run_drawn_behind_and_the_log_searched(
         await until(pilot, lambda: app.screen is live)
         await pilot.press("slash", *"9$", "enter")
         await until(pilot, lambda: "/9$: 20 lines" in screen_text(pilot))
+        log = live.query_one(LogTail)
+        await until(pilot, lambda: log.scroll_offset.y)
+        last = log.scroll_offset.y
+        await pilot.press("N")
+        await until(pilot, lambda: log.scroll_offset.y == 189)
+        await pilot.press("n")
+        await until(pilot, lambda: log.scroll_offset.y == last)
         await pilot.press("L")
         await until(pilot, lambda: live.snapshot and len(live.snapshot.log) == 400)
         await until(pilot, lambda: "step time" not in screen_text(pilot))
@@ -354,6 +401,8 @@ async def test_marked_runs_share_the_charts_and_a_cursor_moves_all_panels(
         later = live.query_one(ChartPanel).moment
         assert later is not None
         assert moment < later < moment + 1.0
+        await pilot.press("right")
+        assert (live.query_one(ChartPanel).moment or 0.0) > later + 0.1
         await pilot.press("escape")
         await until(pilot, lambda: "1,680 / 2,616 steps" in screen_text(pilot))
         assert "Events up to" not in screen_text(pilot)

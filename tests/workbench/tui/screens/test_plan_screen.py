@@ -93,7 +93,10 @@ async def check_escape(app: WorkbenchApp, pilot: Pilot[None], screen: PlanScreen
     screen.query_one("#settings-grid", Grid).focus()
     screen.query_one(SettingsForm).reveal("epochs")
     before = screen.draft
-    await pilot.press("enter", "z", "q", "1", "escape")
+    await pilot.press("enter", "z", "q", "1")
+    await until(pilot, lambda: "⏎ Keep it" in screen_text(pilot))
+    assert "super+c" not in screen_text(pilot)
+    await pilot.press("escape")
     assert screen.draft == before
     assert screen.focused is screen.query_one("#settings-grid", Grid)
     assert app.screen is screen  # q and 1 were typed, not obeyed
@@ -512,5 +515,13 @@ async def test_a_plan_is_saved_opened_and_queued_behind_another_suite(
         await pilot.press("f5")
         await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         assert "It starts when" in screen_text(pilot)
+        await pilot.press("escape", "P")
+        await until(pilot, lambda: "Start these cost probes?" in screen_text(pilot))
         await pilot.press("escape", "Q", "end", "enter")
         await until(pilot, lambda: "--after" not in screen_text(pilot))
+        screen.change(replace(screen.draft, models=("effnet-minilm",)))
+        screen.action_start()
+        await app.switch_mode("live")  # by mouse: keys would wait for the check
+        await until(pilot, lambda: screen.checked_draft is screen.draft)
+        await pilot.press("1")
+        assert app.screen is screen, "no question about a start that was left"

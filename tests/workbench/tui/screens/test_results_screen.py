@@ -13,6 +13,7 @@ from tests.workbench.tui import sample_suites
 from tests.workbench.tui.conftest import build_subset, screen_text, until
 from workbench.suites import suite
 from workbench.tui.app import WorkbenchApp
+from workbench.tui.screens import record as record_screen
 from workbench.tui.screens.dialogs import ChoiceDialog
 from workbench.tui.screens.record import RecordScreen
 from workbench.tui.screens.record_browser import RecordBrowser
@@ -21,6 +22,7 @@ from workbench.tui.screens.results.compare import CompareScreen
 from workbench.tui.screens.results.predictions import PredictionsScreen
 from workbench.tui.screens.results.screen import ResultsScreen
 from workbench.tui.system import cli_commands
+from workbench.tui.view_models import record_detail
 from workbench.tui.view_models.results import rows
 from workbench.tui.widgets.chart import Chart
 from workbench.tui.widgets.curve_wall import CurveWall
@@ -61,6 +63,14 @@ async def test_results_sort_filter_and_detail(
         await until(pilot, lambda: "cause" in screen_text(pilot))
         await pilot.press("escape")
         assert isinstance(app.screen, ResultsScreen)
+
+
+def test_names_and_values_of_a_record_stand_apart() -> None:
+    made = sample_suites.record("s", 1, random.Random(1))
+    page = record_screen._record_page(made).plain
+    for group in record_detail.build_groups(made):
+        for line in group.lines:
+            assert f"   {line.name}  " in page
 
 
 async def test_what_is_shown_is_exported(
@@ -116,7 +126,7 @@ async def test_columns_metric_and_views_are_chosen_and_a_run_is_trashed(
         await until(pilot, lambda: grid.keys == [key])
         await pilot.press("u", "escape")
         await until(pilot, lambda: len(grid.rows) == 5)
-        await pilot.press("c", "space")  # the first column is left out
+        await pilot.press("c", "down", "K", "J", "up", "space")  # the first column is left out
         await pilot.press("end", "space", "enter")
         screen = app.screen
         assert isinstance(screen, ResultsScreen)
@@ -131,6 +141,8 @@ async def test_columns_metric_and_views_are_chosen_and_a_run_is_trashed(
         await until(pilot, lambda: not screen.view.columns)
         await pilot.press("v", "home", "enter")
         await until(pilot, lambda: screen.view.columns)
+        await pilot.press("greater_than_sign", "greater_than_sign", "less_than_sign")
+        assert screen.view.sort == screen.view.columns[0]
 
 
 async def test_a_newer_schema_is_refused_in_a_sentence(app: WorkbenchApp, log_root: Path) -> None:
@@ -191,6 +203,10 @@ async def test_marked_runs_are_compared_pair_by_pair_and_reported(
         await until(pilot, lambda: isinstance(app.screen, CompareScreen))
         await until(pilot, lambda: "B better" in screen_text(pilot))
         assert commands[0][:5] == ["results", "compare", *keys[:3]]
+        await pilot.press("right_square_bracket")
+        await until(pilot, lambda: "C better" in screen_text(pilot))
+        await pilot.press("left_square_bracket")
+        await until(pilot, lambda: "B better" in screen_text(pilot))
         await pilot.press("right_square_bracket")
         await until(pilot, lambda: "C better" in screen_text(pilot))
         await pilot.press("down", "enter")
@@ -307,7 +323,7 @@ async def test_curves_and_logs_of_compared_runs_are_beside_each_other(
         await until(pilot, lambda: "r@1 in the batch" in screen_text(pilot))
         assert not screen.query_one("#metrics").region.area
         assert " A " in screen_text(pilot)
-        await pilot.press("x", "l", "e", "left", "left", "shift+left", "shift+right")
+        await pilot.press("x", "l", "e", "left", "left", "right", "shift+left", "shift+right")
         await until(pilot, lambda: "loss log smoothed 0.6 over time" in screen_text(pilot))
         await pilot.press("m", "down", "enter")
         await until(pilot, lambda: wall.names[0] == "r@1")
@@ -316,6 +332,8 @@ async def test_curves_and_logs_of_compared_runs_are_beside_each_other(
         await pilot.press("escape", "5", "w")
         await until(pilot, lambda: "output of run 1" in screen_text(pilot))
         assert "output of run 2" in screen_text(pilot)
+        await pilot.press("1")
+        await until(pilot, lambda: "⏎ Its cases" in screen_text(pilot))
         await pilot.press("3", "enter")
         await until(pilot, lambda: isinstance(app.screen, CaseScreen))
         await until(pilot, lambda: "What is" in screen_text(pilot))

@@ -68,6 +68,10 @@ async def test_ten_thousand_rows_cost_one_screen() -> None:
         await pilot.press("end")
         await pilot.pause()
         assert "row 9999" in screen_text(pilot)
+        await pilot.press("pageup")
+        assert 9_970 < grid.cursor < 9_999
+        await pilot.press("pagedown")
+        assert grid.cursor == 9_999
         assert rows.looks <= 20 * 10
 
 
@@ -82,6 +86,9 @@ async def test_notice_stands_where_no_rows_are() -> None:
         grid.show_notice("It failed.", failed=True)
         await pilot.pause()
         assert "It failed." in screen_text(pilot)
+        grid.show_notice("no completed run of this name: workbench results list shows all.")
+        await pilot.pause()
+        assert " ".join(screen_text(pilot).split()).endswith(grid.notice)
 
 
 async def test_columns_without_room_are_left_out_by_rank_and_numbers_stand_right() -> None:

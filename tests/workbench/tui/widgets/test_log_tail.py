@@ -47,3 +47,9 @@ async def test_search_counts_marks_and_goes_to_matches() -> None:
         assert len(styles) == 2, "the match is marked"
         log.toggle_wrap()
         assert log.virtual_size.height > len(LINES) * 10
+        log.search("")
+        log.toggle_wrap()
+        await pilot.pause()
+        log.show(LINES)
+        log.scroll_to(y=0, animate=False, immediate=True, force=True)
+        assert log.render_line(1).text.endswith("x…"), "a line that is cut says so"

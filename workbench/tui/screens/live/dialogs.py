@@ -78,11 +78,13 @@ async def _resume_suite(app: WorkbenchApp, folder: Path) -> None:
 def show_audit(app: WorkbenchApp, run: str) -> None:
     """Show the faults of a run, with evidence and remedy."""
 
+    screen = app.screen
+
     async def show() -> None:
         app.notify("Judging the run …")
         done = await cli_commands.run_workbench(cli_commands.audit_arguments(run, app.log_root))
         if text := done.output.strip():
-            app.push_screen(MessageDialog(f"Audit of {run}", text))
+            app.open_late(screen, MessageDialog(f"Audit of {run}", text), lambda _: None)
         elif done.code:
             app.notify(clean_line(done.problem, 400), severity="error", timeout=10)
         else:
@@ -93,6 +95,8 @@ def show_audit(app: WorkbenchApp, run: str) -> None:
 
 def ask_experiment(app: WorkbenchApp, run: str) -> None:
     """Ask for an experiment on a run, those that its faults ask for first, and start it."""
+
+    screen = app.screen
 
     async def ask() -> None:
         app.notify("Looking for experiments …")
@@ -113,7 +117,8 @@ def ask_experiment(app: WorkbenchApp, run: str) -> None:
 
         keys = [proposal["experiment"] for proposal in proposals]
         title = "Experiments on this run; the finding is noted on it"
-        app.push_screen(ChoiceDialog(title, live_lines.EXPERIMENTS, rows, keys), on_choice)
+        dialog = ChoiceDialog(title, live_lines.EXPERIMENTS, rows, keys)
+        app.open_late(screen, dialog, on_choice)
 
     app.run_worker(ask(), group="experiment", exclusive=True)
 
@@ -164,6 +169,8 @@ def ask_reference(
             app.notify(clean_line(str(error)), title="Not readable", severity="error")
         on_shown()
 
+    screen = app.screen
+
     async def ask() -> None:
         runs = await asyncio.to_thread(suite_feed.list_references, app.log_root, folder, view)
         rows = [(clean_line(run.name), clean_line(run.parent.parent.name)) for run in runs]
@@ -176,6 +183,6 @@ def ask_reference(
             "Earlier run behind the curves", live_rows.CURVES, rows, list(map(str, runs)),
             empty="No other run of this subset or model has curves.",
         )  # fmt: skip
-        app.push_screen(dialog, on_choice)
+        app.open_late(screen, dialog, on_choice)
 
     app.run_worker(ask(), group="reference")

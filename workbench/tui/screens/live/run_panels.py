@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 from textual import on, work
 from textual.binding import Binding, BindingType
-from textual.screen import Screen
 
 from workbench.suites import quantities as q
+from workbench.tui.screens.footer_keys import FooterKeys
 from workbench.tui.screens.live import dialogs as live_dialogs
 from workbench.tui.system import idle_loop
 from workbench.tui.view_models.live import lines as live_lines
@@ -37,7 +37,7 @@ LETTERS: Final = "ABCD"
 """Runs that are drawn beside each other."""
 
 
-class RunPanels(Screen[None]):
+class RunPanels(FooterKeys):
     """A screen with a queue of runs and panels of the one under the cursor."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,6 +23,7 @@ from textual.widgets import Static
 from results.text.sanitize import clean_line
 from workbench.tui.screens.dialogs import ChoiceDialog, MessageDialog
 from workbench.tui.screens.live import dialogs as live_dialogs
+from workbench.tui.screens.live import footers
 from workbench.tui.screens.live.run_panels import RunPanels
 from workbench.tui.system import cli_commands, idle_loop
 from workbench.tui.view_models import control_actions, suite_feed
@@ -58,7 +60,7 @@ class LiveScreen(RunPanels):
     """Shows the queue of a suite and charts, log and metrics of one run."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("o", "choose", "Suites"),
+        Binding("o", "suites", "Suites"),
         Binding("left_square_bracket", "step(1)", show=False),
         Binding("right_square_bracket", "step(-1)", show=False),
         Binding("f", "follow", show=False),
@@ -90,6 +92,16 @@ class LiveScreen(RunPanels):
         self._stop_event = threading.Event()
         self._wake_event = threading.Event()
         """Set: the next snapshot is read at once."""
+
+    def footer_titles(self) -> Mapping[str, str]:
+        """What can be ordered now, then keys of the run under the cursor."""
+        suite = None if self._is_reading_ended or not self.snapshot else self.snapshot.suite
+        return footers.list_titles(suite, self.view if self.is_mounted else None)
+
+    @property
+    def _is_reading_ended(self) -> bool:
+        """Whether the suite has ended, and what became of its runs is still being read."""
+        return self.snapshot is not None and self.snapshot.behind and self.snapshot.suite.ended
 
     def compose(self) -> ComposeResult:
         """Suite, queue, run, charts, log and metrics."""
@@ -222,6 +234,7 @@ class LiveScreen(RunPanels):
             grid.cursor = keys.index(self.snapshot.watched)
         self.paint_run()
         self.show_time()
+        self.update_footer()
 
     def show_time(self) -> None:
         """Show the clock of the suite, and its trouble if there is any."""
@@ -229,11 +242,11 @@ class LiveScreen(RunPanels):
             return
         suite = self.snapshot.suite
         line = self.query_one("#suite-line", Heading)
-        status, clock = live_rows.suite_line(suite, time.time())
+        words = live_rows.suite_line(suite, time.time()) if not self._is_reading_ended else ()
         behind = self.query_one(ChartPanel).options.reference_title
         line.title = live_rows.short_name(suite.name) + (f"  behind: {behind}" if behind else "")
         reading = "reading on …" if self.snapshot.behind else ""
-        line.remark = " · ".join(filter(None, (reading, status, clock)))
+        line.remark = " · ".join(filter(None, (reading, *words)))
         if suite.warden == "lost":
             self._end_dead_runs(self.snapshot)
         trouble = live_rows.format_trouble(suite, self.snapshot.bad_lines)
@@ -259,6 +272,11 @@ class LiveScreen(RunPanels):
             self._watched = event.grid.key
             self._wake_event.set()
             self.paint_run()
+            self.update_footer()
+
+    def on_descendant_focus(self) -> None:
+        """Show the keys of the part that has the focus."""
+        self.update_footer()
 
     # -- actions --------------------------------------------------------------------------
 
@@ -314,7 +332,7 @@ class LiveScreen(RunPanels):
         if self.folder is not None and (view := self.view) is not None:
             live_dialogs.ask_experiment(self.bench, f"{self.folder.name}/{view.spec.run_id}")
 
-    def action_choose(self) -> None:
+    def action_suites(self) -> None:
         """Choose a suite."""
         suites = self.bench.suites or ()
         here = self.folder.name if self.folder else ""

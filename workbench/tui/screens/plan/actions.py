@@ -11,7 +11,7 @@ from typing import Final
 
 from textual import on, work
 from textual.widget import Widget
-from textual.widgets import Button, Input
+from textual.widgets import Button, Input, Static
 
 from workbench.tui.screens.copying import CopyChoice
 from workbench.tui.screens.dialogs import ChoiceDialog, TextDialog
@@ -222,6 +222,7 @@ class PlanActions(DraftActions):
     def _ask_start(self, *, probe: bool) -> None:
         if self.checked_draft is not self.draft and not self.starting:
             self.pending_start = probe  # what was just typed belongs to it
+            self.query_one("#verdict", Static).update("Checking the plan; then it asks …")
             return
         preview = self.preview
         if self.starting or not preview or not preview.runs or preview.problems:
@@ -238,6 +239,10 @@ class PlanActions(DraftActions):
         probe, self.pending_start = self.pending_start, None
         if probe is not None:
             self._ask_start(probe=probe)
+
+    def on_screen_suspend(self) -> None:
+        """Withdraw a start that still waits: its question would open over another screen."""
+        self.pending_start = None
 
     @work(exclusive=True, group="start")
     async def _start(self, arguments: list[str]) -> None:

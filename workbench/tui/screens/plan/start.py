@@ -68,9 +68,13 @@ def ask_start(
 
 
 async def start_suite(app: WorkbenchApp, draft: PlanDraft, arguments: list[str]) -> None:
-    """Write the plan file, run the command, open the suite or say why it was not started."""
+    """Write the plan file, run the command, open the suite or say why it was not started.
+
+    Whoever has left the Plan screen meanwhile stays where they are.
+    """
     from results.text.sanitize import clean
 
+    screen = app.screen
     try:
         save_draft(draft, app.log_root)
         outcome = await cli_commands.run_workbench(arguments)
@@ -82,4 +86,9 @@ async def start_suite(app: WorkbenchApp, draft: PlanDraft, arguments: list[str])
         title = "Nothing was started" if outcome.code == 0 else "The suite was not started"
         app.notify(reason, title=title, severity="error", timeout=20)
         return
-    app.show_suite(app.log_root / name[0].strip())
+    folder = app.log_root / name[0].strip()
+    if app.screen is screen:
+        app.show_suite(folder)
+    else:
+        app.chosen_suite = folder
+        app.notify("2 shows it.", title=f"{folder.name} has started")

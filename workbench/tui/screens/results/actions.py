@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 from textual import work
 from textual.binding import Binding, BindingType
-from textual.screen import Screen
 
 from workbench.output_language import chosen_language
 from workbench.tui.screens.dialogs import ChoiceDialog
+from workbench.tui.screens.footer_keys import FooterKeys
 from workbench.tui.system import cli_commands
 from workbench.tui.view_models.cells import GridColumn
 from workbench.tui.view_models.results import export
@@ -30,7 +30,7 @@ REPORT_FORMS: Final = {
 """Language and form of a report -> name."""
 
 
-class RunActions(Screen[None]):
+class RunActions(FooterKeys):
     """A screen with a list of runs, one of them under the cursor."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Final, cast
 
@@ -18,6 +18,7 @@ from textual.widgets import Static
 from results.text.sanitize import clean, clean_line
 from workbench.tui.screens.copying import CopyChoice
 from workbench.tui.screens.dialogs import ChoiceDialog
+from workbench.tui.screens.footer_keys import FooterKeys
 from workbench.tui.screens.results.case import CaseScreen
 from workbench.tui.screens.results.case_sources import CaseSources
 from workbench.tui.system import cli_commands, idle_loop
@@ -53,11 +54,10 @@ WIDE_VIEWS: Final = ("metrics", "cases", "differences")
 """Parts that stand beside each other where there is room."""
 
 
-class CompareScreen(ModalScreen[None]):
+class CompareScreen(FooterKeys, ModalScreen[None]):
     """Compares runs with the first of them, one pair at a time."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "choose", "Cases · a case"),
         Binding("left_square_bracket", "turn(-1)", "Other run", key_display="[ ]"),
         Binding("right_square_bracket", "turn(1)", show=False),
         *(Binding(key, f"view('{view}')", view.capitalize()) for key, view in VIEWS.items()),
@@ -76,6 +76,20 @@ class CompareScreen(ModalScreen[None]):
         self._states: dict[str, RunState] = {}
         """Letter -> state of a run whose journal was read."""
         self._sources: CaseSources | None = None
+
+    def footer_titles(self) -> Mapping[str, str]:
+        """Keys of the part that has the focus, then the parts."""
+        focused = self.focused.id if self.is_mounted and self.focused is not None else ""
+        opened = {"metrics": "Its cases", "cases": "Open the case"}.get(focused or "", "")
+        titles = {"choose": opened} if opened else {}
+        if len(self._pairs) > 1:
+            titles["turn(-1)"] = "Other run"
+        views = {f"view('{view}')": view.capitalize() for view in VIEWS.values()}
+        return {**titles, **views, "leave": "Back", "copy": "Copy"}
+
+    def on_descendant_focus(self) -> None:
+        """Show the keys of the part that has the focus."""
+        self.update_footer()
 
     @property
     def command(self) -> list[str]:
@@ -194,6 +208,7 @@ class CompareScreen(ModalScreen[None]):
                 grid.show_notice(f"No {name}.")
         self.query_one("#cases-heading", Heading).remark = comparison.case_summary(pair)
         self._show_heading()
+        self.update_footer()
 
     def _show_heading(self) -> None:
         """What is compared, or the keys of the part that is shown."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -109,6 +110,28 @@ class ResultsScreen(RunActions):
         """See `RunActions`."""
         self._check_files()
 
+    def footer_titles(self) -> Mapping[str, str]:
+        """Keys of the row under the cursor and of the marks, then those of the list."""
+        entries = self._table.entries
+        if not entries:
+            back = {"clear": "Show all"} if self.view.filter else {}
+            return {**back, "filter": "Filter", "palette": "Commands", "log_root": "Log root"}
+        run = self.current
+        titles = {"choose": "Open" if run is not None else "Fold"}
+        if run is not None:
+            titles["mark_row"] = "Unmark" if run.summary.key in self.marked else "Mark"
+        if len(self.marked) > 1:
+            titles = {"compare": f"Compare {len(self.marked)}", **titles}
+        if self.view.filter:
+            titles["clear"] = "Show all"
+        return {
+            **titles, "filter": "Filter", "predictions": "Items", "columns": "Columns",
+            "sort(1)": "Sort", "group": "Group", "metric": "Metric", "view": "Views",
+            "report": "Report", "export": "Export", "compare": titles.get("compare", "Compare"),
+            "copy": "Copy", "palette": "Commands", "note": "Note", "trash": "Trash",
+            "jump": "Jump", "log_root": "Log root",
+        }  # fmt: skip
+
     def compose(self) -> ComposeResult:
         """Heading, filter, table, trouble line."""
         yield TopBar("results")
@@ -211,6 +234,7 @@ class ResultsScreen(RunActions):
             )
         self._show_trouble(table.problem or self._batch.trouble)
         self.query_one(Heading).remark = self._describe()
+        self.update_footer()
 
     def _describe(self) -> str:
         """`18 of 500 runs · newest first · 7 not started (end:never) · recall@1 on emoji_val`."""
@@ -305,6 +329,11 @@ class ResultsScreen(RunActions):
     def _moved(self, event: Grid.Moved) -> None:
         if event.by_hand:
             self._cursor_placed = event.row > 0
+        self.update_footer()
+
+    def on_descendant_focus(self) -> None:
+        """Show the keys of the part that has the focus."""
+        self.update_footer()
 
     @on(Grid.Chosen, "#records")
     def _open(self, event: Grid.Chosen) -> None:
