@@ -45,6 +45,7 @@ from engines.vqa.memory import model_from_config as memory_model_from_config
 from engines.vqa.models.chat_template import IGNORED
 from engines.vqa.models.model import ANSWER_TOKENS, FEATURES, PIXELS, Answerer, VqaBatch
 from engines.vqa.models.qwen_layout import GRID, TYPES, QwenInputLayout
+from engines.vqa.models.qwen_patches import QwenPatchProcessor
 from engines.vqa.models.vision_output import Form
 from engines.vqa.prepare import PreparedAnswerer
 
@@ -141,16 +142,12 @@ def vqa_step(device: torch.device, *, layers: int = 0, blocks: int = 0, **settin
 
 
 class _Sighted:
-    """Stands for pictures: numbers of patches as `QwenPatchProcessor.values` makes them."""
+    """Stands for pictures that are in the batches already."""
 
-    class processor:  # noqa: N801  # an attribute of Pictures
-        """What the batch asks of it."""
-
-        @staticmethod
-        def values(patches: torch.Tensor) -> torch.Tensor:
-            """[n, 3, p, p] -> [n, 3 x 2 x p x p]."""
-            shown = (patches.float() / 255 - 0.5) / 0.5
-            return shown.unsqueeze(2).expand(-1, -1, 2, -1, -1).flatten(1)
+    def __init__(self) -> None:
+        half: Any = (0.5, 0.5, 0.5)
+        template: Any = None  # no words are encoded
+        self.processor = QwenPatchProcessor(template, 14, 2, 2, half, half)
 
     @staticmethod
     def contents(_root: object, _paths: object) -> str:
@@ -280,7 +277,7 @@ def own_pass(*, ahead: bool) -> dict[str, int]:
     if ahead:
         attention.use_packed_attention(model.model.visual)
         batch = QwenInputLayout(model.model, model.model.visual).add_inputs(batch)
-    vision = {**batch.vision, PIXELS: _Sighted.processor.values(batch.vision[PIXELS])}
+    vision = {**batch.vision, PIXELS: _Sighted().processor.values(batch.vision[PIXELS])}
     with torch.no_grad(), Reads() as reads:
         Answerer(model)(batch.with_vision(vision).inputs(), batch.labels)
     reads_seen = reads.found

@@ -168,7 +168,7 @@ def host_ratio(
     """
     torch.set_num_threads(1)
     job.stop_at, job.checkpoint_root, ratios = STEPS, None, []
-    batches = [batch.result() for batch in job.loader.batches(0, STEPS)]
+    batches = [batch.result() for batch in job.loader.batches(0, job.last_step)]
     watch, many, converts = stopwatch(torch.device("cpu")), 10**6, job.weight_copies is not None
     for _ in range(rounds + 1):
         if converts:

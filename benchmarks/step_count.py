@@ -232,12 +232,16 @@ def whole_step(case: Case, meter: Meter | None = None) -> dict[str, Counts]:
 
 
 def forward_on_cuda(case: Case) -> dict[str, Counts]:
-    """Counts of transfer and forward on fake CUDA tensors, with CUDA's autocast."""
+    """Counts of transfer and forward on fake CUDA tensors, with CUDA's autocast.
+
+    Of a step that is not the first, in which constants are copied to the device.
+    """
     with staged(case.tuning, norms=False), one_kernel_attention(), seen_gpu():
         step = case.make(torch.device("cuda", 0))
         step.job.model.train()
         meter = Meter()
         autocast = step.job.precision.autocast()
+        step.job.transfer(step.batches[0])
         with meter:
             for host in step.batches:
                 meter.part = "transfer"

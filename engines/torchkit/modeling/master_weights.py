@@ -94,6 +94,10 @@ class WeightCopies(Generic[Model]):
             widened = [torch.empty_like(total) for total in totals]
             torch._foreach_copy_(widened, gradients)
             torch._foreach_add_(totals, widened)
+        self.drop_gradients()
+
+    def drop_gradients(self) -> None:
+        """Drop the copies' gradients; those of weights that are their own copy stay."""
         for parameter in self._own:
             parameter.grad = None
 

@@ -13,7 +13,7 @@ from engines.torchkit.training import loop
 def compile_on_first_batch(job: loop.TrainingJob[Any]) -> Callable[[int, Emitter], None]:
     """For `TrainingJob.prepare`: forward and backward of the first batch, which compiles both.
 
-    On every rank. Weights, optimizer and random numbers of the training are unchanged.
+    On every rank. Weights, gradients, optimizer and random numbers of the training are unchanged.
     """
 
     def prepare(start: int, emit: Emitter) -> None:
@@ -23,5 +23,7 @@ def compile_on_first_batch(job: loop.TrainingJob[Any]) -> Callable[[int, Emitter
             with job.precision.autocast():
                 outcome = job.forward(batch)
             outcome.loss.backward()  # type: ignore[no-untyped-call]
+        if job.weight_copies is not None:
+            job.weight_copies.drop_gradients()
 
     return prepare

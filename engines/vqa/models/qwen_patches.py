@@ -6,7 +6,7 @@ Patches are uint8 until they are on the device: a quarter of the bytes, without 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -39,6 +39,9 @@ class QwenPatchProcessor:
     """Frames that a picture is repeated to."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    _statistics: dict[torch.device, tuple[Tensor, Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def from_hf_processor(cls, processor: Any, template: ChatTemplate) -> Self | None:
@@ -123,9 +126,19 @@ class QwenPatchProcessor:
 
     def values(self, patches: Tensor) -> Tensor:
         """uint8 [n, 3, p, p] -> normalized float32 [n, 3 x frames x p x p] for the tower."""
-        mean, std = (
-            torch.tensor(numbers, device=patches.device).view(1, 3, 1, 1)
-            for numbers in (self.mean, self.std)
-        )
+        mean, std = self._channel_statistics(patches.device)
         shown = (patches.float() / 255 - mean) / std
         return shown.unsqueeze(2).expand(-1, -1, self.frames, -1, -1).flatten(1)
+
+    def _channel_statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the channels on a device, [1, 3, 1, 1] each.
+
+        Kept, since copying them from pageable memory waits for all that the stream has to do.
+        """
+        if device not in self._statistics:
+            mean, std = (
+                torch.tensor(numbers, device=device).view(1, 3, 1, 1)
+                for numbers in (self.mean, self.std)
+            )
+            self._statistics[device] = mean, std
+        return self._statistics[device]

@@ -12,6 +12,7 @@ from torch import nn
 from engines.emitter import Emitter, EngineError, Stopped
 from engines.torchkit.checkpointing import checkpoints
 from engines.torchkit.data.data_loader import EpochPermutation, Loader
+from engines.torchkit.modeling.master_weights import Replica
 from engines.torchkit.runtime.model_flops import WorkMeter
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training import compilation, loop
@@ -125,6 +126,25 @@ def test_products_of_compiled_code_are_counted_ahead_and_nothing_changes():
     assert losses[1:] == plain, "dropout draws the same numbers"
     flops = meter.complete(summary.timing()).model_flops_per_sample
     assert flops == 2 * (2 * 5 * 16 + 3 * 16), "the first layer's input needs no gradient"
+
+
+def test_compiling_leaves_no_gradient_in_copies_of_weights():
+    """They are no parameters of the model, whose gradients are dropped."""
+
+    def made():
+        training = job(max_grad_norm=0.0)  # clipping hides a gradient of twice the size
+        copies = training.weight_copies = Replica(training.model, torch.bfloat16, lambda _: False)
+
+        def forward(batch):
+            output = copies.model(batch[0].bfloat16()).float()
+            return loop.LossOutput(nn.functional.mse_loss(output, batch[1]), {}, len(output))
+
+        training.forward = forward
+        return training
+
+    compiled = made()
+    compiled.prepare = compilation.compile_on_first_batch(compiled)
+    assert run(compiled)[1:] == run(made())
 
 
 def test_compiling_is_a_phase_of_its_own_and_changes_nothing():
