@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from benchmarks.gpu.journal import HEAD, Journal
 from benchmarks.gpu.runner import Runner, Setup, Step
 from benchmarks.gpu.steps import STEPS
 from benchmarks.gpu.suite import LARGE, LINE, gpu_files
+from benchmarks.gpu.vqa import find_missing_cache
 from engines.vqa import Params
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -189,6 +191,15 @@ def test_steps_are_ordered_and_name_steps_before_them():
     for number, one in enumerate(STEPS):
         assert set(one.after) <= set(names[:number])
         assert one.least or one.seconds
+
+
+def test_no_figure_is_called_that_of_a_cache_that_was_not_used():
+    kept, lost = (
+        SimpleNamespace(kind="plan", facts={"feature_cache": fact})
+        for fact in ("3.0 MiB; 9 pictures computed in 0.1 s", "none: takes no features")
+    )
+    assert not find_missing_cache([kept])
+    assert find_missing_cache([lost]) == "none: takes no features"
 
 
 def test_the_tests_for_a_gpu_are_chosen_without_the_large_models():
