@@ -143,6 +143,18 @@ def test_one_pass_for_both_sides_has_one_length(tracing):
     assert counters["stats"]["unique_graphs"] == 2
 
 
+def test_texts_of_compiled_towers_are_padded_to_few_lengths():
+    """Batches whose longest texts have 33 to 48 tokens have one length, 48."""
+    widths = []
+    for compiled in (False, True):
+        step = step_budget.retrieval_step(
+            CPU, thin=16, image_size=32, precision="fp32", batch=8, layers=LAYERS, compile=compiled
+        )
+        batch = next(step.job.loader.batches(0, 1)).result()
+        widths.append((batch.queries.texts.shape[1], batch.passages.texts.shape[1]))
+    assert widths == [(44, 77), (48, 77)]
+
+
 def test_one_batch_stands_for_each_combination_of_lengths():
     class Gatherer:
         def text_widths(self, rows, _epoch):
