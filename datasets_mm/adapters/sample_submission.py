@@ -1,9 +1,9 @@
-"""The sample submission of a challenge: its columns and the order of its ids."""
+"""The sample submission of a challenge: its columns, order of ids and case of letters."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -35,7 +35,15 @@ class SampleSubmission:
     """What its columns of ids and answers are called."""
     ids: tuple[str, ...]
     answers: Mapping[str, str]
-    """Id -> its answer: placeholders."""
+    """Id -> its answer, in small letters: placeholders."""
+    capitals: bool = False
+    """Whether the letters of its answers are A to D."""
+
+
+def has_capitals(answers: Iterable[str]) -> bool:
+    """Whether the answers of a sample that are letters are A to D."""
+    letters = {answer.strip() for answer in answers} & set("abcdABCD")
+    return bool(letters) and all(letter.isupper() for letter in letters)
 
 
 def write_submission(
@@ -50,7 +58,8 @@ def write_submission(
     if sample is not None:
         columns, ids = list(sample.columns), list(sample.ids)
         _check_ids(sample.name, ids, rows)
-    text = json.dumps({"columns": columns, "ids": ids}, ensure_ascii=False)
+    case = {"capitals": True} if sample is not None and sample.capitals else {}
+    text = json.dumps({"columns": columns, "ids": ids, **case}, ensure_ascii=False)
     (folder / arrow_store.SUBMISSION).write_text(text, "utf-8")
 
 

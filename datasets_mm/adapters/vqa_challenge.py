@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from datasets_mm.adapters import SourceReport
-from datasets_mm.adapters.sample_submission import SampleSubmission, write_submission
+from datasets_mm.adapters.sample_submission import (
+    SampleSubmission,
+    has_capitals,
+    write_submission,
+)
 from datasets_mm.adapters.text_files import (
     note_spreadsheet_errors,
     read_table,
@@ -26,7 +30,7 @@ from datasets_mm.sources.fingerprint import SourceError
 from datasets_mm.sources.location import Location
 from datasets_mm.storage import arrow_store
 
-REVISION = 3
+REVISION = 4
 
 LETTERS: Final = ("a", "b", "c", "d")
 COLUMNS: Final[dict[str, tuple[str, ...]]] = {
@@ -36,6 +40,7 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     **{letter: (letter, f"option_{letter}", f"choice_{letter}") for letter in LETTERS},
     "answer": ("answer", "label", "정답"),
     "kind": ("question_type", "type", "category"),
+    "fifth": ("e", "option_e", "choice_e"),
 }
 """Accepted names of each column, in upper or lower case; the first that exists is used."""
 SHOWN: Final = 3
@@ -45,6 +50,7 @@ NO_ID: Final = "row has no id"
 NO_IMAGE: Final = "row names no picture"
 NO_QUESTION: Final = "row has no question"
 NO_OPTION: Final = "an option is empty (fill in all four)"
+FIFTH_OPTION: Final = "the question has a fifth option (only a to d are read)"
 NO_LETTER: Final = "the answer is not a, b, c or d (write the letter)"
 CONFLICTING_ID: Final = "one id stands for different rows (give each its own)"
 DUPLICATE_ROW: Final = "rows repeat another one and were read once"
@@ -58,6 +64,10 @@ PLACEHOLDERS: Final = (
 ONE_LETTER: Final = "rows all have the same answer"
 LEAST_CONSTANT_ANSWERS: Final = 5
 """Rows from which on a constant answer is no coincidence: by chance in one of 256 files."""
+SAMPLE_FORM: Final = (
+    "answers of the sample submission are no letters: a submission is written with a to d, as the "
+    "answers of train.csv are; look up what the challenge takes"
+)
 NO_SAMPLE: Final = "sample submission is not there: its columns are taken to be id and answer"
 
 
@@ -230,7 +240,8 @@ def _read_rows(
     path: Path, name: str, report: SourceReport, *, is_test: bool, encoding: str
 ) -> Iterator[ChallengeRow]:
     """Every row of a file, usable or not; blank lines are passed over."""
-    needed = [key for key in COLUMNS if key != "kind" and not (is_test and key == "answer")]
+    optional = ("kind", "fifth", "answer") if is_test else ("kind", "fifth")
+    needed = [key for key in COLUMNS if key not in optional]
     table = read_table(path, name, report, encoding)
     columns = table.find_columns(COLUMNS)
     require_columns(table, columns, needed)
@@ -249,7 +260,8 @@ def _read_rows(
             answer=values.get("answer", "").lower(),
             kind=values.get("kind", ""),
         )
-        problem = line.problem or _find_problem(row, is_test=is_test)
+        fifth = FIFTH_OPTION if values.get("fifth") else ""
+        problem = line.problem or fifth or _find_problem(row, is_test=is_test)
         yield replace(row, problem=problem)
 
 
@@ -285,9 +297,13 @@ def _read_sample_submission(location: Location, report: SourceReport) -> SampleS
     pairs = [
         (row.cells[columns["id"]], row.cells[columns["answer"]]) for row in require_readable(table)
     ]
+    for row_id, answer in pairs:
+        if _clean_cell(answer).lower() not in {"", *LETTERS}:
+            report.note(SAMPLE_FORM, f"{_clean_cell(row_id)}: {_clean_cell(answer)[:20]!r}")
     return SampleSubmission(
         name=name,
         columns=(table.header[columns["id"]].strip(), table.header[columns["answer"]].strip()),
         ids=tuple(_clean_cell(name) for name, _ in pairs),
         answers={_clean_cell(name): _clean_cell(answer).lower() for name, answer in pairs},
+        capitals=has_capitals(answer for _, answer in pairs),
     )

@@ -169,19 +169,10 @@ def _other_machine(a: RunRecord, b: RunRecord) -> str:
 def _check_metrics(
     a: RunGroup, b: RunGroup, names: Sequence[str], log_root: Path | None
 ) -> Iterator[GateCheck]:
-    a, b = (group._replace(records=_first_of_seeds(group.records)) for group in (a, b))
     for change in compare_groups(a, b, log_root, every_metric=True).metrics:
         name = f"{change.name}@{change.split}"
         if name in names or change.name in names:
             yield _metric_check(name, change)
-
-
-def _first_of_seeds(records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
-    """A record for each seed: repeats of a seed are no further samples of the training's noise."""
-    by_seed: dict[int, RunRecord] = {}
-    for record in records:
-        by_seed.setdefault(record.identity.seed, record)
-    return tuple(by_seed.values())
 
 
 def _metric_check(name: str, change: MetricChange) -> GateCheck:

@@ -28,6 +28,16 @@ class RunGroup(NamedTuple):
     records: tuple[RunRecord, ...]
 
 
+def first_of_seeds(records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
+    """A record for each seed (and fold): repeats of a seed are no further samples of the
+    training's noise. Their values are equal, and would claim certainty."""
+    by_seed: dict[tuple[int, Any], RunRecord] = {}
+    for record in records:
+        identity = record.identity
+        by_seed.setdefault((identity.seed, identity.params.get("fold")), record)
+    return tuple(by_seed.values())
+
+
 class MetricChange(NamedTuple):
     """One metric of both sides; the difference is b - a."""
 
@@ -103,7 +113,7 @@ class GroupComparison(NamedTuple):
     @property
     def over_seeds(self) -> bool:
         """Whether the intervals hold the noise of training."""
-        return min(len(self.a.records), len(self.b.records)) > 1
+        return min(len(first_of_seeds(group.records)) for group in (self.a, self.b)) > 1
 
 
 def compare_groups(
@@ -118,9 +128,10 @@ def compare_groups(
         every_metric: Variants (`recall@1[text only]`) and every cutoff too; by default those that
             tables show, since each further metric costs certainty (Holm).
     """
-    metrics_a, metrics_b = _metrics(a, every_metric), _metrics(b, every_metric)
+    samples = [group._replace(records=first_of_seeds(group.records)) for group in (a, b)]
+    metrics_a, metrics_b = (_metrics(group, every_metric) for group in samples)
     common = [key for key in metrics_a if key in metrics_b]
-    tests = [_test_metric(a, b, metrics_a[key], metrics_b[key], log_root) for key in common]
+    tests = [_test_metric(*samples, metrics_a[key], metrics_b[key], log_root) for key in common]
     adjusted = significance.adjust_by_holm([test.p for test in tests])
     changes = tuple(
         MetricChange(
@@ -140,6 +151,7 @@ def compare_metric(
     a: RunGroup, b: RunGroup, split: str, name: str, log_root: Path | None = None
 ) -> Significance:
     """The difference b - a of one metric, which every run of both groups has."""
+    a, b = (group._replace(records=first_of_seeds(group.records)) for group in (a, b))
     first, second = (
         [m for r in group.records for m in r.metrics if (m.split, m.name) == (split, name)]
         for group in (a, b)

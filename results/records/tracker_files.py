@@ -9,7 +9,9 @@ such a record was measured here, and no metric has an interval.
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import json
 import math
 import re
@@ -51,6 +53,10 @@ LOWER_IS_BETTER: Final = re.compile(
 )
 
 
+OTHER_NUMBER: Final = re.compile(r"[-+]?\d[\d.]*(?:,\d+)+(?:\.\d+)?\s*%?|[-+]?\d[\d.]*\s*%")
+"""A number with a decimal comma, with commas between thousands, or in per cent."""
+
+
 class ImportedRun(NamedTuple):
     """What the person who imports says of the run."""
 
@@ -79,8 +85,8 @@ def read_runs(path: Path, facts: ImportedRun) -> list[RunRecord]:
             raise PublishedError(
                 f"{path}: larger than {MAX_BYTES >> 20} MiB; give a log of one run"
             )
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = _decode(path)
+    except OSError as error:
         raise PublishedError(f"{path}: cannot be read ({error}); check the path") from None
     if path.suffix == ".json":
         return [_from_trainer_state(path, text, facts)]
@@ -92,10 +98,26 @@ def read_runs(path: Path, facts: ImportedRun) -> list[RunRecord]:
     )
 
 
+def _decode(path: Path) -> str:
+    """The text of a file in UTF-8, or in UTF-16 with its mark, as Excel saves "Unicode text"."""
+    data = path.read_bytes()
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PublishedError(f"{path}: not UTF-8 ({error}); save it as CSV UTF-8") from None
+
+
+def _checkpoint_order(state: Path) -> tuple[int, int, float]:
+    """Sorts the state of the whole run first, then those of checkpoints, the last step first;
+    times tell nothing after a copy."""
+    number = re.search(r"^checkpoint-(\d+)$", state.parent.name)
+    return (len(state.parts), -int(number[1]) if number else 0, -state.stat().st_mtime)
+
+
 def _find_in_folder(folder: Path) -> Path:
-    """The state of the newest checkpoint, the one CSV, or the folder, if it has event files."""
-    states = sorted(folder.rglob(STATE_FILE), key=lambda p: (len(p.parts) != len(folder.parts) + 1,
-                                                             -p.stat().st_mtime))  # fmt: skip
+    """The state of the last checkpoint, the one CSV, or the folder, if it has event files."""
+    states = sorted(folder.rglob(STATE_FILE), key=_checkpoint_order)
     tables = sorted(folder.glob("*.csv"))
     if states:
         return states[0]
@@ -164,16 +186,21 @@ def _scalar(array: Any) -> float | None:
 
 
 def _from_table(path: Path, text: str, facts: ImportedRun) -> Iterator[RunRecord]:
-    dialect = csv.excel_tab if path.suffix == ".tsv" else csv.excel
+    heading = text.partition("\n")[0]
+    separator = max(",;\t", key=heading.count)
     try:
-        rows = list(csv.DictReader(text.splitlines(), dialect=dialect, strict=True))
+        table = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        rows = list(table)
     except csv.Error as error:
         raise PublishedError(f"{path}: no table ({error})") from None
-    names = [name for name in (rows[0] if rows else {}) if name]
+    names = [name for name in table.fieldnames or () if name]
     position = next((name for name in names if name.lower() in POSITIONS), None)
     if position is None:
         raise PublishedError(f"{path}: has no column step or epoch; its columns: "
                              f"{', '.join(names[:8]) or 'none'}")  # fmt: skip
+    if not rows:
+        raise PublishedError(f"{path}: has no row below its heading; nothing to import")
+    _refuse_other_numbers(path, rows)
     runs: dict[str, dict[str, str]] = {}
     for name in names:
         run, dash, metric = name.partition(" - ")
@@ -188,21 +215,62 @@ def _from_table(path: Path, text: str, facts: ImportedRun) -> Iterator[RunRecord
             yield _table_record(path, facts._replace(label=label), log, position)
 
 
+def _refuse_other_numbers(path: Path, rows: list[dict[str, str]]) -> None:
+    """`12,5`, `55%` and `1,024` would be no number, and their metric absent without a word."""
+    plain = {name: re.sub(r"\s+", "_", str(name).strip().lower()) for name in rows[0]}
+    read = [name for name, text in plain.items()
+            if "loss" in text or text in POSITIONS or not NO_METRICS.fullmatch(text)]  # fmt: skip
+    for number, row in enumerate(rows, 2):
+        for name in read:
+            cell = row[name]
+            if isinstance(cell, str) and OTHER_NUMBER.fullmatch(cell.strip()):
+                raise PublishedError(
+                    f"{path}: row {number}, {name}: {cell.strip()!r} is no number; write 0.125, "
+                    "without commas and per cent signs"
+                )
+
+
 def _table_record(
     path: Path, facts: ImportedRun, log: list[dict[str, str]], position: str
 ) -> RunRecord:
+    """A record of rows in any order: they are put into that of stages, then of positions."""
     by_epoch = "epoch" in position.lower()
-    rows = [{("epoch" if by_epoch else "step") if name == position else _column(name, by_epoch):
-             value for name, value in row.items()} for row in log]  # fmt: skip
+    plain = {name: re.sub(r"\s+", "_", name.strip().lower()) for row in log for name in row}
+    titles = {name: _title(text, by_epoch, set(plain.values())) for name, text in plain.items()}
+    titles[position] = "epoch" if by_epoch else "step"
+    rows: list[dict[str, Any]] = [
+        {titles[name]: value for name, value in row.items()} for row in log
+    ]
+    rows.sort(key=lambda row: (_stage(row), _number(row.get(titles[position])) or 0.0))
+    if by_epoch:
+        _count_epochs_from_one(rows)
     steps = max((int(_number(row.get("step")) or 0) for row in rows), default=0)
     return _build_record(path, facts, rows, steps)
 
 
-def _column(name: str, by_epoch: bool) -> str:
-    """The name of a column as logs have it; `diversity` of a table of epochs is `val_diversity`."""
-    plain = re.sub(r"\s+", "_", name.strip().lower())
-    is_metric = by_epoch and not NO_METRICS.fullmatch(plain) and not VALIDATION.fullmatch(plain)
-    return f"val_{plain}" if is_metric else plain
+def _title(plain: str, by_epoch: bool, columns: set[str]) -> str:
+    """The name of a column as logs have it; `diversity` of a table of epochs is `val_diversity`,
+    unless it is of training: called so, or beside a column of validation."""
+    of_training = plain.startswith("train") or columns & {
+        f"{prefix}_{plain}" for prefix in ("val", "eval", "valid", "validation", "test")
+    }
+    is_metric = by_epoch and not (NO_METRICS.fullmatch(plain) or VALIDATION.fullmatch(plain))
+    return f"val_{plain}" if is_metric and not of_training else plain
+
+
+def _count_epochs_from_one(rows: list[dict[str, Any]]) -> None:
+    """Keras and Lightning call the first epoch 0: it has a loss of training there."""
+    epochs = [_number(row.get("epoch")) for row in rows]
+    whole = all(epoch is None or epoch.is_integer() for epoch in epochs)
+    pairs = list(zip(epochs, rows, strict=True))
+    if whole and any(epoch == 0 and _losses([row]) for epoch, row in pairs):
+        for epoch, row in pairs:
+            row["epoch"] = None if epoch is None else epoch + 1
+
+
+def _stage(row: Mapping[str, Any]) -> int:
+    stage = re.search(r"\d+", str(row.get("stage", "")))
+    return int(stage[0]) if stage else 0
 
 
 def _build_record(
@@ -243,8 +311,7 @@ def _epochs(rows: Iterable[Mapping[str, Any]]) -> Iterator[EpochRecord]:
     for row in rows:
         epoch = _number(row.get("epoch", row.get("train/epoch", row.get("eval/epoch"))))
         if epoch is not None and epoch >= 0 and "train_runtime" not in row:
-            stage = re.search(r"\d+", str(row.get("stage", "")))
-            key = (int(stage[0]) if stage else 0, max(1, math.ceil(epoch)))
+            key = (_stage(row), max(1, math.ceil(epoch)))
             by_epoch.setdefault(key, []).append(row)
     for (stage_number, number), logged in sorted(by_epoch.items()):
         losses = _losses(logged)

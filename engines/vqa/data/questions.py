@@ -92,6 +92,13 @@ class SubmissionTemplate:
     """Names of the id column and the answer column."""
     ids: tuple[str, ...]
     """In the order of the sample."""
+    capitals: bool = False
+    """Whether its answers are A to D."""
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """The answers that it may have."""
+        return tuple(LETTERS.upper() if self.capitals else LETTERS)
 
 
 def read_questions(subset: Subset) -> Questions:
@@ -134,7 +141,9 @@ def read_sample_submission(subset: Subset) -> SubmissionTemplate | None:
     except FileNotFoundError:
         return None
     first, second = content["columns"]
-    return SubmissionTemplate((first, second), tuple(content["ids"]))
+    return SubmissionTemplate(
+        (first, second), tuple(content["ids"]), content.get("capitals", False)
+    )
 
 
 def _answer_index(answer: Sequence[str]) -> int:

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from datasets_mm.adapters import SourceReport, text_files
+from datasets_mm.adapters import SourceReport, sample_submission, text_files
 from datasets_mm.sources.fingerprint import SourceError
-from engines.vqa.data.questions import LETTERS, SubmissionTemplate
+from engines.vqa.data.questions import SubmissionTemplate
 from engines.vqa.evaluation.predictions import write_durable
 
 LISTED_IDS: Final = 3
@@ -48,7 +48,8 @@ def read_sample(path: Path) -> SubmissionTemplate:
     ids = tuple(row[0] for row in rows)
     if problems := _find_duplicates(ids, str(path)):
         raise SubmissionError(problems)
-    return SubmissionTemplate((head[0], head[1]), ids)
+    capitals = sample_submission.has_capitals([row[1] for row in rows])
+    return SubmissionTemplate((head[0], head[1]), ids, capitals)
 
 
 def find_defects(answers: Mapping[str, str], sample: SubmissionTemplate) -> list[str]:
@@ -61,20 +62,24 @@ def find_defects(answers: Mapping[str, str], sample: SubmissionTemplate) -> list
         )
     if strange := [name for name in answers if name not in sample_ids]:
         defects.append(f"{_count(strange, 'answer')} to no id of the sample: {_list_ids(strange)}")
-    if wrong := [f"{k}={v!r}" for k, v in answers.items() if v not in tuple(LETTERS)]:
+    letters = sample.letters
+    if wrong := [f"{k}={v!r}" for k, v in answers.items() if v not in letters]:
         defects.append(
-            f"{_count(wrong, 'answer')} other than the letters a to d: {_list_ids(wrong)}"
+            f"{_count(wrong, 'answer')} other than the letters {letters[0]} to {letters[-1]}: "
+            f"{_list_ids(wrong)}"
         )
     return defects
 
 
 def write_csv(path: Path, answers: Mapping[str, str], sample: SubmissionTemplate) -> bytes:
-    """Write the submission in the order and columns of the sample; returns its bytes.
+    """Write the submission in the order, columns and case of the sample; returns its bytes.
 
     Raises:
         SubmissionError: it would be invalid; nothing is written.
         OSError: the disk is full; nothing is left.
     """
+    if sample.capitals:
+        answers = {name: letter.upper() for name, letter in answers.items()}
     if defects := find_defects(answers, sample):
         raise SubmissionError(defects)
     text = io.StringIO()

@@ -238,6 +238,33 @@ def test_the_sample_submission_must_have_the_ids_of_the_test_rows(place: Path) -
     assert first.fingerprint != without.fingerprint
 
 
+def test_a_sample_tells_the_form_of_answers(place: Path) -> None:
+    made(place, test="test")
+    forms = {"A": (True, 0), "a": (False, 0), "0": (False, 3), "": (False, 0)}
+    for answer, (capitals, notes) in forms.items():
+        rows = "".join(f"{name},{answer}\n" for name in ("q1", "q2", "q10"))
+        (place / "sample_submission.csv").write_text("id,answer\n" + rows)
+        subset = asked_of(place)
+        template = questions.read_sample_submission(subset)
+        assert template is not None
+        assert template.capitals == capitals
+        shutil.rmtree(place.parent / "cache")
+        said = [one for one in subset.manifest["notices"] if vqa_challenge.SAMPLE_FORM in one]
+        assert [one.split()[0] for one in said] == [str(notes)] * (notes > 0)
+
+
+def test_a_fifth_option_is_not_cut_off(place: Path) -> None:
+    """The right answer may be it, and four of five options are an easier question."""
+    heading = "id,image,question,a,b,c,d,option_e,answer\n"
+    rows = "t1,img/one.png,q?,v,w,x,y,z,b\nt2,img/two.png,q?,v,w,x,y,,b\n"
+    for name in ("train", "test"):
+        (place / f"{name}.csv").write_text(heading + rows)
+    assert "row 2 (id t1): the question has a fifth option" in refused(place, "vqa_challenge_test")
+    subset = learn(place)
+    assert subset.records["data_id"].to_pylist() == ["t2"]
+    assert subset.manifest["source_skipped"] == {vqa_challenge.FIFTH_OPTION: 1}
+
+
 def test_a_damaged_sample_is_found_and_built_anew(place: Path) -> None:
     from datasets_mm import cache_health
 

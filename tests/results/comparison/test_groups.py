@@ -86,12 +86,22 @@ def test_lower_is_better(make, tmp_path):
     assert change.verdict == "b better"
 
 
+def seeded(record, seed):
+    identity = record.identity.model_copy(update={"seed": seed})
+    return record.model_copy(update={"identity": identity})
+
+
 def test_seeds_on_both_sides_hold_the_noise_of_training(make, tmp_path):
     """The means differ as seeds of one side do; paired over queries it would be certain."""
     rates = {"a": (0.40, 0.50, 0.45), "b": (0.47, 0.42, 0.53)}
     sides = [
         tuple(
-            scored(make, tmp_path, f"{side}-{seed}", [float(i < 1000 * r) for i in range(1000)])
+            seeded(
+                scored(
+                    make, tmp_path, f"{side}-{seed}", [float(i < 1000 * r) for i in range(1000)]
+                ),
+                seed,
+            )
             for seed, r in enumerate(rates[side])
         )
         for side in rates
@@ -106,6 +116,16 @@ def test_seeds_on_both_sides_hold_the_noise_of_training(make, tmp_path):
     assert "nothing about the noise of training" in render_markdown(
         tables.metrics_table(compare(sides[0][0], sides[1][0], log_root=tmp_path))
     )
+
+
+def test_repeats_of_a_seed_say_nothing_about_the_noise_of_training(make, tmp_path):
+    """Two runs of a deterministic training are equal: Welch's t over them would be certain."""
+    a = tuple(scored(make, tmp_path, f"a-{i}", [0.0, 1.0] * 50) for i in range(2))
+    b = tuple(scored(make, tmp_path, f"b-{i}", [0.0, 1.0] * 49 + [1.0, 1.0]) for i in range(2))
+    comparison = compare(a, b, log_root=tmp_path)
+    (change,) = comparison.metrics
+    assert (change.verdict, comparison.over_seeds) == ("not distinguishable", False)
+    assert "seeds" not in change.test.difference.method
 
 
 def test_costs_with_intervals_have_a_verdict_and_single_readings_none(make):

@@ -29,6 +29,9 @@ STATE = {
 def write(folder, name, content):
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+        return path
     path.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
     return path
 
@@ -88,6 +91,12 @@ def test_a_table_of_wandb_has_a_record_a_run(tmp_path):
         ("a.csv", "time,loss\n1,2\n", "has no column step or epoch; its columns: time, loss"),
         ("a.csv", "", "has no column step or epoch"),
         ("a.csv", "step,other\n1,x\n", "has no loss and no metric"),
+        ("a.csv", "step,loss\n", "no row below its heading"),
+        ("a.csv", "step,loss\n1,2\n".encode("utf-16")[:-1], "not UTF-8 .* save it as CSV UTF-8"),
+        ("a.csv", "epoch,손실\n1,2\n".encode("cp949"), "not UTF-8 .* save it as CSV UTF-8"),
+        ("a.csv", 'epoch,val_acc\n1,"12,5%"\n', "val_acc: '12,5%' is no number; write 0.125"),
+        ("a.csv", "step;loss\n1;3,2\n", "row 2, loss: '3,2' is no number"),
+        ("a.csv", 'step,loss\n"1,000",3.2\n', "row 2, step: '1,000' is no number"),
         ("a.txt", "x", "not a form that can be imported"),
     ],
 )
@@ -95,6 +104,30 @@ def test_what_is_no_log_is_one_sentence(tmp_path, name, content, reason):
     path = write(tmp_path, name, content)
     with pytest.raises(PublishedError, match=reason):
         read_runs(path, FACTS)
+
+
+def test_rows_of_a_table_come_in_any_order(tmp_path):
+    """W&B's export may be sorted by another column; numbers of notes are none of a metric."""
+    text = 'step;loss;val_acc;note\n20;1.2;0.7;"2,3"\n3;5.0;;\n10;3.2;0.9;\n'
+    for content in (text, text.encode("utf-16")):
+        (record,) = read_runs(write(tmp_path, "a.csv", content), FACTS)
+        assert (record.steps, record.train, metrics_of(record)) == (20, {"loss": 1.2}, {"acc": 0.7})
+
+
+def test_epochs_that_count_from_zero_are_not_joined(tmp_path):
+    """Keras' and Lightning's logs; a column of training beside one of validation is no metric."""
+    text = "epoch,accuracy,loss,val_accuracy,train_f1\n0,0.5,2.0,0.4,0.1\n1,0.8,1.0,0.6,0.2\n"
+    (record,) = read_runs(write(tmp_path, "metrics.csv", text), FACTS)
+    assert [(e.epoch, e.loss) for e in record.training_epochs] == [(1, 2.0), (2, 1.0)]
+    assert (record.epochs, metrics_of(record)) == (2.0, {"accuracy": 0.6})
+
+
+def test_the_last_checkpoint_is_that_of_the_last_step(tmp_path):
+    """A copy has changed the times."""
+    for step in (90, 100, 9):
+        state = STATE | {"global_step": step}
+        write(tmp_path / f"checkpoint-{step}", "trainer_state.json", state)
+    assert read_runs(tmp_path, FACTS)[0].steps == 100
 
 
 def test_a_folder_with_nothing_or_too_much(tmp_path):

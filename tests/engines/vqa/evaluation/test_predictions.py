@@ -244,6 +244,15 @@ def test_a_submission_follows_its_sample(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["sample_submission.csv", "submission.csv"]
 
 
+def test_a_submission_has_the_case_of_its_sample(tmp_path: Path) -> None:
+    sample = submission.read_sample(sample_file(tmp_path, "id,answer\nt1,A\nt2,?\n"))
+    out = tmp_path / "submission.csv"
+    assert submission.write_csv(out, {"t1": "a", "t2": "d"}, sample) == b"id,answer\nt1,A\nt2,D\n"
+    assert submission.check_file(out, sample) == []
+    out.write_text("id,answer\nt1,a\nt2,D\n")
+    assert submission.check_file(out, sample) == ["1 answer other than the letters A to D: t1='a'"]
+
+
 @pytest.mark.parametrize(
     ("answers", "said"),
     [
