@@ -11,12 +11,17 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from datetime import date, time
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+NAME = re.compile(r"\^\[a-z0-9\]\[a-z0-9([._-]+)\]\{0,(\d+)\}\$$")
+"""A pattern of names; its groups: the signs beside letters and digits, and how many follow."""
+SCALARS = (bool, int, float, date, time)
 
 MAX_BYTES = 1 << 20
 """A plan or a recipe is some kilobytes; a larger file is not one."""
@@ -122,6 +127,9 @@ def suggest_nearest(
     `renamed`: earlier name -> name; where an earlier one is nearest, its name is suggested.
     """
     candidates = sorted(names)
+    parts = [part.strip() for part in name.split(",")]
+    if len(parts) > 1 and set(parts) <= set(candidates):
+        return f"; these are {len(parts)} names: give each by itself"
     earlier = {old: new for old, new in (renamed or {}).items() if new in candidates}
     if matches := difflib.get_close_matches(name, [*candidates, *earlier], n=1, cutoff=0.6):
         return f"; did you mean '{earlier.get(matches[0], matches[0])}'?"
@@ -153,6 +161,15 @@ def _sentence(item: dict[str, Any], model: type[BaseModel], source: str) -> str:
         case "tuple_type" | "list_type":
             value = _shorten_repr(item["input"])
             return f"{source}: '{path}' = {value} is wrong: a list is wanted, such as [1, 2]"
+        case "string_type" if isinstance(item["input"], SCALARS):
+            value = _shorten_repr(item["input"])
+            return f"{source}: '{path}' = {value} is wrong: text is wanted; put it in quotes"
+        case "string_pattern_mismatch" if match := NAME.match(str(item["ctx"]["pattern"])):
+            value, most = _shorten_repr(item["input"]), int(match[2]) + 1
+            return (
+                f"{source}: '{path}' = {value} is wrong: write at most {most} small letters of "
+                f"English, digits and {' '.join(match[1])}, a letter or a digit first"
+            )
     message = item["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     subject = f"'{path}' = {_shorten_repr(item['input'])}" if path else "it"
@@ -165,7 +182,10 @@ def _tag_key(item: dict[str, Any]) -> str:
 
 
 def _shorten_repr(value: Any) -> str:
-    text = repr(value)
+    """The value as TOML has it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = value.isoformat() if isinstance(value, date | time) else repr(value)
     return text if len(text) <= 60 else text[:57] + "…"
 
 

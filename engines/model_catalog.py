@@ -119,7 +119,11 @@ def load(name: str) -> ModelEntry:
         return ModelEntry(name=name, title=f"trained by run {rest}", family="run")
     entries = _read_entries()
     if name not in entries:
-        raise LookupError(f"no model '{name}'{suggest_nearest(name, entries)}")
+        folder = f"path:{Path(name).expanduser().absolute()}"
+        place = f"; did you mean '{folder if name[0] in './~' else f'hub:{name}'}'?"
+        raise LookupError(
+            f"no model '{name}'{place if '/' in name else suggest_nearest(name, entries)}"
+        )
     return entries[name]
 
 

@@ -20,6 +20,7 @@ class Outer(BaseModel):
     name: str
     inner: Inner = Inner()
     many: list[Inner] = []
+    slug: str = Field(default="x", pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")
 
 
 def problems(path: Path) -> list[str]:
@@ -37,6 +38,21 @@ def test_every_error_is_listed_with_its_remedy(tmp_path: Path) -> None:
     assert f"{path}: unknown key 'inner.epochss'; did you mean 'epochs'?" in said
     assert any("'many[0].epochs' = 0" in s and "greater than or equal to 1" in s for s in said)
     assert any("'many[1].epochs' = 'x'" in s for s in said)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("name = 2026-01-01", "'name' = 2026-01-01 is wrong: text is wanted; put it in quotes"),
+        ("name = true", "'name' = true is wrong: text is wanted; put it in quotes"),
+        ("name = 'x'\nslug = '한글'", "'slug' = '한글' is wrong: write at most 40 small letters of "
+         "English, digits and -, a letter or a digit first"),
+    ],
+)  # fmt: skip
+def test_values_and_rules_are_told_in_words_of_toml(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text(line + "\n")
+    assert problems(path) == [f"{path}: {said}"]
 
 
 @pytest.mark.parametrize(
@@ -74,6 +90,11 @@ def test_nearest_offers_a_name_or_the_list() -> None:
         "; did you mean 'num_workers'?"
     )
     assert strict_toml.suggest_nearest("worker", ["lr"], earlier) == "; known: lr"
+
+
+def test_several_names_in_one_are_told() -> None:
+    hint = strict_toml.suggest_nearest("probe, vqa", ["probe", "retrieval", "vqa"])
+    assert hint == "; these are 2 names: give each by itself"
 
 
 def test_what_editors_and_file_managers_leave_is_no_file_of_ours(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
@@ -63,6 +64,10 @@ def test_names_can_be_asked_for_an_engine():
 def test_an_unknown_model_names_the_nearest():
     with pytest.raises(LookupError, match="did you mean 'clip-nano'"):
         model_catalog.load("clip-nao")
+    with pytest.raises(LookupError, match="did you mean 'hub:openai/clip-vit-base-patch32'"):
+        model_catalog.load("openai/clip-vit-base-patch32")
+    with pytest.raises(LookupError, match=f"did you mean 'path:{Path.cwd()}/models/x'"):
+        model_catalog.load("./models/x")
 
 
 @pytest.fixture

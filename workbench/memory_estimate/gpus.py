@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -66,7 +67,8 @@ def load_gpu_table() -> dict[str, GpuModel]:
 
 
 def find_gpu(name: str) -> GpuModel:
-    """The GPU of a name: `A10G`, `16GiB@7.5` (memory and capability), `g5.xlarge` (machine).
+    """The GPU of a name, ours or nvidia-smi's, of a size and capability, or of a machine:
+    `A10G`, `Tesla T4`, `3090`, `16GiB@7.5`, `g5.xlarge`.
 
     Raises:
         UnknownGpuError: there is no such GPU, or the capability is missing.
@@ -75,16 +77,16 @@ def find_gpu(name: str) -> GpuModel:
         if name.lower() in gpu.instances:
             return gpu.model_copy(update={"instance": name.lower()})
     gpus = {
-        normalized.lower().replace("-", "").replace("_", ""): gpu
-        for normalized, gpu in load_gpu_table().items()
+        _normalize_name(title): gpu
+        for key, gpu in load_gpu_table().items()
+        for title in (*gpu.names, key)
     }
-    normalized = (
-        name.lower().replace("-", "").replace("_", "").replace(" ", "").removeprefix("nvidia")
-    )
+    normalized = _normalize_name(name)
     if normalized == "a100":
         normalized = "a10040"
-    if normalized in gpus:
-        return gpus[normalized]
+    for title in (normalized, f"rtx{normalized}"):
+        if title in gpus:
+            return gpus[title]
     amount, _, capability = normalized.partition("@")
     size = amount.removesuffix("gib").removesuffix("gb")
     if not size.replace(".", "", 1).isdigit():
@@ -103,6 +105,11 @@ def find_gpu(name: str) -> GpuModel:
         name=name, memory_bytes=int(float(size) * unit), capability=(int(major), int(minor)),
         source="as given",
     )  # fmt: skip
+
+
+def _normalize_name(name: str) -> str:
+    """A GPU's name without blanks, hyphens and the words that nvidia-smi puts before it."""
+    return re.sub(r"[-_ ]|nvidia|tesla|geforce", "", name.lower())
 
 
 def query_nvml() -> dict[str, Any]:

@@ -31,11 +31,11 @@ from workbench.planning.run_matrix import (
     Criteria,
     Devices,
     Exclusion,
-    Ints,
     Names,
     Override,
     PlanPart,
     RunBlock,
+    Seeds,
     Text,
     Variant,
 )
@@ -85,7 +85,7 @@ class SuitePlan(PlanPart):
     """Subsets to train or evaluate on; `workbench data list` shows them."""
     models: Names
     """Models; `workbench models` shows them. `path:/abs/dir`, `hub:org/name`, `run:LABEL` too."""
-    seeds: Ints = Field(default=(42,), min_length=1)
+    seeds: Seeds = Field(default=(42,), min_length=1)
     """Every run is made once with each seed."""
     repeats: int = Field(default=1, ge=1, le=1000)
     """How often everything is repeated."""

@@ -22,8 +22,10 @@ _NameList = BeforeValidator(_as_tuple, json_schema_input_type=str | tuple[str, .
 Names = Annotated[tuple[str, ...], _NameList, Field(min_length=1)]
 BlockNames = Annotated[tuple[str, ...], _NameList]
 """Names in a block; none: the plan's."""
-Ints = Annotated[
-    tuple[int, ...], BeforeValidator(_as_tuple, json_schema_input_type=int | tuple[int, ...])
+Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
+"""What the generators of NumPy and torch both take."""
+Seeds = Annotated[
+    tuple[Seed, ...], BeforeValidator(_as_tuple, json_schema_input_type=int | tuple[int, ...])
 ]
 Devices = Annotated[
     tuple[Device, ...],

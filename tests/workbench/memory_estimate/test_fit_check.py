@@ -206,6 +206,15 @@ def test_a_rented_machine_names_its_gpu_and_its_host_memory():
     assert rented.instances[rented.instance] == 16
 
 
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [("NVIDIA A100-SXM4-80GB", "A100-80"), ("NVIDIA A100 80GB PCIe", "A100-80"), ("Tesla T4", "T4"),
+     ("3090", "RTX3090"), ("GeForce RTX 2080 Ti", "RTX2080Ti"), ("H100 80GB HBM3", "H100")],
+)  # fmt: skip
+def test_a_gpu_is_known_by_the_name_that_nvidia_smi_prints(name, model):
+    assert gpus.find_gpu(name).name == model
+
+
 def test_environment_stands_between_plan_and_flags():
     variables = {
         "PER_DEVICE_BATCH": "1", "EFFECTIVE_BATCH_SIZE": "12", "LORA_R": "24", "IMAGE_SIZE": "384",

@@ -87,6 +87,8 @@ def test_the_hash_follows_the_meaning() -> None:
         ({"engine": "prob"}, "no engine 'prob'; did you mean 'probe'?"),
         ({"settings": {"step": 1}}, "unknown key 'step'; did you mean 'steps'?"),
         ({"settings": {"steps": 0}}, "'steps' = 0 is wrong"),
+        ({"seeds": [-1]}, "'seeds[0]' = -1 is wrong"),
+        ({"seeds": 10**23}, "'seeds[0]' = 100000000000000000000000 is wrong"),
         ({"override": [{"model": "zzz"}]}, "[[override]] number 1 fits no run"),
         ({"exclude": [{"model": "zzz"}]}, "[[exclude]] number 1 fits no run"),
         ({"exclude": [{"subset": "a"}, {"subset": "b"}]}, "[[exclude]]: no run is left"),
