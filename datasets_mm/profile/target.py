@@ -132,10 +132,16 @@ def _file_target(
 
     images = _image_folder(image_root)
     for file in (*location.records, *location.passages):
-        reject_incomplete(file, location.name(file))
+        reject_incomplete(file, location.name(file), location.source.adapter)
     folder = build.build_source(location, cache_root, progress)
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
     written, skipped = manifest["written"], manifest["skipped"]
+    if not written["records"] and skipped and all(r.startswith("line is not") for r in skipped):
+        raise TargetError(
+            f"{path.name}: none of its {sum(skipped.values()):,} lines is a record "
+            f"({next(iter(skipped))}); for a table, a JSON array or captions write a recipe and "
+            "describe its subset"
+        )
     prefix = f"{location.name(path)} " if location.records == (path,) else ""
     return Target(
         name=path.name,
@@ -181,8 +187,8 @@ def _subset_target(
 ) -> Target:
     summary = catalog.summary(name, cache_root)
     problem = catalog.find_problem(name, data_root, image_root)
-    if problem and summary.folder is None:
-        raise TargetError(problem)
+    if problem and (summary.folder is None or data_root or image_root):
+        raise TargetError(problem)  # of what is built only where no data are named
     if problem and summary.folder is not None:
         manifest = json.loads((summary.folder / "manifest.json").read_text("utf-8"))
         return _built_target(name, summary.folder, manifest, _last_root(summary.folder))

@@ -15,7 +15,7 @@ from typing import Final
 from datasets_mm.media_paths import find_on_disk, printable_name
 from datasets_mm.media_types import POINTER
 from datasets_mm.recipes.recipe import Recipe, Source
-from datasets_mm.sources import hub_cache
+from datasets_mm.sources import binary_formats, hub_cache
 from datasets_mm.sources.file_patterns import PatternMatch, match_pattern
 from datasets_mm.sources.fingerprint import SourceError, missing_packages
 
@@ -131,7 +131,7 @@ def _add_passages_and_images(location: Location, roots: dict[str, Path]) -> Loca
             "there: a corpus of positives alone would make every recall too high"
         )
     for path in (*location.records, *passages):
-        reject_incomplete(path, location.name(path))
+        reject_incomplete(path, location.name(path), source.adapter)
     for paths in (location.records, passages):
         _require_all_shards(paths)
     default_images = root / find_on_disk(root, source.images)
@@ -170,22 +170,25 @@ def _is_folder(path: Path) -> bool:
     return False
 
 
-def reject_incomplete(path: Path, name: str) -> None:
-    """Refuse a file that cannot be right.
+def reject_incomplete(path: Path, name: str, adapter: str) -> None:
+    """Refuse a file that cannot be right for an adapter.
 
     Raises:
-        SourceError: it is a Git LFS pointer, a truncated Parquet file, or cannot be read.
+        SourceError: it is a Git LFS pointer, a truncated Parquet file, binary where text belongs,
+            or cannot be read.
     """
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            head = file.read(len(POINTER))
+            head = file.read(binary_formats.HEAD)
             file.seek(max(0, size - len(PARQUET)))
             tail = file.read()
     except OSError as error:
         raise SourceError(f"{name} cannot be read ({error.strerror}); check it") from None
-    if head == POINTER:
+    if head.startswith(POINTER):
         raise SourceError(f"{name} is a Git LFS pointer, not the data; run: git lfs pull")
+    if adapter != "m2kr_parquet" and (kind := binary_formats.describe_format(head)):
+        raise SourceError(f"{name} {kind}")
     if path.suffix.lower() == ".parquet" and (not head.startswith(PARQUET) or tail != PARQUET):
         raise SourceError(
             f"{name} is no whole Parquet file ({size:,} bytes, "

@@ -96,7 +96,8 @@ def count_lines(view: SuiteView, lang: str) -> Iterator[str]:
 def format_state(state: str, lang: str) -> str:
     """State of a suite in words."""
     states = {"queued", "running", "paused", "stopping", "starting", "ended", "lost", "imported"}
-    return translate(f"state.{state}", lang) if state in states else escape(state or "n/a")
+    known = state in states | {"removed"}
+    return translate(f"state.{state}", lang) if known else escape(state or "n/a")
 
 
 def format_time(wall: float | None) -> str:

@@ -149,8 +149,7 @@ def screen(
         typer.echo(metadata.version("workbench-mm"))
         raise typer.Exit
     if lang != "en" and context.invoked_subcommand is not None:
-        print_message(f"--lang belongs after the command: workbench {context.invoked_subcommand} …")
-        raise typer.Exit(ExitCode.USAGE)
+        context.default_map = options.language_defaults(context.command, lang)
     if log_root is not None:
         os.environ["WORKBENCH_LOG_ROOT"] = str(log_root)  # for the command that follows
     if context.invoked_subcommand is None:

@@ -82,6 +82,13 @@ def parse_seconds(text: str) -> float:
     return parse_duration(text)
 
 
+def language_defaults(command: Any, lang: str) -> dict[str, Any]:
+    """Defaults of the commands below a command: `--lang ko` before one is as good as after it."""
+    commands: dict[str, Any] = getattr(command, "commands", {})
+    below: dict[str, Any] = {name: language_defaults(each, lang) for name, each in commands.items()}
+    return below or {"lang": lang}
+
+
 LogRoot = Annotated[
     Path | None,
     typer.Option(

@@ -17,7 +17,6 @@ from results.comparison.document_view import (
     merge_suites,
     qualify_run_ids,
 )
-from results.records import published_runs
 from results.records.notes import RunNotes
 from results.records.schema import RunRecord
 from results.records.suite_view import RunWords, SuiteView, SuiteWords
@@ -25,7 +24,7 @@ from workbench.reporting import note_writer
 from workbench.reporting.period import Period
 from workbench.reporting.selection import SelectedSuite
 from workbench.reporting.suite_view import (
-    build_imported_view,
+    build_loose_view,
     build_view,
     read_suite_notes,
 )
@@ -85,10 +84,9 @@ def _build_view(log_root: Path, selected: SelectedSuite, log_records: list[RunRe
         r
         for r in log_records
         if r.identity.suite == selected.name
-        and published_runs.is_imported(r)
         and (selected.runs is None or r.identity.run_id in selected.runs)
     ]
-    return build_imported_view(log_root, selected.name, records, selected.runs)
+    return build_loose_view(log_root, selected.name, records, selected.runs)
 
 
 def _build_document(

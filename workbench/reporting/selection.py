@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,7 +26,7 @@ class SelectedSuite:
 
     name: str
     folder: Path | None
-    """None: its records were imported."""
+    """None: its records were imported, or it was deleted and they are what is left."""
     runs: frozenset[str] | None = None
     """Ids of the runs that are selected; None: all."""
 
@@ -88,12 +88,12 @@ def _select(
     folders = {folder.name: folder for folder in suite.list_suites(log_root)}
     if name.startswith(TAG):
         return _select_tagged(log_root, name.removeprefix(TAG), folders)
-    imported = [r for r in log_records if published_runs.is_imported(r)]
-    suite_names = [*folders, *dict.fromkeys(r.identity.suite for r in imported)]
+    loose = [r for r in log_records if _is_loose(r, folders)]
+    suite_names = list(dict.fromkeys([*folders, *(r.identity.suite for r in loose)]))
     suites = [s for s in suite_names if s == name] or [s for s in suite_names if name in s]
     if len(suites) == 1:
         return [SelectedSuite(suites[0], folders.get(suites[0]))]
-    runs = [*_names_of_specs(folders.values()), *map(_names_of_record, imported)]
+    runs = [*_names_of_specs(folders.values()), *map(_names_of_record, loose)]
     exact = [run for run in runs if name in _spellings(run)]
     if several and suites and not exact:
         return [SelectedSuite(s, folders.get(s)) for s in suites]
@@ -114,6 +114,11 @@ def _select(
         SelectedSuite(o, folders.get(o), frozenset(run[1] for run in matches if run[0] == o))
         for o in owners
     ]
+
+
+def _is_loose(record: RunRecord, folders: Container[str]) -> bool:
+    """Whether a record stands for itself: it was imported, or its suite's folder is gone."""
+    return published_runs.is_imported(record) or record.identity.suite not in folders
 
 
 def _select_tagged(log_root: Path, tag: str, folders: Mapping[str, Path]) -> list[SelectedSuite]:
@@ -170,12 +175,17 @@ def select_by_period(
     Raises:
         SuiteError: no run ended in these days.
     """
+    folders = {folder.name: folder for folder in reversed(suite.list_suites(log_root))}
+    imported = {r.identity.suite for r in log_records if published_runs.is_imported(r)}
     suites = list(chosen) or [
-        SelectedSuite(folder.name, folder) for folder in reversed(suite.list_suites(log_root))
-    ]
-    selected = [s for s in suites if s.folder is None]
+        *(SelectedSuite(*named) for named in folders.items()),
+        *(SelectedSuite(name, None) for name in dict.fromkeys(
+            r.identity.suite for r in log_records if r.identity.suite not in {*folders, *imported}
+        )),
+    ]  # fmt: skip
+    selected = [s for s in suites if s.folder is None and s.name in imported]
     trash = note_writer.read_trash(log_root)
-    for candidate in (s for s in suites if s.folder is not None):
+    for candidate in (s for s in suites if s not in selected):
         runs = _runs_of_period(candidate, period, log_records)
         runs = frozenset(run for run in runs if (candidate.name, run) not in trash)
         if runs:
@@ -191,12 +201,11 @@ def _runs_of_period(
     candidate: SelectedSuite, period: Period, log_records: Sequence[RunRecord]
 ) -> frozenset[str]:
     """Ids of the runs that ended in the period; with them those without a record."""
-    if candidate.folder is None:
-        return frozenset()
     of_suite = [r for r in log_records if r.identity.suite == candidate.name]
     ended = {r.identity.run_id for r in of_suite if period.holds_run(r)}
-    created = suite.read_creation_time(candidate.folder / "plan.toml")
-    if ended or period.holds(created):
+    if candidate.folder is not None and (
+        ended or period.holds(suite.read_creation_time(candidate.folder / "plan.toml"))
+    ):
         recorded = {r.identity.run_id for r in of_suite}
         ended |= {s.run_id for _, s in suite.read_runs(candidate.folder)} - recorded
     return frozenset(ended if candidate.runs is None else ended & candidate.runs)

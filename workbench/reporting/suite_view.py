@@ -111,25 +111,29 @@ def _curves_of_run(run: RunView) -> RunCurves:
     )  # fmt: skip
 
 
-def build_imported_view(
+def build_loose_view(
     log_root: Path,
     name: str,
     records: Sequence[RunRecord],
     selected: Collection[str] | None = None,
 ) -> SuiteView:
-    """Imported records of one suite, which has no folder. `selected`: as in `build_view`."""
+    """Records of one suite without a folder: imported, or it was deleted.
+
+    `selected`: as in `build_view`.
+    """
     noted, parts = read_suite_notes(log_root, name), dict[str, Any]()
     try:
         parts = suite_audit.read_published_parts(log_root, name, selected)
     except published_runs.PublishedError as error:
         print_message(f"{error}; import it again")
     planned = parts.get("planned", ())
+    is_imported = planned or any(map(published_runs.is_imported, records))
     run_ids = {i.run_id for i in (*(r.identity for r in records), *planned)}
     noted_states = {run: standing.state for run, standing in noted.items() if standing.state}
     fields: dict[str, Any] = {
         **parts,
         "name": name,
-        "state": "imported",
+        "state": "imported" if is_imported else "removed",
         "records": tuple(records),
         "words": suite_notes.collect_words(None, noted.get("", notes.RunNotes())),
         "notes": {run: s.findings for run, s in noted.items() if run in {"", *run_ids}},

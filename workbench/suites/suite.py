@@ -125,6 +125,11 @@ def find_suite(log_root: Path, name: str | None) -> Path:
         return Path(name).absolute()
     folders = list_suites(log_root)
     if not folders:
+        if (log_root / "results.jsonl").is_file():
+            raise SuiteError(
+                f"{log_root}: has records but no suite's folder; `workbench results list` names "
+                "them, and `workbench report NAME` takes such a name"
+            )
         raise SuiteError(f"{log_root}: no suites yet; start one with `workbench run`")
     if name is None:
         return folders[0]

@@ -272,6 +272,10 @@ DAMAGES: dict[str, tuple[str, str, Damage, str]] = {
     "a pointer of Git LFS": (
         "okvqa_test", RET, lambda path: path.write_bytes(POINTER), "is a Git LFS pointer",
     ),
+    "a TAR archive": (
+        "okvqa_test", RET, lambda path: path.write_bytes(b"\0" * 257 + b"ustar\x0000"),
+        f"{RET} is a TAR archive, and text is wanted; unpack it",
+    ),
     "an empty corpus": (
         "okvqa_test", "jsonl/m2kr/okvqa_passages_test.jsonl", lambda path: path.write_text("{}\n"),
         r"the corpus is empty: jsonl/m2kr/okvqa_passages_test.jsonl holds no usable passage "

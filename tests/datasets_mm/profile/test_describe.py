@@ -252,6 +252,13 @@ def test_what_cannot_be_described_is_said(tmp_path: Path) -> None:
         describe(wanted(tmp_path), silently)
     with pytest.raises(TargetError, match="did you mean 'emoji_train'"):
         describe(DescribeOptions("emoji_trian", tmp_path), silently)
+    table = tmp_path / "train.csv"
+    table.write_text("image,caption\na.png,a dog\n")
+    with pytest.raises(TargetError, match=r"train.csv: none of its 2 lines is a record"):
+        describe(wanted(table), silently)
+    table.write_bytes(b"PK\x03\x04 and more")
+    with pytest.raises(SourceError, match="is an Excel workbook or a ZIP archive"):
+        describe(wanted(table), silently)
     torn = tmp_path / "train-00000-of-00001.parquet"
     torn.write_bytes(b"PAR1 and then nothing")
     with pytest.raises(SourceError, match="no whole Parquet file"):

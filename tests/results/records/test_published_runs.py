@@ -16,7 +16,7 @@ from results.tables import captioning, training_stages
 from tests.results.conftest import record
 from workbench.cli.main import app
 from workbench.reporting import note_writer
-from workbench.reporting.suite_view import build_imported_view
+from workbench.reporting.suite_view import build_loose_view
 
 
 def test_the_study_has_what_its_reports_say() -> None:
@@ -63,7 +63,7 @@ def test_importing_twice_adds_each_record_once_and_keeps_the_file(tmp_path: Path
         assert published_runs.read_file(kept).name == "siglip-study"
     assert len(list(read_records(tmp_path / "results.jsonl"))) == 3
 
-    view = build_imported_view(tmp_path, "published-siglip-study", [])
+    view = build_loose_view(tmp_path, "published-siglip-study", [])
     rows = [[c.text for c in row] for row in captioning.experiments(view, "ko").rows]
     assert rows[1][:3] == ["E3", "MLP-2L", "21.0 M (보고서: 8M)"]
     assert [(row[0], row[-2]) for row in rows] == [
@@ -79,10 +79,10 @@ def test_importing_twice_adds_each_record_once_and_keeps_the_file(tmp_path: Path
         record(identity={"engine": "captioning", "label": "E1-v2"}),)})  # fmt: skip
     merged = merge_suites([view, own], SuiteWords())
     assert [i.label for i in merged.planned] == ["E1", "E3", "E5", "E3-v2"], "E1-v2 was run"
-    chosen = build_imported_view(tmp_path, "published-siglip-study", [], {"published-e5-v2"})
+    chosen = build_loose_view(tmp_path, "published-siglip-study", [], {"published-e5-v2"})
     assert chosen.planned == (), "a report of one run has no plans"
     kept.write_text("name = 1")
-    assert build_imported_view(tmp_path, "published-siglip-study", []).planned == ()
+    assert build_loose_view(tmp_path, "published-siglip-study", []).planned == ()
 
 
 HEAD = "schema = 1\nname = 'n'\nsource = 's'\nengine = 'vqa'\nexperiment = []\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from workbench.reporting import document, note_writer, report_process, selection
 from workbench.reporting.document import DocumentRequest
 from workbench.reporting.period import Period
 from workbench.reporting.selection import SelectedSuite
+from workbench.suites import suite
 from workbench.suites.suite import SuiteError
 
 THIS_WEEK = Period(date(2026, 11, 23), date(2026, 11, 29))
@@ -71,6 +73,22 @@ def test_names_of_suites_and_runs(root: Path) -> None:
     (imported,) = select(root, "E5-v3")
     assert imported == SelectedSuite("published-siglip-study", None, frozenset({"published-e5-v3"}))
     assert select(root, str(root / whole.name)) == [whole]
+
+
+def test_records_outlive_the_folder_of_their_suite(root: Path) -> None:
+    """Whoever is short of space deletes folders; `results list` names the records."""
+    name = "20261124-090000-weekly-m2kr-1a2b"
+    shutil.rmtree(root / name / "runs")
+    assert select(root, f"{name}/{RUN}") == [SelectedSuite(name, None, frozenset({RUN}))]
+    (view,) = build(root, name)[0].parts
+    assert (view.name, view.state, list(view.runs)) == (name, "removed", [RUN])
+    assert [s.name for s in selection.select_by_period(
+        root, THIS_WEEK, suite_view.read_records(root)
+    )] == ["20261126-090000-mobile-1a2b", name]  # fmt: skip
+    for folder in root.glob("2026*"):
+        shutil.rmtree(folder)
+    with pytest.raises(SuiteError, match="has records but no suite's folder"):
+        suite.find_suite(root, None)
 
 
 def test_what_has_a_tag(root: Path) -> None:
