@@ -28,6 +28,7 @@ from datasets_mm.adapters.caption_labels import (
 from datasets_mm.adapters.languages import language_code, split_name
 from datasets_mm.adapters.m2kr_fields import LineError
 from datasets_mm.adapters.nested_values import flatten
+from datasets_mm.adapters.text_damage import note_damage
 from datasets_mm.child_messages import Progress
 from datasets_mm.media_paths import printable_name
 from datasets_mm.media_types import is_medium
@@ -59,7 +60,8 @@ def write(location: Location, folder: Path, progress: Progress) -> SourceReport:
     if "{stem}" in location.source.media:
         _note_pairs(labels, location, report)
     media: dict[tuple[str, str], tuple[str, list[str]]] = {}
-    for _, label in labels:
+    for position, label in labels:
+        note_damage(label.captions, position, report)
         media.setdefault((label.media, label.language), (label.id, []))[1].extend(label.captions)
     arrow_store.corpus_writer(folder).close()
     records = arrow_store.record_writer(folder)

@@ -24,7 +24,7 @@ DELIMITERS: Final = ",\t;|"
 
 GUESSED: Final = "files are in {}, not in UTF-8, and were read so"
 REPAIRED: Final = "files have U+FFFD where letters were lost before"
-MOJIBAKE: Final = "files look like UTF-8 that was saved as Windows-1252 (Ã©, â€™)"
+MOJIBAKE: Final = "files look like UTF-8 that was saved as Windows-1252 (Ã©, â€™, ê°•ì•„)"
 BARE: Final = "rows have a quotation mark inside an unquoted cell, which was read as it stands"
 SPACED: Final = "rows have blanks around a quoted cell, which were passed over"
 
@@ -42,7 +42,12 @@ OPEN: Final = "a quotation mark is opened and never closed"
 _EXCEL_ERRORS: Final = frozenset({
     "#NAME?", "#REF!", "#VALUE!", "#DIV/0!", "#NULL!", "#NUM!", "#N/A", "#SPILL!",
 })  # fmt: skip
-_MOJIBAKE: Final = re.compile("Ã[\u0080-\u00bf]|â€[\u0080-\u00bf\u2018-\u2122œž]")
+_HIGH: Final = "\u0080-\u00bfŒœŠšŸŽžƒˆ˜–—‘’‚“”„†‡•…‰‹›€™"
+"""Bytes 80 to BF in Windows-1252 and Latin-1."""
+_MOJIBAKE: Final = re.compile(
+    f"Ã[\u0080-\u00bf]|â€[\u0080-\u00bf\u2018-\u2122œž]|(?:[êëìí][{_HIGH}]{{2}} ?){{2}}"
+)
+"""Letters of Western Europe, apostrophes, and two syllables of Korean."""
 _SEPARATOR: Final = re.compile(r"sep=([,;|\t])\n")
 _QUOTED: Final = re.compile(r'[ \t]*"')
 

@@ -18,6 +18,7 @@ from datasets_mm.adapters.sample_submission import (
     has_capitals,
     write_submission,
 )
+from datasets_mm.adapters.text_damage import note_damage
 from datasets_mm.adapters.text_files import (
     note_spreadsheet_errors,
     read_table,
@@ -103,6 +104,7 @@ def write(location: Location, folder: Path, progress: Progress) -> SourceReport:
     ]
     kept = _require_answerable(rows) if is_test else _select_usable(rows, report)
     for row in kept:
+        note_damage((row.question, *row.options), row.title, report)
         if len(set(row.options)) < len(LETTERS):
             report.note(EQUAL_OPTIONS, row.title)
         if not row.question:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets_mm.adapters import SourceReport, text_files, vqa_challenge
+from datasets_mm.adapters import SourceReport, text_damage, text_files, vqa_challenge
 from datasets_mm.building.build import BuildError, Subset, build
 from datasets_mm.sources.fingerprint import SourceError
 from datasets_mm.text_encoding import Encoding, EncodingError, decode
@@ -213,6 +213,39 @@ def test_signs_of_earlier_damage_are_noted(tmp_path: Path) -> None:
     report = SourceReport()
     text_files.read_text(path, "t.csv", report)
     assert set(report.noted) == {text_files.REPAIRED, text_files.MOJIBAKE}
+
+
+@pytest.mark.parametrize(
+    ("text", "is_damaged"),
+    [("강아지가 달린다", True), ("그림 속", True), ("Así…” forêt – ê", False), ("강아지", False)],
+)
+def test_korean_that_was_saved_as_western_text_is_noted(
+    tmp_path: Path, text: str, is_damaged: bool
+) -> None:
+    path = tmp_path / "t.csv"
+    saved = text.encode().decode("latin-1") if is_damaged else text
+    path.write_text(f"id,q\n1,{saved}\n", "utf-8")
+    report = SourceReport()
+    text_files.read_text(path, "t.csv", report)
+    assert (text_files.MOJIBAKE in report.noted) == is_damaged
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Tom &amp; Jerry&#39;s", text_damage.ENTITIES), ("a dog<br>runs", text_damage.ENTITIES),
+        ("\\uac15\\uc544", text_damage.ESCAPES), ("<image>\n강아지", text_damage.TOKENS),
+        ("a dog<|im_end|>", text_damage.TOKENS), ("a dog</s>", text_damage.TOKENS),
+        ("I'm sorry, but I can't help with that.", text_damage.REFUSALS),
+        ("죄송합니다. 도와드릴 수 없습니다.", text_damage.REFUSALS),
+        ("AT&T <3 a; b & c", ""), ("He says: I'm sorry!", ""), ("x < y > z", ""),
+        ("C:\\users\\u", ""), ("죄송하다고 인사하는 남자", ""),
+    ],
+)  # fmt: skip
+def test_signs_of_machines_in_a_text_are_noted(text: str, reason: str) -> None:
+    report = SourceReport()
+    text_damage.note_damage([text, "a dog"], "row 2", report)
+    assert list(report.noted) == ([reason] if reason else [])
 
 
 # -- the challenge's files ---------------------------------------------------------------------
