@@ -128,10 +128,12 @@ def compare_groups(
         every_metric: Variants (`recall@1[text only]`) and every cutoff too; by default those that
             tables show, since each further metric costs certainty (Holm).
     """
-    samples = [group._replace(records=first_of_seeds(group.records)) for group in (a, b)]
-    metrics_a, metrics_b = (_metrics(group, every_metric) for group in samples)
+    first, second = (group._replace(records=first_of_seeds(group.records)) for group in (a, b))
+    metrics_a, metrics_b = (_metrics(group, every_metric) for group in (first, second))
     common = [key for key in metrics_a if key in metrics_b]
-    tests = [_test_metric(*samples, metrics_a[key], metrics_b[key], log_root) for key in common]
+    tests = [
+        _test_metric(first, second, metrics_a[key], metrics_b[key], log_root) for key in common
+    ]
     adjusted = significance.adjust_by_holm([test.p for test in tests])
     changes = tuple(
         MetricChange(
