@@ -120,9 +120,9 @@ def load(name: str) -> ModelEntry:
     entries = _read_entries()
     if name not in entries:
         folder = f"path:{Path(name).expanduser().absolute()}"
-        place = f"; did you mean '{folder if name[0] in './~' else f'hub:{name}'}'?"
+        hint = f"; did you mean '{folder if name[0] in './~' else f'hub:{name}'}'?"
         raise LookupError(
-            f"no model '{name}'{place if '/' in name else suggest_nearest(name, entries)}"
+            f"no model '{name}'{hint if '/' in name else suggest_nearest(name, entries)}"
         )
     return entries[name]
 

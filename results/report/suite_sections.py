@@ -96,8 +96,8 @@ def count_lines(view: SuiteView, lang: str) -> Iterator[str]:
 def format_state(state: str, lang: str) -> str:
     """State of a suite in words."""
     states = {"queued", "running", "paused", "stopping", "starting", "ended", "lost", "imported"}
-    known = state in states | {"removed"}
-    return translate(f"state.{state}", lang) if known else escape(state or "n/a")
+    is_known = state in states | {"removed"}
+    return translate(f"state.{state}", lang) if is_known else escape(state or "n/a")
 
 
 def format_time(wall: float | None) -> str:
