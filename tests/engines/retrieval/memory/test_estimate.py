@@ -13,7 +13,7 @@ from engines.memory_query import MemoryQuery
 from engines.model_catalog import ModelEntry
 from engines.retrieval import Params
 from engines.retrieval.index import exact
-from engines.retrieval.memory import estimate, evaluation_step, model_from_config
+from engines.retrieval.memory import estimate, evaluation_step, model_from_config, training_step
 from engines.retrieval.models import factory, tokenizer
 from engines.retrieval.models.encoder import count_parameters
 from tests.engines import allocations, families, retrieval_step
@@ -67,6 +67,22 @@ def test_forecast_is_what_a_real_step_allocates_within_a_tenth(shape, tmp_path):
         pytest.importorskip(PACKAGED)
     need = estimate.estimate_memory(shape.want(tmp_path))
     assert said(need, shape) == pytest.approx(measured(shape, tmp_path), rel=0.1)
+
+
+def test_the_first_chunks_stand_for_all(monkeypatch):
+    query = asked("clip-nano", batch=40, grad_cache_chunk=8, evaluate_on=())
+    calls, whole = [], training_step.checkpoint
+    monkeypatch.setattr(
+        training_step, "checkpoint", lambda *a, **k: calls.append(1) or whole(*a, **k)
+    )
+    few = estimate.estimate_memory(query)
+    number = len(calls)
+    monkeypatch.setattr(training_step, "SIMULATED_CHUNKS", 100)
+    every = estimate.estimate_memory(query)
+    assert 2 * (len(calls) - number) == 5 * number
+    assert sum(few.phases["train"].values()) == pytest.approx(
+        sum(every.phases["train"].values()), rel=0.002
+    )
 
 
 @pytest.mark.parametrize(("queries", "passages", "depth"), [(2000, 3000, 500), (600, 20_000, 500)])
