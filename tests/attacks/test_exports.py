@@ -62,7 +62,7 @@ def test_no_text_in_a_table_is_markup(text: str, kind: str) -> None:
     assert re.sub(r"\\.", "", lines[2]).count("|") == 3, "two cells, whatever the text"
     cell = lines[2].removeprefix("| ").removesuffix(" | end |")
     if not (cell.startswith("`") and cell.endswith("`")):
-        bare = re.sub(r"\\.", "", cell)
+        bare = re.sub(r"\\.|`[^`]+`", "", cell)  # nothing in a code span is markup
         assert not set("<>[]`*") & set(bare), bare
     assert hostile.raw(lines[2].encode()) == set()
 

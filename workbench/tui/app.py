@@ -318,8 +318,8 @@ class WorkbenchApp(AppCommands):
         super().notify(text, title=above, severity=severity, timeout=timeout, markup=False)
 
     def _handle_exception(self, error: Exception) -> None:
-        """Ignore exceptions while the app ends: an opening screen may lack its widgets."""
-        if not self._exit:
+        """Ignore exceptions while the app ends: its screens lack their widgets."""
+        if self.is_running and not self._exit:
             super()._handle_exception(error)
 
     def _fatal_error(self) -> None:

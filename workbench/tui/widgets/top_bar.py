@@ -83,24 +83,26 @@ class TopBar(Horizontal):
     def __init__(self, here: str) -> None:
         super().__init__()
         self._here = here
+        # Made here: the app may set them before this bar is composed.
+        self._status = BarStatus(classes="work")
+        self._small_pane = Static(Text(" reading …"), classes="small-pane")
 
     def compose(self) -> ComposeResult:
         """Name, tabs, activity, and what a pane below 80×24 shows instead of all else."""
         yield Static(Text(" workbench "), classes="name")
         for mode, key, title in TABS:
             yield Tab(mode, key, title, here=mode == self._here)
-        yield BarStatus(classes="work")
-        yield Static(Text(" reading …"), classes="small-pane")
+        yield self._status
+        yield self._small_pane
 
     def show_status(self, activity: str, root: str) -> None:
         """Set what runs and which log root is shown."""
-        status = self.query_one(BarStatus)
-        status.activity, status.root = activity, root
+        self._status.activity, self._status.root = activity, root
 
     def show_small_pane(self, lines: Sequence[str]) -> None:
         """Set the lines that a small pane shows."""
         text = Text("\n".join(f" {line}" for line in lines), no_wrap=True, overflow="ellipsis")
-        self.query_one(".small-pane", Static).update(text)
+        self._small_pane.update(text)
 
 
 class Heading(Widget):
