@@ -28,6 +28,7 @@ from workbench import paths
 from workbench.tui.screens.app_commands import AppCommands
 from workbench.tui.screens.plan.screen import PlanScreen
 from workbench.tui.system import idle_loop
+from workbench.tui.system.key_queue import KeyQueue
 from workbench.tui.system.terminal_driver import TerminalDriver
 from workbench.tui.widgets.top_bar import ModeChosen, TopBar
 
@@ -132,6 +133,7 @@ class WorkbenchApp(AppCommands):
         self._stop_event = threading.Event()
         self._wake_event = threading.Event()
         """Lets the thread read at once."""
+        self._key_queue = KeyQueue(self)
         self._focus_memory: WeakKeyDictionary[Screen[Any], Widget] = WeakKeyDictionary()
 
     @property
@@ -160,11 +162,15 @@ class WorkbenchApp(AppCommands):
         return mounted
 
     async def on_event(self, event: events.Event) -> None:
-        """Before a key: see that no hidden widget gets it."""
-        if isinstance(event, events.Key):
+        """Hand keys on one after the other; see that no hidden widget gets one."""
+        if not isinstance(event, events.Key | events.Paste) or event.is_forwarded:
+            await super().on_event(event)
+        elif self._key_queue.admit(event):
             self.restore_focus()
-            self.translate_key(event)
-        await super().on_event(event)
+            if isinstance(event, events.Key):
+                self.translate_key(event)
+            await super().on_event(event)
+            self._key_queue.release_after(event)
 
     @work(exclusive=True, group="subset")
     async def show_subset(self, name: str) -> None:
