@@ -28,7 +28,6 @@ from workbench import paths
 from workbench.tui.screens.app_commands import AppCommands
 from workbench.tui.screens.plan.screen import PlanScreen
 from workbench.tui.system import idle_loop
-from workbench.tui.system.key_queue import KeyQueue
 from workbench.tui.system.terminal_driver import TerminalDriver
 from workbench.tui.widgets.top_bar import ModeChosen, TopBar
 
@@ -133,7 +132,6 @@ class WorkbenchApp(AppCommands):
         self._stop_event = threading.Event()
         self._wake_event = threading.Event()
         """Lets the thread read at once."""
-        self._key_queue = KeyQueue(self)
         self._focus_memory: WeakKeyDictionary[Screen[Any], Widget] = WeakKeyDictionary()
 
     @property
@@ -162,15 +160,11 @@ class WorkbenchApp(AppCommands):
         return mounted
 
     async def on_event(self, event: events.Event) -> None:
-        """Hand keys on one after the other; see that no hidden widget gets one."""
-        if not isinstance(event, events.Key | events.Paste) or event.is_forwarded:
-            await super().on_event(event)
-        elif self._key_queue.admit(event):
+        """Before a key: see that no hidden widget gets it."""
+        if isinstance(event, events.Key):
             self.restore_focus()
-            if isinstance(event, events.Key):
-                self.translate_key(event)
-            await super().on_event(event)
-            self._key_queue.release_after(event)
+            self.translate_key(event)
+        await super().on_event(event)
 
     @work(exclusive=True, group="subset")
     async def show_subset(self, name: str) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
@@ -295,27 +293,6 @@ async def test_trained_runs_are_models_with_engine_subset_and_metric(
         assert screen.preview is not None
         assert 'models = [\n    "run:E5-v2",\n]' in screen.preview.toml
         assert screen.preview.runs[0].model == f"run:{suite}/01-a"
-
-
-async def test_keys_typed_ahead_go_to_what_the_key_before_them_opens(
-    app: WorkbenchApp, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    open_row = Grid.action_choose
-
-    async def open_late(grid: Grid) -> None:
-        await asyncio.sleep(0.05)  # a busy machine
-        open_row(grid)
-
-    monkeypatch.setattr(Grid, "action_choose", open_late)
-    async with app.run_test(size=(120, 36)) as pilot:
-        screen = await ready(pilot, app)
-        screen.query_one("#settings-grid", Grid).focus()
-        screen.query_one(SettingsForm).reveal("batch")
-        await pilot.pause()
-        for key in ("enter", "3", "2", "enter"):
-            app.post_message(events.Key(key, key if len(key) == 1 else None))
-        await until(pilot, lambda: screen.draft.settings.get("batch") == 32)
-        assert app.screen is screen, "3 is the key of Results"
 
 
 KEYS = ["s", "enter", "1", "enter", "down", "enter", "3", "2", "enter", "f5", "y"]
