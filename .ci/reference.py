@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from engines import catalog, messages
+from engines import catalog, gpu_readings, messages
 from results.records import schema
 from workbench import exit_codes
 from workbench.planning import plan, plan_schema, run_matrix, search_space
@@ -126,7 +126,8 @@ def _messages() -> list[type[BaseModel]]:
         if inspect.isclass(part) and issubclass(part, BaseModel)
     ]  # fmt: skip
     bases = (messages.Message, messages.Unknown)
-    return [m for m in models if m.__module__ == messages.__name__ and m not in bases]
+    homes = (messages.__name__, gpu_readings.__name__)
+    return [m for m in models if m.__module__ in homes and m not in bases]
 
 
 def exit_codes_page() -> str:

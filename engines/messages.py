@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
+from engines.gpu_readings import EngineGpu, Gpu
 from results.records.measurements import EpochFields, EvaluationFields, MetricFields, StageFields
 from results.text.renamed_words import rename_keys, rename_plan_keys
 
@@ -40,21 +41,6 @@ class Message(BaseModel):
 
     t: float = 0.0
     """Seconds since the attempt's start on CLOCK_MONOTONIC, which all processes here share."""
-
-
-class EngineGpu(BaseModel):
-    """A GPU as the engine's CUDA runtime names it."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    uuid: str = ""
-    """As torch gives it: 32 digits without NVML's prefix; of a MIG slice, its own or its card's."""
-    pci_bus_id: str = ""
-    """`00000000:65:00.0`, as NVML writes it."""
-    name: str = ""
-    memory_bytes: int | None = None
-    """All memory that CUDA can use (cudaMemGetInfo)."""
-    capability: tuple[int, int] | None = None
 
 
 class Hello(Message):
@@ -335,33 +321,6 @@ class Attempt(Message):
     pid: int
     environment: dict[str, Any] = {}
     """Machine, GPUs, driver, NVML library and whether it is a stub: see results.records.schema."""
-
-
-class Gpu(BaseModel):
-    """One GPU at one moment. A null has its reason in `reasons` under the field's name; a journal
-    from before a field was read has neither."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    index: int
-    used: int | None = None
-    total: int | None = None
-    process: int | None = None
-    """Bytes held by the run's own processes."""
-    utilisation: float | None = None
-    power: float | None = None
-    """Watts."""
-    energy: float | None = None
-    """Joules since the driver was loaded."""
-    power_limit: float | None = None
-    """Watts that the driver enforces."""
-    temperature: float | None = None
-    clock: float | None = None
-    """MHz of the multiprocessors."""
-    memory_clock: float | None = None
-    throttle: tuple[str, ...] | None = None
-    """Why the clocks are held down now; empty: they are not."""
-    reasons: dict[str, str] = {}
 
 
 class Sample(Message):

@@ -16,7 +16,7 @@ from results.records.published_runs import (
     PublishedResults,
     PublishedSection,
 )
-from results.records.suite_view import CodeChange, DataComparison, DataSection, SubsetCheck
+from results.records.suite_view import DataComparison, DataSection, SubsetCheck
 
 
 def collect_parts(
@@ -42,7 +42,7 @@ def collect_parts(
             if (reported := {**results.reported, **e.reported})
         },
         "published_effects": dict(results.effects),
-        "code_changes": tuple(CodeChange(**change.model_dump()) for change in results.changes),
+        "code_changes": results.changes,
         "checks": tuple(_build_check(check, results.source) for check in results.checks),
         "comparisons": tuple(_build_comparison(c, results.source) for c in results.comparisons),
     }

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from results.records.code_changes import CodeChange
 from results.records.schema import (
     Environment,
     EpochRecord,
@@ -150,17 +151,6 @@ class PublishedComparison(_FileModel):
     sections: tuple[PublishedSection, ...] = Field(default=(), alias="section")
 
 
-class PublishedChange(_FileModel):
-    """A change of code behind the experiments; as `results.records.suite_view.CodeChange`."""
-
-    title: str = Field(min_length=1)
-    purpose: str = ""
-    before: str = ""
-    after: str = ""
-    language: str = Field(default="python", pattern=r"^[a-z0-9+-]*$")
-    applied_in: str = ""
-
-
 class PublishedResults(_FileModel):
     """A file of published results."""
 
@@ -186,7 +176,7 @@ class PublishedResults(_FileModel):
     planned: tuple[PublishedPlan, ...] = ()
     checks: tuple[PublishedCheck, ...] = Field(default=(), alias="check")
     comparisons: tuple[PublishedComparison, ...] = Field(default=(), alias="comparison")
-    changes: tuple[PublishedChange, ...] = Field(default=(), alias="change")
+    changes: tuple[CodeChange, ...] = Field(default=(), alias="change")
 
     @property
     def suite(self) -> str:

@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from results.records.code_changes import CodeChange
 from results.records.schema import Identity, RunRecord
 
 REPORT_FORMS: Final = ("html", "tex", "notion", "csv", "parquet")
@@ -140,21 +141,6 @@ class DataComparison(SuiteViewPart):
     """Why they are not compared."""
     source: str = ""
     """Where it was published; empty: they were scanned here."""
-
-
-class CodeChange(SuiteViewPart):
-    """A change of code behind the runs: an optimization, a bug that was fixed."""
-
-    title: str
-    purpose: str = ""
-    """Its purpose or effect."""
-    before: str = ""
-    """Lines of code, or of settings; empty: there were none."""
-    after: str = ""
-    language: str = "python"
-    """What the lines are written in, for the colours of a reader."""
-    applied_in: str = ""
-    """Experiments or versions that have it."""
 
 
 class SuiteWords(SuiteViewPart):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from results.records.suite_view import CodeChange
+from results.records.code_changes import CodeChange
 from results.report.suite_sections import ReportInput, titled
 from results.tables import ablation
 from results.text.table import code_block, escape, join_lines, prose, render_markdown

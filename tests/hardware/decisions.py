@@ -12,7 +12,7 @@ import torch
 
 from engines import param_sections
 from engines.emitter import EngineError
-from engines.messages import EngineGpu
+from engines.gpu_readings import EngineGpu
 from engines.protocol import RunSpec
 from engines.torchkit.runtime import device
 from engines.torchkit.runtime.precision import Precision

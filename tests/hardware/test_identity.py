@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from engines import gpu_readings
 from engines import messages as m
 from engines import protocol as p
 from engines.torchkit.runtime import device
@@ -229,7 +230,9 @@ def test_a_slice_is_one_device_and_its_card_is_none(monkeypatch) -> None:
     everything = gpu_selection.resolve_visible((), {"CUDA_VISIBLE_DEVICES": card.uuid}, gpus)
     assert [gpu.uuid for gpu in everything.gpus] == [part.uuid for part in slices]
     assert not everything.certain
-    named = [m.EngineGpu(uuid=card.uuid.removeprefix("GPU-"))]  # a CUDA that names the card
+    named = [
+        gpu_readings.EngineGpu(uuid=card.uuid.removeprefix("GPU-"))
+    ]  # a CUDA that names the card
     alone = gpu_selection.match_engine_gpus(
         named, gpu_selection.resolve_visible((), chosen, gpus), gpus
     )

@@ -18,6 +18,7 @@ from datasets_mm import strict_toml
 from datasets_mm.strict_toml import TomlError, suggest_nearest
 from engines.messages import StoredSettings
 from engines.protocol import Task
+from results.records.code_changes import CodeChange
 from results.text import renamed_words, secrets
 from workbench import paths
 from workbench.planning import cost_probe as planning_cost_probe
@@ -27,7 +28,6 @@ from workbench.planning import (
     trained_models,
 )
 from workbench.planning.run_matrix import (
-    CodeChange,
     Criteria,
     Devices,
     Exclusion,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from engines.messages import EngineGpu
+from engines.gpu_readings import EngineGpu
 from engines.protocol import Device
 from results.records.schema import GpuInfo
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from results.comparison.criteria import parse_criterion
+from results.records.code_changes import CodeChange
 from results.records.notes import RunNotes
-from results.records.suite_view import CodeChange, RecipeWords, RunWords, SuiteWords
+from results.records.suite_view import RecipeWords, RunWords, SuiteWords
 
 
 def collect_words(folder: Path | None, noted: RunNotes) -> SuiteWords:

@@ -62,12 +62,12 @@ def build_view(
     state = suite_reader.SuiteReader(folder).poll()
     log_records = read_records(folder.parent) if log_records is None else log_records
     runs = [r for r in state.runs if selected is None or r.spec.run_id in selected]
-    run_ids = {r.spec.run_id for r in runs}
+    labels = {r.spec.run_id: r.spec.label for r in runs}
     records = [
         r
         for r in read_suite_records(folder, log_records)
         if r.identity.run_id not in state.to_retry
-        and (selected is None or r.identity.run_id in run_ids)
+        and (selected is None or r.identity.run_id in labels)
     ]
     done = {r.identity.run_id for r in records}
     noted = read_suite_notes(folder.parent, folder.name)
@@ -77,16 +77,14 @@ def build_view(
         started_wall=_start_time(folder, state.started_wall),
         state=state.warden,
         words=suite_notes.collect_words(folder, noted.get("", notes.RunNotes())),
-        run_words=suite_notes.collect_run_words(
-            folder, {r.spec.run_id: r.spec.label for r in runs}, noted
-        ),
+        run_words=suite_notes.collect_run_words(folder, labels, noted),
         code_changes=suite_notes.read_code_changes(folder),
         recipes=suite_notes.read_recipe_words(r.spec.subset for r in runs),
         records=tuple(records),
         forecasts=_matching_forecasts(records, log_records),
         pending=tuple(r.spec.run_id for r in runs if r.spec.run_id not in done),
         curves={r.spec.run_id: _curves_of_run(r) for r in runs},
-        notes={run: standing.findings for run, standing in noted.items() if run in {"", *run_ids}},
+        notes={run: standing.findings for run, standing in noted.items() if run in {"", *labels}},
         states=_run_states(runs, noted),
         planned=tuple(
             suite_audit.planned_identity(r.spec) for r in runs if r.spec.run_id not in done

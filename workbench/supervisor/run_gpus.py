@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from engines.messages import Gpu, Hello, Memory, Message, Notice, Phase
+from engines.gpu_readings import Gpu
+from engines.messages import Hello, Memory, Message, Notice, Phase
 from engines.protocol import RunSpec
 from results.records.schema import GpuInfo
 from results.text import formats

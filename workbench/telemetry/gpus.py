@@ -1,6 +1,6 @@
 """GPU readings in the warden: starts the sampler and reads its lines without blocking.
 
-Converts the sampler's raw values to `messages.Gpu`, with a reason for each missing one: a stale
+Converts the sampler's raw values to `gpu_readings.Gpu`, with a reason for each missing one: a stale
 reading, a driver that does not see this namespace's pids, a missing library.
 """
 
@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any, Final
 
-from engines.messages import Gpu
+from engines.gpu_readings import Gpu
 from results.records.schema import GpuInfo
 from workbench.processes.gpu_selection import NOT_COUNTED
 from workbench.processes.limits import Limits

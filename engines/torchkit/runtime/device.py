@@ -17,7 +17,7 @@ from typing import Final
 import torch
 from torch import nn
 
-from engines import cuda_support, messages, out_of_memory
+from engines import cuda_support, gpu_readings, messages, out_of_memory
 from engines.emitter import Emitter, EngineError
 from engines.messages import PhaseName
 from engines.process_memory import read_rss_peak
@@ -218,7 +218,7 @@ def check_allocator(emit: Emitter, device: torch.device) -> None:
         )
 
 
-def identify_gpus(device: torch.device, ranks: int = 1) -> tuple[messages.EngineGpu, ...]:
+def identify_gpus(device: torch.device, ranks: int = 1) -> tuple[gpu_readings.EngineGpu, ...]:
     """The GPUs of all ranks, by which the warden picks NVML's devices; on a CPU none.
 
     Rank n takes `cuda:n` (`choose_device`). Memory is cudaMemGetInfo's, a slice's with MIG. Of the
@@ -232,12 +232,12 @@ def identify_gpus(device: torch.device, ranks: int = 1) -> tuple[messages.Engine
     return tuple(_identify_gpu(index, total if index == first else None) for index in indexes)
 
 
-def _identify_gpu(index: int, memory_bytes: int | None) -> messages.EngineGpu:
+def _identify_gpu(index: int, memory_bytes: int | None) -> gpu_readings.EngineGpu:
     """One GPU by CUDA's index. A torch that lacks a property leaves it empty."""
     gpu = torch.cuda.get_device_properties(index)
     names = ("pci_domain_id", "pci_bus_id", "pci_device_id")
     numbers = [number for name in names if (number := getattr(gpu, name, None)) is not None]
-    return messages.EngineGpu(
+    return gpu_readings.EngineGpu(
         uuid=str(getattr(gpu, "uuid", "")),
         pci_bus_id="{:08X}:{:02X}:{:02X}.0".format(*numbers) if len(numbers) == 3 else "",
         name=gpu.name,

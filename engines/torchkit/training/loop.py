@@ -132,8 +132,7 @@ def train(
     computing = _computing_model(job)
     work = _prepare(job, start, emit, work)
     emit.phase("warmup" if timer.warmup_steps else "train")
-    batches = job.loader.batches(start, job.last_step)
-    feed = Prefetcher(batches, job.transfer, job.precision.device)
+    feed = Prefetcher(job.loader.batches(start, job.last_step), job.transfer, job.precision.device)
     forward = numeric_checks.with_first_batch_check(job.forward, computing, job.precision)
     most_skipped = numeric_checks.skip_limit(job.loader.order.steps_per_epoch, job.steps)
     stop_vote, enough_vote = job.process_group.any_reduce(), job.process_group.any_reduce()
@@ -144,7 +143,6 @@ def train(
         set_lr(job.optimizer, lr := job.lr_at(step - 1))
         micro_batches = job.loader.order.micro_batch_count(step - 1)
         outputs = _forward_backward(job, forward, (micro_batches, feed), timer, work)
-        work.end_step()
         norm, overflow = _optimizer_step(job, parameters)
         timer.lap("optimizer")
         timer.end_step(*_mean_outputs(outputs), norm, overflow)
@@ -234,6 +232,7 @@ def _forward_backward(
         work.add(output.samples, output.tokens)
         feed.copy_ahead()
         outputs.append(output)
+    work.end_step()
     return outputs
 
 

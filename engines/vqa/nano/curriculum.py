@@ -3,11 +3,11 @@
 A question with options is two tasks: recognize the picture, and find the letter of a word. A small
 model that is trained on both at once stays at chance for thousands of steps. The stages are:
 
-- told: the words of the answer are in the place of the picture;
-- looking: only the vision tower is trained, to align its tokens with those words. Trained through
+- words: the words of the answer are in the place of the picture;
+- vision: only the vision tower is trained, to align its tokens with those words. Trained through
   the language model it learns little for long, and uninformative pictures make the language model
   forget the first stage (both measured);
-- asked: pictures in their place; all questions, all parameters.
+- pictures: pictures in their place; all questions, all parameters.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from engines.vqa.models.qwen_patches import QwenPatchProcessor
 
 Rows = npt.NDArray[np.int64]
 
-Stage = Literal["told", "looking", "asked"]
+Stage = Literal["words", "vision", "pictures"]
 
-TOLD_UNTIL, LOOKING_UNTIL = 0.4, 0.55
+WORDS_UNTIL, VISION_UNTIL = 0.4, 0.55
 """Ends of the first two stages, as shares of the steps. The first stage has only questions with
 one-word options: those are learned first."""
 
@@ -71,9 +71,9 @@ def build_curriculum(
 
 def stage_at(done: float) -> Stage:
     """The stage at the share `done` (0 to 1) of the steps."""
-    if done < TOLD_UNTIL:
-        return "told"
-    return "looking" if done < LOOKING_UNTIL else "asked"
+    if done < WORDS_UNTIL:
+        return "words"
+    return "vision" if done < VISION_UNTIL else "pictures"
 
 
 def sample_batch(
@@ -81,16 +81,16 @@ def sample_batch(
 ) -> tuple[VqaBatch, Rows]:
     """A random batch of a stage, and the rows of its questions."""
     rows = generator.choice(
-        curriculum.easy if stage == "told" else np.arange(len(curriculum.questions)), size
+        curriculum.easy if stage == "words" else np.arange(len(curriculum.questions)), size
     )
     orders = generator.integers(0, len(ORDERS), size)
     encoded, shown = [], []
     for row, order in zip(rows.tolist(), orders.tolist(), strict=True):
         location = curriculum.questions.root, curriculum.questions.paths[row]
         encoded_question = encode_question(
-            curriculum, row, order, 1 if stage == "told" else curriculum.pictures.tokens(*location)
+            curriculum, row, order, 1 if stage == "words" else curriculum.pictures.tokens(*location)
         )
-        if stage == "told":
+        if stage == "words":
             encoded.append(
                 replace_image_token(
                     curriculum.processor.template, encoded_question, curriculum.descriptions[row]

@@ -167,7 +167,7 @@ def _train_curriculum(
         stage = curriculum.stage_at(step / steps)
         batch, rows = curriculum.sample_batch(lessons, int(sizes["batch"]), stage, generator)
         moved = to_device(batch, device, patch_processor.values)
-        if stage == "looking":
+        if stage == "vision":
             return curriculum.image_text_alignment_loss(lessons, model, moved, rows)
         nats, tokens, _ = answerer(moved.inputs(), moved.labels)
         loss: Tensor = nats.sum() / tokens.sum()

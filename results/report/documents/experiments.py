@@ -12,12 +12,8 @@ from results.records.metric_names import TRAIN_SPLIT
 from results.records.schema import RunRecord
 from results.records.suite_view import RunWords
 from results.report import answers, captions
-from results.report.documents.overview import (
-    describe_settings,
-    fill_in,
-    state_of_run,
-    value_cells,
-)
+from results.report.documents.changes import describe_settings, value_cells
+from results.report.documents.overview import fill_in, state_of_run
 from results.report.documents.run_titles import (
     format_date,
     list_identities,

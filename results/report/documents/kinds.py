@@ -14,7 +14,7 @@ from results.comparison.document_view import DocumentView, Kind
 from results.records import message_translations
 from results.records.suite_view import SuiteView
 from results.report import optimizations, suite_sections
-from results.report.documents import experiments, overview, summary
+from results.report.documents import changes, experiments, overview, summary
 from results.report.suite_sections import ReportInput, Section
 from results.text.translations import translate
 
@@ -116,7 +116,7 @@ REPORT_KINDS: Final[Mapping[Kind, ReportKind]] = {
             *COSTS,
             *SCORES,
             overview.render_experiments,
-            overview.render_changes,
+            changes.render_changes,
             overview.render_failures,
             optimizations.render_optimizations,
             suite_sections.render_faults,

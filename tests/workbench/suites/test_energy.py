@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from engines.messages import Gpu, Sample
+from engines.gpu_readings import Gpu
+from engines.messages import Sample
 from workbench.suites.energy import EnergyCounter, build_energy
 
 WATTS = 250.0

@@ -8,6 +8,7 @@ import pytest
 
 from engines import messages as m
 from engines import protocol as p
+from engines.gpu_readings import EngineGpu, Gpu
 from results.records import store
 from workbench.exit_codes import ExitCode
 from workbench.headless import follow
@@ -206,9 +207,7 @@ def memory_of(*messages: m.Message, hello: m.Hello = NAMED):
 
 
 def test_vram_is_summed_over_gpus_and_a_missing_process_figure_keeps_its_reason() -> None:
-    gpus = [
-        m.Gpu(index=i, used=u, reasons={"process": "pid namespace"}) for i, u in ((0, 5), (1, 7))
-    ]
+    gpus = [Gpu(index=i, used=u, reasons={"process": "pid namespace"}) for i, u in ((0, 5), (1, 7))]
     memory = memory_of(m.Sample(gpus=tuple(gpus)), m.End(cause="completed")).memory
     assert memory.vram_device_peak.value == 12
     assert memory.vram_process_peak.reason == "pid namespace"
@@ -216,7 +215,7 @@ def test_vram_is_summed_over_gpus_and_a_missing_process_figure_keeps_its_reason(
 
 def test_no_sum_over_gpus_that_nobody_says_the_run_took() -> None:
     """As journals from before engines named their GPUs have it."""
-    sample = m.Sample(t=3, gpus=[m.Gpu(index=i, used=70, process=0) for i in range(2)])
+    sample = m.Sample(t=3, gpus=[Gpu(index=i, used=70, process=0) for i in range(2)])
     before = memory_of(sample, hello=NAMED.model_copy(update={"gpus": ()})).memory
     assert before.vram_device_peak.value is None
     assert before.vram_device_peak.reason == "the engine did not say which of 2 GPUs it took"
@@ -225,7 +224,7 @@ def test_no_sum_over_gpus_that_nobody_says_the_run_took() -> None:
 
 
 def test_no_memory_by_nvml_where_torch_had_some_is_no_peak() -> None:
-    samples = [m.Sample(t=3, gpus=[m.Gpu(index=i, used=9, process=7 * i) for i in range(2)])]
+    samples = [m.Sample(t=3, gpus=[Gpu(index=i, used=9, process=7 * i) for i in range(2)])]
     known = memory_of(*samples).memory.vram_process_peak
     assert (known.value, known.method) == (7, "NVML, sum of the peaks of 2 GPUs")
     torch = m.Memory(t=4, phase="train", vram_allocated_peak=5, vram_reserved_peak=6)
@@ -235,8 +234,8 @@ def test_no_memory_by_nvml_where_torch_had_some_is_no_peak() -> None:
 
 def test_the_record_names_the_gpus_that_the_run_took() -> None:
     said = NAMED.model_copy(
-        update={"gpus": (m.EngineGpu(uuid="b", name="B", memory_bytes=7, capability=(8, 0)),
-                         m.EngineGpu(uuid="c", name="C"))}
+        update={"gpus": (EngineGpu(uuid="b", name="B", memory_bytes=7, capability=(8, 0)),
+                         EngineGpu(uuid="c", name="C"))}
     )  # fmt: skip
     first, second = memory_of(hello=said).environment.run_gpus
     assert (first.index, first.uuid, first.name, first.memory_bytes) == (1, "GPU-b", "B", 7)
@@ -295,7 +294,7 @@ def test_max_rss_of_a_run_shorter_than_the_sampling_is_its_own_peak() -> None:
 
 def test_what_was_sampled_on_one_of_two_nodes_is_no_figure_of_the_run() -> None:
     attempt = m.Attempt(number=1, pid=5, environment={"nodes": ["gpu07", "gpu08"]})
-    gpu = m.Gpu(index=0, used=GIB, process=GIB, energy=5.0)
+    gpu = Gpu(index=0, used=GIB, process=GIB, energy=5.0)
     sample = m.Sample(t=2, rss_main=1, rss_main_peak=7, rss_tree=9, gpus=(gpu,))
     later = sample.model_copy(update={"t": 3, "gpus": (gpu.model_copy(update={"energy": 9.0}),)})
     run = reduce_entries(entries(attempt, *START[1:], sample, later, m.Done(t=4)))

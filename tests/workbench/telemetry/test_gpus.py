@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.messages import Gpu
+from engines.gpu_readings import Gpu
 from tests.fixtures.nvml.state import GIB, UNKNOWN_BYTES
 from tests.fixtures.nvml.stub import LOST, RAW, Stub
 from tests.fixtures.wardens import Sandbox, end_of, entries, until

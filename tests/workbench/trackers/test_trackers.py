@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engines import messages, protocol
+from engines import gpu_readings, messages, protocol
 from results.records.schema import MetricRecord, Reading
 from tests.results.conftest import record, untimed
 from workbench.trackers import mlflow, swanlab, tensorboard, trackio, wandb
@@ -24,7 +24,7 @@ def step(number: int, loss: float) -> messages.Step:
 
 MESSAGES = (
     step(2, 2.0),
-    messages.Sample(t=2.5, rss_tree=1000, gpus=(messages.Gpu(index=0, used=5, power=9.5),)),
+    messages.Sample(t=2.5, rss_tree=1000, gpus=(gpu_readings.Gpu(index=0, used=5, power=9.5),)),
     step(4, 1.0),
     messages.EpochSummary(t=4.5, epoch=1, validation={"siglip": 0.25}),
     step(4, 1.5),  # of an attempt that was resumed at step 2

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from engines import messages, protocol
+from engines import gpu_readings, messages, protocol
 from engines.protocol import Entry, RunSpec
 from results.records import schema, store
 from results.records.schema import Reading
@@ -176,7 +176,7 @@ def train(journal: Journal, steps: int, planned: int, *, gpu: bool = True, seed:
 
 def _sample(t: float, rng: random.Random, *, gpu: bool, progress: float) -> messages.Sample:
     used = int((17.2 + 0.8 * min(1.0, progress * 6) + rng.random() * 0.15) * GIB)
-    card = messages.Gpu(
+    card = gpu_readings.Gpu(
         index=0, used=used + GIB // 2, total=80 * GIB, process=used,
         utilisation=88 + rng.random() * 9, power=260 + rng.random() * 30,
     )  # fmt: skip

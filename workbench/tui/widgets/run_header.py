@@ -11,7 +11,7 @@ from textual.widget import Widget
 
 from workbench.tui.view_models.live import lines as live_lines
 from workbench.tui.view_models.live import rows as live_rows
-from workbench.tui.widgets import braille
+from workbench.tui.widgets.charts import braille
 from workbench.tui.widgets.cut_lines import fit_line
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from workbench.tui.screens.live import footers
 from workbench.tui.screens.live.screen import LiveScreen
 from workbench.tui.screens.results.screen import ResultsScreen
 from workbench.tui.system import cli_commands
-from workbench.tui.widgets.chart import Chart
-from workbench.tui.widgets.chart_panel import ChartPanel
+from workbench.tui.widgets.charts.chart import Chart
+from workbench.tui.widgets.charts.chart_panel import ChartPanel
 from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.log_tail import LogTail
 from workbench.tui.widgets.top_bar import Heading

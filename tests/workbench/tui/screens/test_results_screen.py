@@ -24,8 +24,8 @@ from workbench.tui.screens.results.screen import ResultsScreen
 from workbench.tui.system import cli_commands
 from workbench.tui.view_models import record_detail
 from workbench.tui.view_models.results import rows
-from workbench.tui.widgets.chart import Chart
-from workbench.tui.widgets.curve_wall import CurveWall
+from workbench.tui.widgets.charts.chart import Chart
+from workbench.tui.widgets.charts.curve_wall import CurveWall
 from workbench.tui.widgets.grid import Grid
 
 

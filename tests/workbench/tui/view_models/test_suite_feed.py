@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -59,13 +58,15 @@ def test_log_lines_are_clean_and_redrawn_lines_show_their_last_state() -> None:
 
 def test_a_log_is_read_from_its_end(log_root: Path) -> None:
     folder = sample_suites.make_suite(log_root, [("emoji_train", "clip-nano")])
-    sample_suites.log(folder, 1, "".join(f"line {n}\n" for n in range(200_000)))
-    source = suite_feed.SuiteFeed(folder)
-    began = time.perf_counter()
-    lines = source.poll(None).log
+    path = folder / "runs" / suite_feed.SuiteFeed(folder).poll(None).watched / "engine.log"
+    sample_suites.log(folder, 1, "")
+    with path.open("r+b") as file:
+        file.truncate(1 << 36)  # a hole, larger than the memory
+        file.seek(0, 2)
+        file.write(b"".join(b"\nline %d" % n for n in range(200_000)) + b"\n")
+    lines = suite_feed.SuiteFeed(folder).poll(None).log
     assert lines[-1] == "line 199999"
     assert len(lines) <= suite_feed.LOG_LINES
-    assert time.perf_counter() - began < 1.0
 
 
 def test_the_log_of_each_attempt_is_shown_apart() -> None:

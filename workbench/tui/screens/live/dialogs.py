@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from workbench.suites.state import RunView
     from workbench.tui.app import WorkbenchApp
     from workbench.tui.view_models.suite_feed import SuiteSnapshot
-    from workbench.tui.widgets.chart_panel import ChartPanel
+    from workbench.tui.widgets.charts.chart_panel import ChartPanel
 
 
 def ask_action(

@@ -22,7 +22,7 @@ from workbench.tui.view_models.live import lines as live_lines
 from workbench.tui.view_models.live import rows as live_rows
 from workbench.tui.view_models.live.charts import parse_options
 from workbench.tui.view_models.live.history import RunHistory, read_history
-from workbench.tui.widgets.chart_panel import ChartPanel
+from workbench.tui.widgets.charts.chart_panel import ChartPanel
 from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.log_pane import LogPane
 from workbench.tui.widgets.run_header import RunHeader

@@ -28,7 +28,7 @@ from workbench.tui.screens.live.run_panels import RunPanels
 from workbench.tui.system import cli_commands, idle_loop
 from workbench.tui.view_models import control_actions, suite_feed
 from workbench.tui.view_models.live import rows as live_rows
-from workbench.tui.widgets.chart_panel import ChartPanel
+from workbench.tui.widgets.charts.chart_panel import ChartPanel
 from workbench.tui.widgets.footer import Footer
 from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.log_pane import LogPane

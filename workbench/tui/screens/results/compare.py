@@ -27,7 +27,7 @@ from workbench.tui.view_models.cells import GridColumn
 from workbench.tui.view_models.live import charts as live_charts
 from workbench.tui.view_models.live import lines as live_lines
 from workbench.tui.view_models.results import columns, comparison
-from workbench.tui.widgets.curve_wall import CurveWall
+from workbench.tui.widgets.charts.curve_wall import CurveWall
 from workbench.tui.widgets.footer import Footer
 from workbench.tui.widgets.grid import Grid
 from workbench.tui.widgets.log_tail import LogTail

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from engines import protocol
-from engines.messages import Attempt, Gpu, Hello, Notice, Phase, Plan, Sample, Step
+from engines.gpu_readings import Gpu
+from engines.messages import Attempt, Hello, Notice, Phase, Plan, Sample, Step
 from tests.workbench.tui import sample_suites
 from workbench import output_language
 from workbench.suites import run_summary

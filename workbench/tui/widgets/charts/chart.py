@@ -15,7 +15,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from workbench.tui.view_models.cells import Points, Series
-from workbench.tui.widgets import axes, braille
+from workbench.tui.widgets.charts import axes, braille
 
 PLAIN_FONT: Final = (
     os.environ.get("TERM", "") == "linux"

@@ -11,7 +11,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 
 from workbench.tui.view_models.live import charts as live_charts
-from workbench.tui.widgets.chart import Chart
+from workbench.tui.widgets.charts.chart import Chart
 
 if TYPE_CHECKING:
     from workbench.suites.state import RunState, RunView

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.containers import Container
 
 from workbench.tui.view_models.live import charts as live_charts
-from workbench.tui.widgets.chart import Chart
+from workbench.tui.widgets.charts.chart import Chart
 
 CHARTS: Final = 6
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from workbench.tui.view_models.cells import OtherCurve, Series
-from workbench.tui.widgets import chart
+from workbench.tui.widgets.charts import chart
 
 POINTS = tuple((float(x), 100.0 - x) for x in range(1, 101))
 SERIES = Series("loss", POINTS, 0.0)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.tui.widgets import braille
+from workbench.tui.widgets.charts import braille
 
 
 def lit(lines: list[str]) -> set[tuple[int, int]]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.tui.widgets import axes
+from workbench.tui.widgets.charts import axes
 
 GIB = 1024.0**3
 

@@ -1,0 +1,1 @@
+"""Charts of curves: axes, braille drawing, the panels that hold them."""
