@@ -100,6 +100,15 @@ class CostChange(NamedTuple):
         }  # fmt: skip
 
 
+class UnmeasuredCost(NamedTuple):
+    """A cost that at least one run of the comparison lacks; the reasons of a and of b."""
+
+    name: str
+    a: str | None
+    """None: measured in all of its runs."""
+    b: str | None
+
+
 class GroupComparison(NamedTuple):
     """All that two groups have in common, measured."""
 
@@ -109,6 +118,7 @@ class GroupComparison(NamedTuple):
     costs: tuple[CostChange, ...]
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
+    unmeasured: tuple[UnmeasuredCost, ...] = ()
 
     @property
     def over_seeds(self) -> bool:
@@ -146,6 +156,7 @@ def compare_groups(
         a, b, changes, tuple(_compare_costs(a, b)),
         tuple(f"{name} on {split}" for split, name in metrics_a if (split, name) not in metrics_b),
         tuple(f"{name} on {split}" for split, name in metrics_b if (split, name) not in metrics_a),
+        tuple(_find_unmeasured_costs(a, b)),
     )  # fmt: skip
 
 
@@ -226,6 +237,16 @@ def _compare_costs(a: RunGroup, b: RunGroup) -> Iterator[CostChange]:
             continue
         first, second = (_mean_cost(side) for side in sides)
         yield CostChange(name, first, second, _cost_difference(*sides))
+
+
+def _find_unmeasured_costs(a: RunGroup, b: RunGroup) -> Iterator[UnmeasuredCost]:
+    for name, read in COSTS.items():
+        first, second = (
+            next((r.reason for r in map(read, group.records) if r.value is None), None)
+            for group in (a, b)
+        )
+        if (first, second) != (None, None):
+            yield UnmeasuredCost(name, first, second)
 
 
 def _mean_cost(readings: Sequence[Reading]) -> Reading:

@@ -8,7 +8,14 @@ from typing import Any, Final
 from results import significance
 from results.comparison.cases import CaseComparison
 from results.comparison.differences import FieldDifference, count_choices
-from results.comparison.groups import CostChange, GroupComparison, MetricChange, RunGroup
+from results.comparison.groups import (
+    CostChange,
+    GroupComparison,
+    MetricChange,
+    RunGroup,
+    UnmeasuredCost,
+)
+from results.records.message_translations import localize
 from results.records.schema import Reading
 from results.text import formats
 from results.text.table import Table, TableCell, TableColumn
@@ -55,10 +62,25 @@ def metrics_table(comparison: GroupComparison, lang: str = "en", other: str = "B
 def costs_table(comparison: GroupComparison, lang: str = "en", other: str = "B") -> Table:
     """A row a cost: both values, their ratio, verdict."""
     rows = tuple(_cost_row(change, lang, other) for change in comparison.costs)
-    remarks: tuple[TableCell, ...] = ()
+    remarks = [_unmeasured_remark(cost, lang, other) for cost in comparison.unmeasured]
     if any(change.difference.low is None for change in comparison.costs):
-        remarks = (_word("remark single", lang),)
-    return Table(_columns(("cost", "a", "b", "ratio", "verdict"), lang, other), rows, remarks)
+        remarks.append(_word("remark single", lang))
+    names = ("cost", "a", "b", "ratio", "verdict")
+    return Table(_columns(names, lang, other), rows, tuple(remarks))
+
+
+def _unmeasured_remark(cost: UnmeasuredCost, lang: str, other: str) -> TableCell:
+    """`step, median: n/a (reason)`; of one side by its letter."""
+    title = translate(f"compare.cost {cost.name}", lang)
+    sides = {"A": cost.a, other: cost.b}
+    texts = [
+        f"{side} {formats.n_a(localize(reason, lang))}"
+        for side, reason in sides.items()
+        if reason is not None
+    ]
+    if cost.a == cost.b:
+        texts = [formats.n_a(localize(cost.a or "", lang))]
+    return TableCell(f"{title}: {', '.join(texts)}", "value")
 
 
 def cases_table(compared: CaseComparison | None, lang: str = "en", other: str = "B") -> Table:

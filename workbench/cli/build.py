@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from engines.protocol import RunSpec
 from results.text.sanitize import clean_line
 from workbench import paths
 from workbench.exit_codes import ExitCode
 from workbench.processes.json_child import run_child
+
+PROGRESS_SECONDS: Final = 1.0
+"""Least time between two lines of progress; what takes less has none."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +89,22 @@ def _build_subset(name: str, location: DataLocation) -> bool:
 
 def _run_child(name: str, command: list[str]) -> bool:
     """Run a child process that writes JSON lines, print them to stderr; whether it succeeded."""
-    return run_child(command, lambda message: _print_message(name, message)) == 0
+    due = time.monotonic() + PROGRESS_SECONDS
+
+    def print_message(message: Mapping[str, Any]) -> None:
+        nonlocal due
+        if message.get("kind") != "progress":
+            _print_message(name, message)
+        elif time.monotonic() >= due:
+            due = time.monotonic() + PROGRESS_SECONDS
+            done, total = message.get("done"), message.get("total")
+            _print_progress(f"{name}: {message.get('unit', '')} {done:,}/{total:,}")
+
+    return run_child(command, print_message) == 0
 
 
 def _print_message(name: str, message: Mapping[str, Any]) -> None:
-    if message.get("kind") == "progress":
-        text = f"{name}: {message.get('unit', '')} {message.get('done'):,}/{message.get('total'):,}"
-        _print_progress(text)
-    elif message.get("kind") == "failed":
+    if message.get("kind") == "failed":
         _print_progress(f"workbench: {message.get('error')}")
     elif message.get("kind") == "done":
         for text in _build_summary(message.get("manifest") or {}):

@@ -10,30 +10,39 @@ from workbench import paths
 
 
 def print_models(log_root: Path, *, as_json: bool) -> None:
-    """Print each model of the catalog and each trained run: engines, title, what is missing."""
+    """Print models and trained runs, those that are ready first: engines, title, what is missing.
+
+    As JSON in the order of their names.
+    """
     from engines import model_catalog
     from workbench.suites import trained_runs
 
+    rows: list[tuple[str, str, str, str | None]] = []
     for name in model_catalog.names():
         entry = model_catalog.load(name)
         problem = model_catalog.find_problem(entry)
+        rows.append((name, "/".join(entry.engines), entry.title, problem))
         if as_json:
             _print_line(json.dumps({**entry.model_dump(mode="json"), "problem": problem}))
-        else:
-            _print_model(name, "/".join(entry.engines), entry.title, problem)
     for run in trained_runs.list_trained_runs(log_root):
         problem = run.problem or None
+        rows.append((run.name, run.engine, run.summary, problem))
         if as_json:
             row = {"name": run.name, "engines": [run.engine], "title": run.summary}
             _print_line(json.dumps({**row, "base_model": run.base_model, "problem": problem}))
-        else:
-            _print_model(run.name, run.engine, run.summary, problem)
+    if not as_json:
+        _print_model_table(rows)
 
 
-def _print_model(name: str, engines: str, title: str, problem: str | None) -> None:
-    """Two lines: what it is, and `ready` or why it cannot be used here."""
-    _print_line(f"{clean_line(name):<20} {engines:<12} {clean_line(title)}")
-    _print_line(f"{'':<20} {'':<12} {clean_line(problem) if problem else 'ready'}")
+def _print_model_table(rows: list[tuple[str, str, str, str | None]]) -> None:
+    """A line for each model that is ready; for the others a second one, why it is not."""
+    names = max((len(row[0]) for row in rows), default=0)
+    for name, engines, title, problem in sorted(rows, key=lambda row: row[3] is not None):
+        state = "missing" if problem else "ready"
+        _print_line(f"{clean_line(name):<{names}}  {engines:<10}  {state:<7}  {clean_line(title)}")
+        if problem:
+            reason = problem.removeprefix(f"model '{name}': ")
+            _print_line(f"{'':<{names}}  {'':<10}  {clean_line(reason)}")
 
 
 def print_presets() -> None:
@@ -57,6 +66,7 @@ def print_subsets(*, as_json: bool) -> None:
     from datasets_mm import catalog
 
     cache = paths.cache_root()
+    cells = max(map(len, catalog.names()))
     for name in catalog.names():
         row = catalog.summary(name, cache)
         if as_json:
@@ -73,7 +83,7 @@ def print_subsets(*, as_json: bool) -> None:
         if row.built and row.expected_rows not in {None, row.rows}:
             off = f" (expected: {row.expected_rows:,} rows)"
         title = clean_line(row.title)
-        _print_line(f"{name:<24} {rows:>9} rows {corpus}  {built:<9}  {title}{off}")
+        _print_line(f"{name:<{cells}} {rows:>9} rows {corpus}  {built:<9}  {title}{off}")
 
 
 def _format_count(value: int | None) -> str:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from datasets_mm import catalog as subsets
+from datasets_mm.recipes.recipe import PACKAGED
+from engines import model_catalog
 from engines.memory_query import Phase
 from engines.protocol import RunSpec, count_ranks
 from workbench.memory_estimate import environment, policy
 
-EXTRAS: Final = ("captioning", "retrieval", "vqa")
-"""Engines with an extra of that name, for packages that some of their settings need."""
+_EXTRA: Final = re.compile(r"workbench-mm\[([\w-]+)\]")
+"""An extra in the sentence by which a model's entry says what to install."""
 
 
 def checklist_lines(specs: Sequence[RunSpec], command: Sequence[str]) -> list[str]:
     """Numbered steps: environment, variables, start command, signs of success, output files."""
     first = specs[0]
-    extra = f"[{first.engine}]" if first.engine in EXTRAS else ""
+    extras = ",".join(sorted(_find_extras(specs)))
+    target = f"'.[{extras}]'" if extras else "."
     steps = [
-        f"environment: Python 3.11, `pip install '.{extra}'` in the repository at this commit; "
-        "`workbench doctor` names what is lacking",
+        f"environment: Python 3.11 or newer, `pip install {target}` in the repository at this "
+        "commit; `workbench doctor` names what is lacking",
         *_variable_lines(specs),
         f"start: `{shlex.join(command)}` (exit code 0: all runs completed)",
         "before the first step: `memory forecast, …: fits on …`, and each setting that a variable "
@@ -32,6 +37,21 @@ def checklist_lines(specs: Sequence[RunSpec], command: Sequence[str]) -> list[st
         *_output_file_lines(first),
     ]
     return [f"{number}. {step}" for number, step in enumerate(steps, 1)]
+
+
+def _find_extras(specs: Sequence[RunSpec]) -> set[str]:
+    """Extras of the package that the engines, models and subsets of the runs need."""
+    extras = set()
+    for spec in specs:
+        extras.update(_EXTRA.findall(model_catalog.load(spec.model).install))
+        if spec.engine in ("captioning", "vqa"):  # scores of captions; stacking of folds
+            extras.add(spec.engine)
+        if str(spec.params.get("search", "")).startswith("faiss"):
+            extras.add("retrieval")
+        if spec.subset in subsets.names():
+            source = subsets.root_source(subsets.lineage(spec.subset))
+            extras.update(["demo"] if source.adapter in PACKAGED else [])
+    return extras
 
 
 MEMORY_SETTINGS: Final = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +11,6 @@ from results.records import cost_forecasts, notes, published_runs, store
 from results.records.schema import RunRecord
 from results.records.suite_view import RunCurves, SearchView, SuiteView
 from results.tables import ablation
-from results.text import formats
 from results.text.sanitize import clean, clean_line, escape_json
 from workbench import paths
 from workbench.planning import plan
@@ -19,6 +18,7 @@ from workbench.reporting import (
     answer_examples,
     caption_examples,
     post_mortem,
+    record_detail,
     suite_audit,
     suite_notes,
 )
@@ -254,12 +254,7 @@ def show_record(log_root: Path, run_id: str, *, as_json: bool) -> None:
     if as_json:
         print(escape_json(record.model_dump_json()))
         return
-    for group, value in record.model_dump(mode="json").items():
-        if value is None:
-            continue
-        print(f"{clean_line(group)}:")
-        for name, text in _flatten(value):
-            print("    " + clean_line(f"{name:<36} {text}"))
+    print("\n".join(record_detail.format_groups(record_detail.build_groups(record))))
     for compared in cost_forecasts.compare_with_forecast(record, log_records):
         source = compared.source.identity
         print(clean_line(f"{compared.scope}: {compared.sentence()}"))
@@ -267,7 +262,7 @@ def show_record(log_root: Path, run_id: str, *, as_json: bool) -> None:
     if record.fit:
         print(clean_line(f"memory: {memory_estimate.sentence(record.fit)}"))
     if outputs := run_outputs.list_outputs(record):
-        print("left:")
+        print("Files:")
     for output in outputs:
         print(
             "    " + clean_line(f"{output.kind:<12} {log_root / record.folder / output.path}", 4096)
@@ -278,24 +273,3 @@ def show_record(log_root: Path, run_id: str, *, as_json: bool) -> None:
         ):
             indent = line[: len(line) - len(line.lstrip(" "))]
             print(indent + clean_line(line))
-
-
-def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted name, text) of the leaves of a nested value; a reading is one leaf."""
-    if isinstance(value, dict) and {"value", "reason"} <= value.keys() and prefix:
-        yield prefix, _format_reading(value)
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(value, list):
-        for number, inner in enumerate(value):
-            yield from _flatten(inner, f"{prefix}[{number}]")
-    elif value not in ("", None):
-        yield prefix, str(value)
-
-
-def _format_reading(reading: Mapping[str, Any]) -> str:
-    if reading["value"] is None:
-        return formats.n_a(reading["reason"])
-    interval = formats.interval(reading["value"], reading["low"], reading["high"], digits=6)
-    return f"{interval}  ({reading['method']})" if reading["method"] else interval

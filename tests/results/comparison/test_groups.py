@@ -139,6 +139,18 @@ def test_costs_with_intervals_have_a_verdict_and_single_readings_none(make):
     assert (verdicts["step"], verdicts["wall"]) == ("b less", "no interval")
 
 
+def test_a_cost_that_was_not_measured_has_its_reason(make):
+    short = Reading(reason="all 18 steps are warm-up")
+    a, b = (make.record(name, timing=untimed(step_median=step)) for name, step in (
+        ("01", Reading(value=0.2)), ("02", short)))  # fmt: skip
+    comparison = compare(a, b)
+    assert "step" not in {change.name for change in comparison.costs}
+    remarks = [cell.text for cell in tables.costs_table(comparison, other="C").remarks]
+    assert "step, median: C n/a (all 18 steps are warm-up)" in remarks
+    both = [cell.text for cell in tables.costs_table(compare(b, b)).remarks]
+    assert "step, median: n/a (all 18 steps are warm-up)" in both
+
+
 def test_variants_and_cutoffs_cost_certainty_only_when_asked_for(make, tmp_path):
     runs = [make.record(name, metrics=tuple(
         MetricRecord(name=metric, value=0.5, split="val", n=9)

@@ -12,8 +12,7 @@ from results.records.schema import Environment, ForecastRecord, Reading, RunReco
 from results.report import sections
 from results.tables import run_cost
 from results.text.table import render_markdown
-from workbench.reporting import run_listing
-from workbench.tui.view_models import record_detail
+from workbench.reporting import record_detail, run_listing
 from workbench.tui.view_models.results import rows
 
 

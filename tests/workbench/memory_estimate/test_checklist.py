@@ -47,6 +47,22 @@ def test_the_weekly_variables_are_those_of_its_log(tmp_path):
     assert "EFFECTIVE_BATCH_SIZE" not in text
 
 
+@pytest.mark.parametrize(
+    ("preset", "changes", "target"),
+    [
+        ("weekly-m2kr", {}, "."),
+        ("weekly-m2kr", {"search": "faiss-flat"}, "'.[retrieval]'"),
+        ("demo", {}, "'.[demo]'"),
+        ("demo-captioning", {}, "'.[captioning,demo]'"),
+    ],
+)
+def test_what_is_to_be_installed_is_what_the_runs_need(preset, changes, target, tmp_path):
+    specs = plan_estimate.expand_runs(plan.load_preset(preset), tmp_path)
+    specs = [s.model_copy(update={"params": {**s.params, **changes}}) for s in specs]
+    first = checklist.checklist_lines(specs, ["workbench", "run"])[0]
+    assert f"`pip install {target}` in the repository" in first
+
+
 def test_remedies_are_the_audits_even_where_it_fits(audit):
     text = "\n".join(checklist.remedy_lines(audit[0], "train"))
     assert "batch = 1, gradient_accumulation_steps = 16" in text

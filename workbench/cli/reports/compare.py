@@ -158,6 +158,7 @@ def _to_json(comparison: GroupComparison, unequal: list[FieldDifference]) -> dic
         "b": [record.identity.run_id for record in comparison.b.records],
         "metrics": [change.as_row() for change in comparison.metrics],
         "costs": [change.as_row() for change in comparison.costs],
+        "unmeasured": [cost._asdict() for cost in comparison.unmeasured],
         "differences": [
             {"kind": d.kind, "name": d.name, "a": d.values[0], "b": d.values[1]} for d in unequal
         ],

@@ -74,7 +74,7 @@ def show(
     log_root: LogRoot = None,
     as_json: AsJson = False,
 ) -> None:
-    """Everything that is known of one run."""
+    """Print what is known of one run; --json: its record as it is stored."""
     from workbench import paths
     from workbench.reporting import suite_view
 

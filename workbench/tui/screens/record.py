@@ -158,7 +158,7 @@ def _notes_page(noted: RunNotes) -> Text:
 
 def _record_page(record: RunRecord) -> Text:
     from results.records import message_translations
-    from workbench.tui.view_models import record_detail
+    from workbench.reporting import record_detail
 
     page = Text()
     (localized,) = message_translations.localize_records([record], chosen_language())

@@ -11,6 +11,7 @@ import pytest
 from results.records import schema
 from tests.workbench.tui import sample_suites
 from tests.workbench.tui.conftest import build_subset, screen_text, until
+from workbench.reporting import record_detail
 from workbench.suites import suite
 from workbench.tui.app import WorkbenchApp
 from workbench.tui.screens import record as record_screen
@@ -22,7 +23,6 @@ from workbench.tui.screens.results.compare import CompareScreen
 from workbench.tui.screens.results.predictions import PredictionsScreen
 from workbench.tui.screens.results.screen import ResultsScreen
 from workbench.tui.system import cli_commands
-from workbench.tui.view_models import record_detail
 from workbench.tui.view_models.results import rows
 from workbench.tui.widgets.charts.chart import Chart
 from workbench.tui.widgets.charts.curve_wall import CurveWall

@@ -17,7 +17,8 @@ from results.records.schema import (
     TimingRecord,
 )
 from workbench.planning import plan
-from workbench.tui.view_models import form_fields, record_detail
+from workbench.reporting import record_detail
+from workbench.tui.view_models import form_fields
 from workbench.tui.view_models.plan_draft import draft_from_table
 from workbench.tui.view_models.results import rows
 

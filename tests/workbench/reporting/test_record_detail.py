@@ -6,9 +6,7 @@ import random
 
 from results.records.schema import EnergyUse, Reading, StageRecord
 from tests.workbench.tui import sample_suites
-from workbench.tui.view_models import (
-    record_detail,
-)
+from workbench.reporting import record_detail
 
 
 def test_detail_shows_reasons_and_every_reading() -> None:
@@ -67,3 +65,14 @@ def test_energy_is_shown_where_there_is_a_figure() -> None:
     assert lines["energy of a sample"].startswith("n/a (")
     assert lines["mean power in training"] == "250 W"
     assert set(EnergyUse.model_fields) == {key for _, key, _ in record_detail.ENERGY}
+
+
+def test_lines_of_text_have_units_and_one_column() -> None:
+    built = sample_suites.record("s", 1, random.Random(1), cause="failed")
+    lines = list(record_detail.format_groups(record_detail.build_groups(built)))
+    titles = [line for line in lines if not line.startswith(" ")]
+    assert titles[:2] == ["Run:", "End:"]
+    (median,) = [line for line in lines if line.startswith("    step, median ")]
+    assert " 86.4 ms  (86.1 ms to 86.9 ms, block bootstrap)" in median
+    unknown = next(line for line in lines if " n/a (no GPU)" in line)
+    assert median.index("86.4 ms") == unknown.index("n/a (")

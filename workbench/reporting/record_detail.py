@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -90,6 +90,18 @@ def build_groups(record: RunRecord) -> tuple[DetailGroup, ...]:
         DetailGroup("Notices", tuple(DetailLine("", clean_line(n)) for n in record.notices)),
     )
     return tuple(group for group in groups if group.lines)
+
+
+def format_groups(groups: Iterable[DetailGroup]) -> Iterator[str]:
+    """The groups as lines of text: a title, then its lines with values in one column."""
+    groups = list(groups)
+    cells = max((len(line.name) for group in groups for line in group.lines), default=0)
+    for group in groups:
+        yield f"{group.title}:"
+        for line in group.lines:
+            name = f"{line.name:<{cells}}  " if line.name else ""
+            remark = f"  ({line.remark})" if line.remark else ""
+            yield f"    {name}{line.value}{remark}"
 
 
 def _identity(record: RunRecord) -> tuple[DetailLine, ...]:
@@ -287,7 +299,7 @@ def _mapping(
 
 
 def _plain(value: Any) -> str:
-    if value is None:
+    if value is None or value in ("", [], ()):
         return "not set"
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
