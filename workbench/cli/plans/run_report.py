@@ -88,7 +88,7 @@ class RunReport:
         spec, device = self.spec, self.device
         subset = "" if spec.subset == NO_SUBSET else spec.subset
         title = " · ".join(part for part in (spec.engine, spec.model, subset, spec.label) if part)
-        output.print_text(f"## {title}\n" if markdown else f"{title}\n", markdown=markdown)
+        output.print_text(f"## {title}\n" if markdown else f"\n{title}\n", markdown=markdown)
         subject = (
             f"what is forecast: this program's engine `{spec.engine}`, task `{spec.task}`, with "
             f"`{spec.model}`; another program with these settings needs other memory"
