@@ -105,13 +105,18 @@ def _run_child(name: str, command: list[str]) -> bool:
 
 def _print_message(name: str, message: Mapping[str, Any]) -> None:
     if message.get("kind") == "failed":
-        _print_progress(f"workbench: {message.get('error')}")
+        _print_progress(f"workbench: {name_data_option(str(message.get('error')))}")
     elif message.get("kind") == "done":
         for text in _build_summary(message.get("manifest") or {}):
             _print_progress(f"{name}: {text}")
         _print_progress(
             f"{name}: built" if "manifest" in message else f"{name}: written to {message['folder']}"
         )
+
+
+def name_data_option(error: str) -> str:
+    """The sentence with the option that commands of `data` have for a run's setting."""
+    return error.replace("--set data_root=", "--data-root ")
 
 
 def _build_summary(manifest: Mapping[str, Any]) -> Iterator[str]:

@@ -261,7 +261,9 @@ def _make_profiles(targets: list[str], model: str, scan_options: dict[str, Any])
                     )
                 )
     except profile_process.ProfileError as error:
-        fail(translate(str(error)))
+        from workbench.cli import build
+
+        fail(build.name_data_option(translate(str(error))))
     except KeyboardInterrupt:
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     return profiles
