@@ -63,7 +63,7 @@ def init_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     if plan_file.exists() and not force:
         raise plan.PlanError([f"{plan_file} exists; name another file, or give --force"])
     if not _is_terminal() and None in (data, compare):
-        start.print_progress("no terminal to ask at: what no flag says has its default")
+        start.print_progress("stdin is no terminal: what no flag answers takes its default")
     data = _ask(data, DATA, "")
     gpu = "cpu" if cpu else _ask(gpu or None, GPU, "")
     compare = _ask(compare, COMPARE, "models")

@@ -218,13 +218,15 @@ def test_trained_runs_of_a_log_root_are_listed_by_the_shortest_name_of_their_own
             )
 
 
-def test_models_lists_trained_runs_behind_the_catalog(tmp_path: Path) -> None:
+def test_models_lists_trained_runs_behind_ready_models_of_the_catalog(tmp_path: Path) -> None:
     left(tmp_path, EARLY, "01-a", label="E5-v2")
     options = ["models", "--log-root", str(tmp_path)]
     lines = CliRunner().invoke(app, options, catch_exceptions=False).stdout.splitlines()
-    assert any(line.startswith("clip-nano ") for line in lines[:-2])
-    assert lines[-2].split()[:5] == ["run:E5-v2", "retrieval", "trained", "on", "emoji_train"]
-    assert lines[-1].split() == ["ready"]
+    rows = [line.split() for line in lines]
+    ready = [row[0] for row in rows if row[2] == "ready"]
+    assert (ready[0], ready[-1], rows[len(ready)][2]) == ("clip-nano", "run:E5-v2", "missing")
+    trained = rows[len(ready) - 1]
+    assert trained[1:6] == ["retrieval", "ready", "trained", "on", "emoji_train"]
     printed = CliRunner().invoke(app, [*options, "--json"], catch_exceptions=False).stdout
     row = json.loads(printed.splitlines()[-1])
     assert (row["name"], row["base_model"], row["problem"]) == ("run:E5-v2", "clip-nano", None)
