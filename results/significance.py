@@ -112,8 +112,10 @@ def compare_ratios(a: Sequence[float], b: Sequence[float], *, paired: bool) -> S
             minutes slows both; else Welch's t.
 
     Raises:
-        ValueError: fewer than two values a side, or one is not above 0.
+        ValueError: fewer than two values a side, one is not above 0, or pairs lack one.
     """
+    if paired and len(a) != len(b):
+        raise ValueError(f"{len(a)} and {len(b)} costs cannot be paired")
     if min(*a, *b, 1.0) <= 0:
         raise ValueError("a cost of 0 has no ratio")
     logs = [np.log(np.asarray(side, dtype=np.float64)) for side in (a, b)]

@@ -107,8 +107,11 @@ def paired_difference(
     resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    of: str = "items",
 ) -> Difference:
     """Mean of b - a over the same items, with a paired bootstrap: items are drawn, not scores.
+
+    `of`: what the items are, for the name of the method.
 
     Raises:
         ValueError: a and b have different lengths, so they cannot be pairs.
@@ -119,7 +122,7 @@ def paired_difference(
     gaps = second - first
     if problem := _find_problem(gaps):
         return Difference(float(gaps.mean()) if gaps.size else math.nan, None, None, problem)
-    method = f"paired bootstrap over {gaps.size} queries, {resamples}, {level:.0%}"
+    method = f"paired bootstrap over {gaps.size} {of}, {resamples}, {level:.0%}"
     if gaps.min() == gaps.max():
         gap = float(gaps[0])
         return Difference(gap, gap, gap, f"all {gaps.size} pairs differ equally")
@@ -195,7 +198,10 @@ def block_length(step_seconds: Sequence[float] | Numbers) -> int:
     n = data.size
     if n < 20:
         return 1
-    ranks = np.argsort(np.argsort(data, kind="stable"), kind="stable") - (n - 1) / 2
+    _, places, counts = np.unique(data, return_inverse=True, return_counts=True)
+    if counts.size == 1:
+        return min(n // 10, round(math.cbrt(n)))
+    ranks = (np.cumsum(counts) - (counts + 1) / 2)[places] - (n - 1) / 2  # ties share their mean
     spectrum = np.abs(np.fft.rfft(ranks, 2 * n)) ** 2
     correlation = np.fft.irfft(spectrum)[1 : n // 4]
     correlation /= float(ranks @ ranks)

@@ -37,8 +37,7 @@ def download(source: Source, progress: Progress) -> Path:
     Raises:
         SourceError: it cannot be had, in one sentence with the remedy.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub import errors, snapshot_download
 
     revision = source.revision or "main"
     try:
@@ -50,13 +49,28 @@ def download(source: Source, progress: Progress) -> Path:
             allow_patterns=[*source.uri, *source.passages],
             tqdm_class=_progress_bar_class(progress),
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise SourceError(
-            f"{source.hub} at {revision} cannot be downloaded ({reason}); try again where the hub "
-            "can be reached (it goes on where it stopped), or give --set data_root=…"
+            f"{source.hub} at {revision} cannot be downloaded ({reason}); "
+            f"{_find_remedy(error, source.hub)}, or give --set data_root=…"
         ) from None
     return Path(folder)
+
+
+def _find_remedy(error: Exception, repository: str) -> str:
+    from huggingface_hub import errors
+
+    log_in = "log in with `hf auth login` or HF_TOKEN"
+    if isinstance(error, errors.GatedRepoError):
+        return f"accept its terms at https://huggingface.co/datasets/{repository} and {log_in}"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"check the name, `hub` in the recipe; if the repository is private, {log_in}"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "check `revision` in the recipe"
+    if isinstance(error, errors.HFValidationError):
+        return "`hub` in the recipe is no owner/name"
+    return "try again where the hub can be reached (it goes on where it stopped)"
 
 
 def _progress_bar_class(progress: Progress) -> Any:

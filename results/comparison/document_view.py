@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar
 
@@ -24,6 +25,8 @@ BY_RUN: Final = (
 """Parts of a suite's view by run id, beside its notes."""
 NOT_STATED: Final = "?"
 """A setting that the source of an imported run does not state."""
+AT_WORK: Final = frozenset({"starting", "queued", "running", "paused", "stopping"})
+"""States of a suite that is not over."""
 _TIME: Final = re.compile(r"^\d{8}-\d{6}-")
 
 
@@ -150,16 +153,19 @@ def qualify_run_ids(names: Mapping[str, Sequence[str]]) -> dict[tuple[str, str],
 
     An id that several suites have is preceded by its suite without date and time, which is a part
     of `suite/id` and so names the run for every command: `demo-2ba0/01-retrieval-emoji_train`.
+    With its date and time, where that is not unique either.
     """
-    counts: dict[str, int] = {}
-    for runs in names.values():
-        for run in dict.fromkeys(runs):
-            counts[run] = counts.get(run, 0) + 1
-    return {
-        (suite, run): run if counts[run] == 1 else f"{short_suite_name(suite)}/{run}"
-        for suite, runs in names.items()
-        for run in runs
-    }
+    pairs = [(suite, run) for suite, runs in names.items() for run in dict.fromkeys(runs)]
+    counts = Counter(run for _, run in pairs)
+    counts_with_suite = Counter((short_suite_name(suite), run) for suite, run in pairs)
+
+    def qualify(suite: str, run: str) -> str:
+        if counts[run] == 1:
+            return run
+        short = short_suite_name(suite)
+        return f"{short if counts_with_suite[short, run] == 1 else suite}/{run}"
+
+    return {(suite, run): qualify(suite, run) for suite, run in pairs}
 
 
 def short_suite_name(name: str) -> str:
@@ -195,7 +201,7 @@ def merge_suites(suites: Sequence[SuiteView], words: SuiteWords | None = None) -
     return SuiteView(
         name=", ".join(short_suite_name(view.name) for view in views),
         started_wall=min((v.started_wall for v in views if v.started_wall), default=None),
-        state="ended" if all(view.state == "ended" for view in views) else "running",
+        state=_merge_states([view.state for view in views]),
         words=words or SuiteWords(),
         forecasts=tuple(forecasts.values()),
         notes={**({"": findings} if findings else {}), **noted},
@@ -203,6 +209,13 @@ def merge_suites(suites: Sequence[SuiteView], words: SuiteWords | None = None) -
         search=searches[0] if len(searches) == 1 else None,
         **joined,
     )
+
+
+def _merge_states(states: Sequence[str]) -> str:
+    """The state that all have; of different ones `running`, if one is at work, else `ended`."""
+    if len(set(states)) == 1:
+        return states[0]
+    return "running" if AT_WORK.intersection(states) else "ended"
 
 
 def _run_ids(suite: SuiteView) -> list[str]:

@@ -2,7 +2,8 @@
 
 Every check is of one number, the harm: the relative change to the worse (0.05 is 5 % slower, or 5 %
 less of a metric that should be high). An alarm needs its whole interval above the threshold and a p
-below 5 % after Holm's correction over all checks.
+below 5 % after Holm's correction over all checks; metrics of which only intervals are stored have
+no p.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def check_sides(
         paired: Runs were measured in turns.
 
     Raises:
-        ValueError: a name fits no cost and no metric of both sides.
+        ValueError: a name fits no cost and no metric of both sides, or pairs lack a run.
     """
     checks = [*_check_costs(a, b, names, paired=paired), *_check_metrics(a, b, names, log_root)]
     names_of_checks = {name for check in checks for name in (check.name, _base(check.name))}
@@ -131,11 +132,19 @@ def noise_of_pairs(log_ratios: Sequence[float], pairs: int) -> float:
 def _check_costs(
     a: RunGroup, b: RunGroup, names: Sequence[str], *, paired: bool
 ) -> Iterator[GateCheck]:
+    other_machines = (_other_machine(a.records[0], record) for record in (*a.records, *b.records))
+    other_machine = next(filter(None, other_machines), "")
     for name in (name for name in COSTS if name in names):
         first, second = (_cost_values(group.records, name) for group in (a, b))
+        if paired and len(first) != len(second):
+            raise ValueError(f"{len(first)} and {len(second)} runs cannot be paired")
+        if paired:
+            both = [(x, y) for x, y in zip(first, second, strict=True) if x and y]
+            first, second = [x for x, _ in both], [y for _, y in both]
+        first, second = list(filter(None, first)), list(filter(None, second))
         if not first or not second:
             continue
-        reason = _other_machine(a.records[0], b.records[0])
+        reason = other_machine
         if not reason and min(len(first), len(second)) < PROCESSES:
             counts = f"{len(first)} and {len(second)}"
             reason = f"{PROCESSES} processes a side are needed; there are {counts}"
@@ -150,8 +159,8 @@ def _check_costs(
 
 
 def _cost_values(records: Sequence[RunRecord], name: str) -> list[float]:
-    values = [COSTS[name](record).value for record in records]
-    return [value for value in values if value is not None and value > 0]
+    """The cost of each run; 0: it has none, or none above 0."""
+    return [max(COSTS[name](record).value or 0.0, 0.0) for record in records]
 
 
 def _other_machine(a: RunRecord, b: RunRecord) -> str:
@@ -199,6 +208,9 @@ def _judge(check: GateCheck, p: float | None, threshold: float) -> GateCheck:
         return check._replace(verdict=Verdict.PASS)
     if low > threshold and (p is None or p < significance.ALPHA):
         return check._replace(verdict=Verdict.WORSE)
+    if low > threshold:
+        reason = f"p = {p:.2g} after Holm's correction over all checks"
+        return check._replace(reason=reason)
     needed = significance.needed_count(check.n, (high - low) / 2, delta - threshold)
     more = f"; about {needed} would tell" if needed and needed < 100 * check.n else ""
     reason = f"{threshold:.1%} lies within [{low:+.1%}, {high:+.1%}] of {check.n}{more}"

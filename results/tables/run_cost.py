@@ -136,7 +136,7 @@ def training_table(
     batches = {r.train["batch"] for r in trained if "batch" in r.train and "r@1" in r.train}
     batch = _single_value(batches)
     r_at_1 = any("r@1" in r.train for r in trained)
-    heading = f"train r@1 ({logged}{_batch_clause(batch) if batch else ''})"
+    heading = f"train r@1 ({logged}{_batch_clause(batch, lang) if batch else ''})"
     loss_title = (
         translate("last window", lang).format(logged) if means else f"train_loss ({logged})"
     )
@@ -186,8 +186,8 @@ def _single_value(values: set[float] | set[float | None]) -> float | None:
     return next(iter(values)) if len(values) == 1 else None
 
 
-def _batch_clause(batch: float) -> str:
-    return f", batch {batch:g}, chance {formats.number(1 / batch)}"
+def _batch_clause(batch: float, lang: str) -> str:
+    return f", batch {batch:g}, {translate('chance', lang)} {formats.number(1 / batch)}"
 
 
 def _logged_cell(
@@ -201,7 +201,7 @@ def _logged_cell(
     at = _logged_epoch(record) if with_epoch else None
     details = [
         *([f"epoch={at:g}"] if at is not None else []),
-        *([_batch_clause(batch)[2:]] if batch else []),
+        *([_batch_clause(batch, lang)[2:]] if batch else []),
     ]
     tail = f" ({', '.join(details)})" if details else ""
     return TableCell(formats.number(record.train[name]) + tail, "value")
@@ -242,10 +242,10 @@ def _forecast_total(records: Sequence[RunRecord], lang: str) -> str:
         if seconds
         else "n/a"
     )
-    parts = " + ".join(f"~{formats.clock(value)}" for value in seconds[:MAX_PARTS])
-    ellipsis = " + …" if len(seconds) > MAX_PARTS else ""
     missing = len(records) - len(seconds)
-    details = [f"{parts}{ellipsis}"] if seconds else []
+    details = (
+        [_sum_text([f"~{formats.clock(value)}" for value in seconds], lang)] if seconds else []
+    )
     details += [translate("runs not measured", lang).format(missing)] if missing else []
     return translate("forecast total", lang).format(f"**{total}**", "; ".join(details))
 
@@ -255,12 +255,7 @@ def _measured_total(records: Sequence[RunRecord], lang: str) -> str:
     seconds = [value for value in readings if value is not None]
     duration = formats.duration_in_words(sum(seconds), lang)
     total = translate("about", lang).format(duration) if seconds else "n/a"
-    parts = [formats.clock(value) for value in seconds]
-    if len(parts) > MAX_PARTS:
-        runs = translate("runs in all", lang).format(len(parts))
-        sum_text = " + ".join([*parts[: MAX_PARTS - 1], "…", parts[-1]]) + f"; {runs}"
-    else:
-        sum_text = " + ".join(parts)
+    sum_text = _sum_text([formats.clock(value) for value in seconds], lang)
     counts = {
         "runs not measured": len(readings) - len(seconds),
         "runs not completed": sum(r.exit.cause != "completed" for r in records),
@@ -268,6 +263,14 @@ def _measured_total(records: Sequence[RunRecord], lang: str) -> str:
     counts_of_runs = [translate(key, lang).format(n) for key, n in counts.items() if n]
     details = "; ".join(filter(None, [sum_text, *counts_of_runs]))
     return f"{translate('total line', lang)}: **{total}** ({details})"
+
+
+def _sum_text(parts: Sequence[str], lang: str) -> str:
+    """`8:01 + 2:06`; of many the first ones and the last, with their number."""
+    if len(parts) <= MAX_PARTS:
+        return " + ".join(parts)
+    runs = translate("runs in all", lang).format(len(parts))
+    return " + ".join([*parts[: MAX_PARTS - 1], "…", parts[-1]]) + f"; {runs}"
 
 
 def failure_table(records: Sequence[RunRecord], lang: str = "en") -> Table:

@@ -179,6 +179,8 @@ def test_block_length_follows_the_correlation():
     assert statistics.block_length(_correlated(generator, 1000)) > 40
     assert statistics.block_length(_correlated(generator, 50)) <= 5
     assert statistics.block_length([0.1, 0.2]) == 1
+    for equal in (np.full(1000, 0.1), generator.choice([0.1, 0.2], 1000)):  # ties are no order
+        assert 8 <= statistics.block_length(equal) <= 13
 
 
 def test_short_and_equal_step_times():

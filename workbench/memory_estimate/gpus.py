@@ -31,6 +31,7 @@ class GpuModel(BaseModel):
 
     name: str
     memory_bytes: int
+    """0: neither NVML nor the table knows it."""
     capability: tuple[int, int] | None
     """None: neither NVML nor the table knows it."""
     source: str = ""
@@ -97,7 +98,7 @@ def find_gpu(name: str) -> GpuModel:
     major, _, minor = capability.partition(".")
     if not (major.isdigit() and minor.isdigit()):
         raise UnknownGpuError(
-            f"--gpu {name}: give its compute capability too, as {amount}@8.6 "
+            f"--gpu {name}: give its compute capability too, as {name.partition('@')[0]}@8.6 "
             "(T4 7.5, A100 8.0, A10G 8.6, RTX 4090 8.9, H100 9.0)"
         )
     unit = 10**9 if amount.endswith("gb") else GIB
@@ -139,10 +140,11 @@ def list_gpus(answer: Mapping[str, Any]) -> list[GpuInfo]:
 def gpu_from_nvml(info: GpuInfo, answer: Mapping[str, Any]) -> GpuModel:
     """A GPU of this machine from NVML's facts; memory as torch sees it if the table has the GPU."""
     entry = next((gpu for gpu in load_gpu_table().values() if info.name in gpu.names), None)
-    cuda_version, memory = answer.get("cuda"), info.memory_bytes or 0
+    cuda_version = answer.get("cuda")
+    sizes = [size for size in (info.memory_bytes, entry and entry.memory_bytes) if size]
     return GpuModel(
         name=info.name,
-        memory_bytes=min(entry.memory_bytes, memory) if entry else memory,
+        memory_bytes=min(sizes, default=0),
         capability=info.capability or (entry.capability if entry else None),
         source=entry.source if entry else "NVML",
         present=True,

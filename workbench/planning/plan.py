@@ -7,6 +7,7 @@ presets, flags and the TUI all give a `SuitePlan`; `expand.expand` makes its run
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -157,11 +158,9 @@ class SuitePlan(PlanPart):
         completed = dict(table)
         for key in ("subsets", "models"):
             values = [block.get(key) or block.get(key[:-1]) for block in blocks]
-            if blocks and key not in completed and all(values):
-                name_lists = [
-                    [value] if isinstance(value, str) else list(value) for value in values
-                ]
-                completed[key] = list(dict.fromkeys(name for names in name_lists for name in names))
+            lists = [[value] if isinstance(value, str) else value for value in values]
+            if blocks and key not in completed and all(map(_is_name_list, lists)):
+                completed[key] = list(dict.fromkeys(itertools.chain.from_iterable(lists)))
         return completed
 
     @property
@@ -182,6 +181,13 @@ class SuitePlan(PlanPart):
         content = {k: v for k, v in content.items() if k not in unset}
         canonical = json.dumps(content, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def _is_name_list(value: object) -> bool:
+    """Whether it is a list of names with one at least; anything else is left to the fields."""
+    return (
+        isinstance(value, list | tuple) and bool(value) and all(isinstance(v, str) for v in value)
+    )
 
 
 def load(path: Path) -> SuitePlan:

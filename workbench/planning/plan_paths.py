@@ -13,6 +13,7 @@ from workbench import paths
 
 if TYPE_CHECKING:
     from workbench.planning.plan import SuitePlan
+    from workbench.planning.search_space import SearchPlan
 
 PATH_SETTINGS: Final = ("data_root", "sample_submission", "paraphrases")
 MODEL_PATH: Final = "path:"
@@ -52,8 +53,17 @@ def resolve_paths(plan: SuitePlan) -> SuitePlan:
                 )
                 for exclusion in plan.exclusions
             ),
+            "search": plan.search and _resolve_search(plan.search),
         }
     )
+
+
+def _resolve_search(search: SearchPlan) -> SearchPlan:
+    ranges = {
+        name: values.model_copy(update={"choices": _resolve_setting(name, values.choices)})
+        for name, values in search.ranges.items()
+    }
+    return search.model_copy(update={"ranges": ranges})
 
 
 def _resolve_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,6 +71,8 @@ def _resolve_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _resolve_setting(name: str, value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(_resolve_setting(name, element) for element in value)
     if not isinstance(value, str) or not value:
         return value
     if name == "image_root":

@@ -23,6 +23,8 @@ HURRY_SECONDS: Final = 2.0
 HURRIED_SECONDS: Final = 30.0
 FIRST_SECONDS: Final = 10.0
 """Longest wait for the first answer."""
+HANG_SECONDS: Final = 60.0
+"""A squeue that has run for longer is killed, and another one asked."""
 
 
 class QueueAnswer(NamedTuple):
@@ -50,8 +52,9 @@ class QueueWatch:
         self._users: set[str] = set()
         self._answer = QueueAnswer()
         self._asked = -seconds
-        self._hurried_until = 0.0
         self._asked_wall = 0.0
+        self._asked_users: frozenset[str] = frozenset()
+        self._hurried_until = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._output: IO[bytes] | None = None
 
@@ -62,16 +65,15 @@ class QueueWatch:
         controller is down, the answer has no time.
         """
         with self._lock:
-            fresh = user in self._users and self._asked_wall >= after
             self._users.add(user)
-            if not fresh:
-                self._finish(0.0)
+            self._finish(0.0)
+            covered = user in self._asked_users and self._asked_wall >= min(after, time.time())
+            pause = self._interval() if self._process is None else HANG_SECONDS
+            if not covered or time.monotonic() - self._asked >= pause:
+                self._cancel()
                 self._ask()
+            if not covered:
                 self._finish(FIRST_SECONDS)
-            elif self._process is not None:
-                self._finish(0.0)
-            elif time.monotonic() - self._asked >= self._interval():
-                self._ask()
             return self._answer
 
     def hurry(self) -> None:
@@ -86,10 +88,17 @@ class QueueWatch:
 
     def _ask(self) -> None:
         self._asked, self._asked_wall = time.monotonic(), time.time()
-        if self._process is not None or not commands.is_installed("squeue"):
+        self._asked_users = frozenset(self._users)
+        if not commands.is_installed("squeue"):
             return
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it is read
-        words = ["squeue", "--noheader", "--array", "--states=all", f"--user={_join(self._users)}"]
+        words = [
+            "squeue",
+            "--noheader",
+            "--array",
+            "--states=all",
+            f"--user={','.join(sorted(self._users))}",
+        ]
         try:
             self._process = subprocess.Popen(
                 [*words, f"--format={states.SQUEUE_FORMAT}"], stdin=subprocess.DEVNULL,
@@ -98,6 +107,12 @@ class QueueWatch:
             )  # fmt: skip
         except OSError:
             self._output.close()
+
+    def _cancel(self) -> None:
+        """Kill a squeue whose answer would be too old, or that hangs."""
+        if self._process is not None:
+            self._process.kill()
+            self._finish(FIRST_SECONDS)
 
     def _finish(self, seconds: float) -> None:
         """Read the answer of the running squeue, if it comes within `seconds`."""
@@ -116,10 +131,6 @@ class QueueWatch:
             self._answer = QueueAnswer(rows, self._asked_wall)
         elif self._asked_wall - self._answer.wall > 4 * self._seconds:
             self._answer = QueueAnswer()  # too old to say anything
-
-
-def _join(users: set[str]) -> str:
-    return ",".join(sorted(users))
 
 
 WATCH: Final = QueueWatch()

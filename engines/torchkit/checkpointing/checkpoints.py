@@ -57,6 +57,9 @@ def save(
 ) -> list[WrittenFile]:
     """Write a checkpoint folder: `<name>.safetensors` per group, other files, state.json last.
 
+    It appears whole. An earlier folder of that name is removed just before; a process that is
+    killed between the two leaves neither; a resumed run makes it again.
+
     Raises:
         OSError: the disk is full or a file read back differs from what was written.
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +19,9 @@ from typing import Any, Final, Self
 import torch
 from torch import Tensor, nn
 
+from datasets_mm.atomic_files import write_atomic
 from engines import trained_weights
-from engines.emitter import Emitter
+from engines.emitter import Emitter, EngineError, first_line
 from engines.monitor_condition import parse_conditions
 from engines.torchkit.checkpointing import checkpoints
 from engines.torchkit.checkpointing.trained_tensors import trainable_tensors
@@ -124,7 +125,7 @@ class EarlyStopping:
             {**stage, "epoch": epoch, **metrics},
         ]
         self._root.mkdir(exist_ok=True, mode=0o700)
-        (self._root / HISTORY).write_text(json.dumps([*earlier_rows, *history]), encoding="utf-8")
+        write_atomic(self._root / HISTORY, json.dumps([*earlier_rows, *history]), durable=True)
         return self._monitor.active and self._keep_best(history)
 
     def _keep_best(self, history: Sequence[dict[str, float]]) -> bool:
@@ -203,19 +204,29 @@ class EarlyStopping:
             self._emit.notice("best-weights", f"{self._describe(best)} replaces {last}: load_best")
 
     def _read(self) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
-        """Metrics by epoch, of earlier stages and of this one."""
+        """Metrics by epoch, of earlier stages and of this one.
+
+        Raises:
+            EngineError: the file is damaged; without it another epoch would count as the best.
+        """
+        path = self._root / HISTORY
         try:
-            history: list[dict[str, float]] = json.loads((self._root / HISTORY).read_text("utf-8"))
-        except (OSError, ValueError):
+            history: list[dict[str, float]] = json.loads(path.read_text("utf-8"))
+            stages = [row.get("stage", 0) for row in history]
+        except FileNotFoundError:
             return [], []
-        stages = [row.get("stage", 0) for row in history]
+        except (ValueError, AttributeError, TypeError) as error:
+            raise EngineError(
+                f"the run's history {path} is damaged ({first_line(error)}); "
+                "repeat the run with `workbench run`"
+            ) from None
         return (
             [row for row, stage in zip(history, stages, strict=True) if stage < self._stage],
             [row for row, stage in zip(history, stages, strict=True) if stage == self._stage],
         )
 
 
-class EpochEndValidation:
+class EpochEndValidation(ABC):
     """Validation at the ends of epochs, with early stopping; engines define `validate`."""
 
     def __init__(self, context: Context[Any], model: nn.Module, every: int, stage: int = 0) -> None:
@@ -249,11 +260,11 @@ class EpochEndValidation:
         patience = self.monitor.patience if self.monitor.early_stopping else None
         return EpochEnd(stops, metrics, self._early_stopping.since_best, patience)
 
-    def check_monitor(self) -> None:
-        """Check before the training that the monitored metric can be computed.
+    def check_monitor(self) -> None:  # noqa: B027 - a hook: most engines have nothing to check
+        """Check before the training that the monitored metric can be computed; here: it can.
 
         Raises:
-            EngineError: it cannot.
+            EngineError: it cannot, in engines whose metrics need packages or models.
         """
 
     def restore(self) -> None:

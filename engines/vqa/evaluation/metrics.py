@@ -43,7 +43,7 @@ class Gain(NamedTuple):
 
 def paired_gain(first: Numbers, second: Numbers) -> Gain:
     """`second` minus `first`, both [n] of 0 and 1 (or shares): paired bootstrap, exact McNemar."""
-    difference = paired_difference(first, second, RESAMPLES)
+    difference = paired_difference(first, second, RESAMPLES, of="questions")
     method = difference.method.replace("queries", "questions")
     if set(np.unique(first)) | set(np.unique(second)) <= {0.0, 1.0}:
         method += f"; McNemar exact p = {mcnemar(first, second):.2g}"

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import huggingface_hub
 import pytest
+from huggingface_hub import errors
 from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
 
 from datasets_mm import catalog
+from datasets_mm.building import download
 from datasets_mm.building.build import build, main
 from datasets_mm.sources import hub_cache
+from datasets_mm.sources.fingerprint import SourceError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAMES = ("jsonl/m2kr/okvqa_test.jsonl", "jsonl/m2kr/okvqa_passages_test.jsonl")
@@ -145,6 +150,26 @@ def test_a_download_that_fails_says_what_to_do(
     spoken = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert spoken["kind"] == "failed"
     assert spoken["error"].startswith(f"subset '{name}': {said}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "remedy"),
+    [
+        (errors.GatedRepoError, "accept its terms at https://huggingface.co/datasets/"),
+        (errors.RepositoryNotFoundError, "check the name, `hub` in the recipe; if"),
+        (errors.RevisionNotFoundError, "check `revision` in the recipe"),
+        (errors.HfHubHTTPError, "try again where the hub can be reached"),
+        (errors.HFValidationError, "`hub` in the recipe is no owner/name"),
+    ],
+)
+def test_each_refusal_of_the_hub_has_its_own_remedy(
+    kind: type[Exception], remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = {"response": mock.MagicMock()} if issubclass(kind, errors.HfHubHTTPError) else {}
+    refuse = mock.Mock(side_effect=kind("no", **more))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(SourceError, match=re.escape(f"cannot be downloaded (no); {remedy}")):
+        download.fetch("okvqa_test", lambda *_: None)
 
 
 def test_the_real_library_offline_gives_one_sentence(

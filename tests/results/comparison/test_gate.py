@@ -82,6 +82,27 @@ def test_an_unknown_number_is_named(make):
         check(measured(make, 0.8), measured(make, 0.8), "recall@1", "rouge")
 
 
+def test_runs_without_a_cost_leave_with_their_pair(make):
+    """Each side alone would shift: run 3 of one against run 4 of the other."""
+    seconds = np.array([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4])
+    a, b = timed(make, seconds).records, timed(make, seconds).records
+    none = untimed(step_median=Reading(value=None, reason="no GPU"))
+    first = RunGroup("", (a[0].model_copy(update={"timing": none}), *a[1:]))
+    second = RunGroup("", (*b[:6], b[6].model_copy(update={"timing": none})))
+    result = check(first, second)
+    assert (result.n, result.harm.delta, result.verdict) == (5, pytest.approx(0), Verdict.PASS)
+    with pytest.raises(ValueError, match="7 and 6 runs cannot be paired"):
+        check(first, RunGroup("", second.records[:6]))
+
+
+def test_one_run_on_another_machine_makes_costs_incomparable(make):
+    a, b = timed(make, 0.1 + NOISE), timed(make, 0.1 + NOISE)
+    moved = timed(make, [0.1], cpu="cpu b").records
+    reason = "measured on machines with another CPU: cpu a, cpu b"
+    assert check(a, RunGroup("", (*b.records[:4], *moved))).reason == reason
+    assert check(RunGroup("", (*a.records[:4], *moved)), b).reason == reason
+
+
 def test_many_checks_share_one_error_rate(make):
     """p of 0.02 is an alarm alone, and none among five checks."""
     generator = np.random.default_rng(0)
@@ -101,6 +122,29 @@ def test_many_checks_share_one_error_rate(make):
     assert gate.summarize(checks) is Verdict.WORSE
     assert gate.summarize(checks[1:]) is Verdict.INCONCLUSIVE
     assert gate.summarize([]) is Verdict.NOTHING_MEASURED
+
+
+def test_an_alarm_lost_to_the_correction_says_so(make):
+    generator = np.random.default_rng(0)
+    a = 0.1 * np.exp(generator.normal(0, 0.01, 5))
+    b = a * 1.05 * np.exp(np.linspace(-0.03, 0.03, 5))
+    sides = [
+        RunGroup("", tuple(
+            r.model_copy(update={
+                "identity": r.identity.model_copy(update={"seed": seed}),
+                "metrics": tuple(
+                    MetricRecord(name=name, split="val", n=9, value=generator.normal(0.5, 0.1))
+                    for name in ("m0", "m1", "m2", "m3")
+                ),
+            })
+            for seed, r in enumerate(timed(make, seconds).records)
+        ))
+        for seconds in (a, b)
+    ]  # fmt: skip
+    step, *_ = check_sides(*sides, ("step", "m0", "m1", "m2", "m3"), 0.0, paired=True)
+    assert step.harm.low > 0
+    assert (step.verdict, 0.05 < step.p < 0.25) == (Verdict.INCONCLUSIVE, True)
+    assert step.reason == f"p = {step.p:.2g} after Holm's correction over all checks"
 
 
 def test_an_alarm_needs_more_than_noise_and_a_second_measurement(make):

@@ -47,7 +47,7 @@ def pair(make, tmp_path):
 def test_the_same_queries_are_paired(pair, tmp_path):
     (change,) = compare(*pair, log_root=tmp_path).metrics
     assert change.test.difference.delta == pytest.approx(6 / 400)
-    assert change.test.difference.method == "paired bootstrap over 400 queries, 1000, 95%"
+    assert change.test.difference.method == "paired bootstrap over 400 items, 1000, 95%"
     assert change.p == pytest.approx(2 / 2**6)
     assert change.verdict == "b better"
     (back,) = compare(*reversed(pair), log_root=tmp_path).metrics

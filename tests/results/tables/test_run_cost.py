@@ -42,7 +42,7 @@ def test_the_weekly_reports_rows_to_the_character(weekly):
     train = render_markdown(run_cost.training_table(weekly.records, "ko", weekly.notes))
     heading = train.splitlines()[0]
     assert heading.startswith("| subset | train_loss (epoch=1) | train r@1 (epoch=1, batch 64, ")
-    assert heading.endswith("chance 0.0156) | 비고 |")
+    assert heading.endswith("우연 수준 0.0156) | 비고 |")
     assert TRAIN in train
     line = "총 소요: **약 14분 59초** (8:01 + 2:06 + 4:16 + 0:36)"
     assert run_cost.total_line(weekly.records, "ko") == line

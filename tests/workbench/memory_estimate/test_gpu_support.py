@@ -232,7 +232,7 @@ def test_a_run_without_a_forecast_says_why(monkeypatch, answers) -> None:
 
 
 def test_memory_alone_does_not_name_a_gpu() -> None:
-    with pytest.raises(plan.PlanError, match=r"give its compute capability too, as 24gib@8\.6"):
+    with pytest.raises(plan.PlanError, match=r"give its compute capability too, as 24GiB@8\.6"):
         memory_check.locate_device("24GiB", (), cpu=False)
     assert gpus.find_gpu("24GiB@8.9").capability == (8, 9)
     with pytest.raises(ValueError, match="compute capability"):

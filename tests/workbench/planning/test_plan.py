@@ -103,6 +103,13 @@ def test_mistakes_are_one_sentence_each(
     assert said in found[0]
 
 
+@pytest.mark.parametrize("subsets", [3, [["a"]], {"a": 1}, [3]])
+def test_blocks_without_names_are_a_mistake_of_the_plan(subsets: object) -> None:
+    table = {k: v for k, v in PROBE.items() if k not in ("subsets", "models")}
+    with pytest.raises(plan.PlanError, match=r"run\[0\].subsets"):
+        plan.parse({**table, "run": [{"label": "E1", "subsets": subsets, "models": ["m"]}]})
+
+
 def test_run_ids_are_safe_names(tmp_path: Path) -> None:
     specs = expand_runs({**PROBE, "models": ["path:/a b/../C"], "subsets": ["x" * 200]}, tmp_path)
     assert "/" not in specs[0].run_id

@@ -59,12 +59,15 @@ def test_paths_in_variants_overrides_and_models_are_absolute(folder: Path) -> No
         "models": ["path:m", "clip-nano"],
         "variant": [{"label": "x", "settings": {"data_root": "d"}}],
         "override": [{"model": "path:m", "settings": {"image_root": "i"}}],
+        "search": {"metric": "siglip", "ranges": {"siglip": ["path:judge", "base"], "lr": [1, 2]}},
     }
     parsed = plan.parse(table)
     assert parsed.models == (f"path:{folder}/m", "clip-nano")
     assert parsed.variants[0].settings == {"data_root": f"{folder}/d"}
     assert parsed.overrides[0].settings == {"image_root": f"{folder}/i"}
     assert parsed.overrides[0].model == f"path:{folder}/m"
+    assert parsed.search.ranges["siglip"].choices == (f"path:{folder}/judge", "base")
+    assert parsed.search.ranges["lr"].choices == (1, 2)
     assert plan.parse(tomllib.loads(plan.dump(parsed))) == parsed
 
 

@@ -1,14 +1,17 @@
 """Early stopping and the best checkpoint: direction of the metric, patience, what is kept."""
 
+import errno
 import json
 import math
+import os
+from unittest import mock
 
 import pytest
 import torch
 from torch import nn
 
 from engines.captioning.params import Params as CaptioningParams
-from engines.emitter import Emitter
+from engines.emitter import Emitter, EngineError
 from engines.torchkit.training.early_stopping import EarlyStopping, Monitor, best_index
 from engines.vqa.params import Params as VqaParams
 
@@ -78,6 +81,26 @@ def test_the_best_weights_are_kept_as_asked(tmp_path, settings, weight, stops, s
     assert not (tmp_path / "best").exists()
     history = json.loads((tmp_path / "epochs.json").read_text())
     assert [row["accuracy"] for row in history] == [0.5, 0.7, 0.6]
+
+
+def test_a_history_that_cannot_be_written_or_read_is_an_error_and_never_no_history(
+    tmp_path, monkeypatch
+):
+    """Without it the next epoch would count as the best and replace better weights."""
+    history = tmp_path / "epochs.json"
+    stopping = EarlyStopping(
+        tmp_path, nn.Linear(1, 1), Emitter(), monitor(monitor="accuracy", load_best=True)
+    )
+    stopping.record(1, loss=1.0, accuracy=0.9)
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(os, "fsync", mock.Mock(side_effect=OSError(errno.ENOSPC, "full")))
+        with pytest.raises(OSError, match="full"):
+            stopping.record(2, loss=1.0, accuracy=0.5)
+    assert [row["accuracy"] for row in json.loads(history.read_text())] == [0.9]
+    for damage in ("", "[{", "3", "[3]"):
+        history.write_text(damage)
+        with pytest.raises(EngineError, match="epochs.json is damaged"):
+            stopping.record(2, loss=1.0, accuracy=0.5)
 
 
 def test_facts_of_a_record_name_metric_direction_and_what_is_loaded():

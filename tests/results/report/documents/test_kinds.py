@@ -258,6 +258,24 @@ def test_equal_ids_are_told_apart_by_their_suites(weekly):
     assert merged.notes[ids[0]] == weekly.notes["01-retrieval-oven_train-tinyclip-61m"]
     assert title_of_run(merged, ids[0]) == f"`{ids[0]}`"
     assert merge_suites([first]) == first, "one suite stays as it is"
+    twin = second.model_copy(update={"name": "20261202-090000-weekly-1111"})  # 16 bits are equal
+    ids = [r.identity.run_id for r in merge_suites([first, twin]).records]
+    assert len(set(ids)) == 8
+    assert ids[0] == "20261124-090000-weekly-1111/01-retrieval-oven_train-tinyclip-61m"
+
+
+@pytest.mark.parametrize(
+    ("states", "state"),
+    [
+        (("imported", "imported"), "imported"),
+        (("ended", "imported", "lost"), "ended"),
+        (("ended", "queued"), "running"),
+        (("lost", "lost"), "lost"),
+    ],
+)
+def test_suites_together_run_only_where_one_does(weekly, states, state):
+    views = [weekly.model_copy(update={"name": f"s{i}", "state": s}) for i, s in enumerate(states)]
+    assert merge_suites(views).state == state
 
 
 def test_folds_of_an_ensemble_are_one_experiment(make):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Final, Literal
 
@@ -43,9 +44,11 @@ def round_ticks(low: float, high: float, count: int, unit: float = 10.0) -> list
 def _ticks_of(low: float, high: float, count: int, unit: float) -> list[float]:
     if not (math.isfinite(low) and math.isfinite(high)) or high <= low or count < 1:
         return [low] if math.isfinite(low) else []
-    raw = (high - low) / count
+    raw = high / count - low / count
+    if raw < sys.float_info.min:  # no number with all of its digits lies between them
+        return [low]
     step = _round_step(raw, unit)
-    if step <= 0 or not math.isfinite(high / step):
+    if not math.isfinite(high / step - low / step):
         return [low]
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [number * step for number in range(first, min(last, first + 50) + 1)]

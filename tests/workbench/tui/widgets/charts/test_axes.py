@@ -39,6 +39,14 @@ def test_ticks_lie_inside_and_there_are_two(low: float, width: float, unit: floa
         assert all(low - slack <= tick <= high + slack for tick in ticks)
 
 
+@pytest.mark.parametrize("unit", [10.0, 60.0, 1024.0])
+@pytest.mark.parametrize(("low", "high"), [(-1e308, 1e308), (0.0, 5e-324)])
+def test_the_ends_of_the_floating_point_range_have_ticks(
+    low: float, high: float, unit: float
+) -> None:
+    assert all(low <= tick <= high for tick in axes.round_ticks(low, high, 5, unit))
+
+
 def test_logarithmic_ticks_are_powers_or_their_doubles() -> None:
     assert axes.log_ticks(0.02, 30.0, 5) == pytest.approx([0.1, 1.0, 10.0])
     assert axes.log_ticks(1.4, 4.2, 3) == pytest.approx([2.0])
