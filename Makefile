@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 # The inner loop: lint, and the tests that start no engine. Under three minutes on two cores.
 CHECKED := tests/contract tests/results tests/workbench/audit tests/workbench/cli tests/workbench/memory_estimate \
-	tests/workbench/planning tests/workbench/reporting tests/workbench/subsets tests/workbench/suites \
+	tests/workbench/planning tests/workbench/reporting tests/workbench/data_profile tests/workbench/suites \
 	tests/workbench/tui/view_models tests/engines/test_catalogs.py
 
 .PHONY: demo demo-captioning demo-vqa test check test-slurm lint reference format lock benchmarks soak cases fuzz \

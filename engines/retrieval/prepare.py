@@ -30,7 +30,7 @@ from engines.retrieval.models import factory, frozen_towers
 from engines.retrieval.models import tokenizer as models_tokenizer
 from engines.retrieval.models.encoder import DualEncoder
 from engines.retrieval.models.tokenizer import TextTokenizer
-from engines.torchkit.data import subsets
+from engines.torchkit.data import subset_source
 from engines.torchkit.modeling import model_tokenizer
 from engines.torchkit.training import trained_model
 from engines.torchkit.training.engine_task import PreparedModel
@@ -128,7 +128,7 @@ def decode_images(run: Context, data: RetrievalData) -> tuple[ArrayItems, str]:
     arrays, positions = [], np.full((len(data.vocabularies.images), 2), NONE, np.int64)
     for number, (root, named) in enumerate(by_root.items()):
         paths = [path for _, path in named]
-        with subsets.source_errors_as_engine_errors():
+        with subset_source.source_errors_as_engine_errors():
             cache = ImageCache.open(
                 paths, Path(root), size, run.cache_root, progress=run.report_progress
             )
@@ -136,7 +136,7 @@ def decode_images(run: Context, data: RetrievalData) -> tuple[ArrayItems, str]:
         contents.append(cache.contents(path for row, path in named if row in trained_on))
         for row, path in named:
             positions[row] = (number, cache.row(path))
-        subsets.report_skipped_media(run.emit, cache.skipped, "pictures")
+        subset_source.report_skipped_media(run.emit, cache.skipped, "pictures")
     items = ArrayItems(arrays or [np.zeros((0, size, size, 3), np.uint8)], positions)
     readable = np.append(items.readable(), False)  # the last one is for NONE
     for rows in data.image_rows():

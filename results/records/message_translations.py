@@ -1,6 +1,6 @@
 """Translation of the messages of engines, warden and recipes into the language of a report.
 
-Records hold English sentences with names and numbers in them. `text/lang/phrases.ko.toml` and
+Records hold English sentences with names and numbers in them. `text/lang/messages.ko.toml` and
 `text/lang/errors.ko.toml` pair their templates with Korean ones; a sentence without a template
 stays as it is.
 """
@@ -131,7 +131,7 @@ def _load_table(lang: str) -> dict[str, Any]:
     if lang not in LANGS:
         raise KeyError(lang)
     folder = Path(__file__).parents[1] / "text" / "lang"
-    names = (f"phrases.{lang}.toml", f"errors.{lang}.toml")
+    names = (f"messages.{lang}.toml", f"errors.{lang}.toml")
     read = [tomllib.loads((folder / name).read_text("utf-8")) for name in names]
     return {key: value for table in read for key, value in table.items()}
 

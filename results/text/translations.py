@@ -1,7 +1,7 @@
 """Words and sentences of tables and reports in English and Korean.
 
-`lang/{en,ko}.toml`; of the kinds of reports `lang/documents.{en,ko}.toml`. Headings follow the
-reports that the users write by hand: Korean prose, English column names.
+`lang/tables.{en,ko}.toml`; of the kinds of reports `lang/report_kinds.{en,ko}.toml`. Headings
+follow the reports that the users write by hand: Korean prose, English column names.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def load_words(lang: str) -> dict[str, dict[str, str]]:
     if lang not in LANGS:
         raise KeyError(lang)
     folder = Path(__file__).parent / "lang"
-    files = (folder / f"{lang}.toml", folder / f"documents.{lang}.toml")
+    files = (folder / f"tables.{lang}.toml", folder / f"report_kinds.{lang}.toml")
     template = KoreanTemplate if lang == "ko" else str
     return {
         group: {key: template(text) for key, text in words.items()}

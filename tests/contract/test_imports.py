@@ -34,7 +34,7 @@ LIGHT = {
     "import engines.protocol, engines.catalog, engines.model_catalog": {"rich", "typer"},
     "from engines import catalog\nfor n in catalog.names(): catalog.load(n)": {"rich", "typer"},
     "import datasets_mm.catalog, datasets_mm.recipes.recipe": {"rich", "typer"},
-    "import workbench.subsets.profile_process, workbench.subsets.tables": {"rich", "typer"},
+    "from workbench.data_profile import profile_process, tables": {"rich", "typer"},
     "import workbench.audit.audit": {"rich", "typer"},
     "import datasets_mm.profile.check": {"rich", "typer"},
     "import results.records.schema, results.records.store": {"rich", "typer"},

@@ -129,7 +129,7 @@ def describe(  # noqa: PLR0913, PLR0917 - one parameter for each option
 
         typer.echo(escape_json(profile.model_dump_json()))
         return
-    from workbench.subsets import tables
+    from workbench.data_profile import tables
 
     _print_title(profile, markdown=markdown)
     _print_table(tables.schema_table(profile), markdown=markdown)
@@ -158,7 +158,7 @@ def diff(  # noqa: PLR0913, PLR0917 - one parameter for each option
     }  # fmt: skip
     profiles = _make_profiles([first, second], model, scan_options)
     if as_json:
-        from workbench.subsets import tables
+        from workbench.data_profile import tables
 
         for line in tables.json_rows(profiles):
             typer.echo(json.dumps(line, ensure_ascii=True))
@@ -246,7 +246,7 @@ def _check_fields(names: list[str]) -> None:
 
 def _make_profiles(targets: list[str], model: str, scan_options: dict[str, Any]) -> list[Profile]:
     """The profiles of the targets; ends the command if one cannot be made."""
-    from workbench.subsets import profile_process
+    from workbench.data_profile import profile_process
 
     try:
         if model:
@@ -306,8 +306,8 @@ def _print_title(profile: Profile, *, markdown: bool) -> None:
 
 def _print_sections(profiles: list[Profile], *, markdown: bool) -> None:
     from results.text.table import code_block
-    from workbench.subsets import sections, tables
-    from workbench.subsets.histogram import histogram_lines
+    from workbench.data_profile import sections, tables
+    from workbench.data_profile.histogram import histogram_lines
 
     for section in sections.build_sections(profiles):
         typer.echo("")

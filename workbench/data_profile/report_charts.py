@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Final
 
 from results.records.suite_view import SubsetChart
 from results.text.sanitize import clean_line
-from workbench.subsets import profile_process, report_checks
-from workbench.subsets.sections import build_sections
+from workbench.data_profile import profile_process, report_checks
+from workbench.data_profile.sections import build_sections
 
 if TYPE_CHECKING:
     from datasets_mm.profile.profile import Profile
     from results.records.schema import Identity
-    from workbench.subsets.section_types import ProfileSection
+    from workbench.data_profile.section_types import ProfileSection
 
 BAR_SECTIONS: Final = (
     "candidate passages per record", "captions per record", "first WH-word of the question",

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from results.records.schema import Identity
 from results.records.suite_view import DataComparison, DataSection, SubsetCheck
 from results.text.sanitize import clean_line
-from workbench.subsets import profile_process
-from workbench.subsets.sections import build_sections
+from workbench.data_profile import profile_process
+from workbench.data_profile.sections import build_sections
 
 if TYPE_CHECKING:
     from datasets_mm.profile.profile import Profile

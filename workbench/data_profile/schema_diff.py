@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from datasets_mm.profile.profile import Profile
-from workbench.subsets.section_types import (
+from workbench.data_profile.section_types import (
     FigureFunction,
     ProfileFigure,
     Profiles,

@@ -10,8 +10,8 @@ from typing import Final
 
 from datasets_mm.profile.profile import LengthProfile, PictureProfile, Profile
 from datasets_mm.recipes.recipe import Form
-from workbench.subsets import schema_diff, vqa_sections
-from workbench.subsets.section_types import (
+from workbench.data_profile import schema_diff, vqa_sections
+from workbench.data_profile.section_types import (
     UNKNOWN,
     FigureFunction,
     ProfileFigure,

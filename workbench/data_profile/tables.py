@@ -8,8 +8,8 @@ from typing import Any
 from datasets_mm.profile.profile import FieldProfile, Profile
 from results.text.sanitize import clean_line
 from results.text.table import Table, TableCell, TableColumn, code
-from workbench.subsets.section_types import ProfileSection
-from workbench.subsets.sections import build_sections
+from workbench.data_profile.section_types import ProfileSection
+from workbench.data_profile.sections import build_sections
 
 
 def section_table(

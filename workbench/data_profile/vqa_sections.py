@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from datasets_mm.profile.profile import ChoiceProfile, NumberProfile, Profile, SizeProfile
-from workbench.subsets.section_types import (
+from workbench.data_profile.section_types import (
     UNKNOWN,
     FigureFunction,
     ProfileFigure,

@@ -16,7 +16,7 @@ from workbench import paths
 from workbench.planning import (
     availability,
     cost_probe,
-    folds,
+    fold_runs,
     plan_checks,
     run_matrix,
     search_space,
@@ -80,7 +80,7 @@ def _search_problems(
     lists = ("engines", "subsets", "models", "seeds", "variants", "runs")
     factors = {name: len(getattr(plan, name)) for name in lists} | {"repeats": plan.repeats}
     if len(specs) > len(list(run_matrix.iterate_cells(plan))):
-        factors["folds"] = specs[0].params[folds.FOLDS]
+        factors["folds"] = specs[0].params[fold_runs.FOLDS]
     params = catalog.load(specs[0].engine).Params
     fixed = {**plan.settings, **{k: v for o in plan.overrides for k, v in o.settings.items()}}
     problems = search_space.find_problems(search, factors, params, specs[0].params, fixed)
@@ -162,7 +162,7 @@ def _expand_model(
     entry = model.settings or availability.model_settings(cell.engine, cell.model)
     settings = {**entry, **plan_settings, **trained_models.inherited_settings(model, plan_settings)}
     spec = _build_spec(plan, cell, (model, settings, plan_settings), make_run_id, (roots, block))
-    return folds.expand_folds(spec, settings, module.TASKS, make_run_id)
+    return fold_runs.expand_folds(spec, settings, module.TASKS, make_run_id)
 
 
 def _build_spec(

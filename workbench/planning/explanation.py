@@ -12,7 +12,7 @@ from datasets_mm.recipes.recipe import RecipeError
 from engines import catalog
 from engines.protocol import RunSpec
 from results.text.table import Table, TableCell, TableColumn
-from workbench.planning import availability, folds, run_matrix
+from workbench.planning import availability, fold_runs, run_matrix
 from workbench.planning.plan import SuitePlan
 from workbench.planning.run_matrix import PlanCell
 
@@ -148,7 +148,7 @@ def _run_line(number: int, spec: RunSpec) -> str:
         evaluated = _evaluated_subsets(spec)
         text += f"; then evaluate on {', '.join(evaluated)}" if evaluated else "; no evaluation"
     if _fold_count(spec) > 1:
-        text += f"; {spec.params[folds.FOLDS]} folds and their ensemble"
+        text += f"; {spec.params[fold_runs.FOLDS]} folds and their ensemble"
     return text
 
 
@@ -177,7 +177,7 @@ def _evaluated_subsets(spec: RunSpec) -> Sequence[str]:
 
 def _fold_count(spec: RunSpec) -> int:
     """Runs that a spec becomes: with folds one for each, and their ensemble."""
-    count = int(spec.params.get(folds.FOLDS) or 0)
+    count = int(spec.params.get(fold_runs.FOLDS) or 0)
     return count + 1 if count and spec.task == "train" else 1
 
 

@@ -109,7 +109,7 @@ def _add_data_checks(document: DocumentView, options: ReportOptions) -> SuiteVie
     what is here, and the checks of all subsets that are described then. Imported runs read other
     data than this machine's: their figures are those that were published with them.
     """
-    from workbench.subsets import profile_process, report_charts, report_checks
+    from workbench.data_profile import profile_process, report_charts, report_checks
 
     view = document.suite
     runs = [*(record.identity for record in view.records), *view.planned]

@@ -12,7 +12,7 @@ from results.records.metric_names import headline_metric
 from results.tables import run_outputs
 from results.text import formats
 from results.text.sanitize import clean_line
-from workbench.planning import folds
+from workbench.planning import fold_runs
 from workbench.suites import quantities as q
 from workbench.suites.state import CLEAN_CAUSES, RunState, RunView, SuiteState
 
@@ -174,7 +174,9 @@ def _run_name(spec: RunSpec) -> str:
     """`emoji_train clip-nano`, with the fold of a fold run and the settings of a trial."""
     trial = formats.settings(spec.trial.settings) if spec.trial else ""
     model = f"{spec.base_model} (trained)" if spec.base_model else spec.model
-    return " ".join(part for part in (spec.subset, model, folds.fold_label(spec), trial) if part)
+    return " ".join(
+        part for part in (spec.subset, model, fold_runs.fold_label(spec), trial) if part
+    )
 
 
 def _format_state(run: RunState) -> str:

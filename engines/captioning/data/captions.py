@@ -17,7 +17,7 @@ from datasets_mm.building.build import Subset
 from datasets_mm.media_paths import find_on_disk
 from datasets_mm.media_types import is_medium, is_video
 from engines.emitter import EngineError
-from engines.torchkit.data.subsets import make_ids_unique
+from engines.torchkit.data.subset_source import make_ids_unique
 
 MIXED: Final = "mul"
 """ISO 639-2's code for several languages."""

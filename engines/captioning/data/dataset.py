@@ -17,7 +17,7 @@ from engines.captioning.data import captions
 from engines.captioning.data.captions import Captions
 from engines.captioning.data.media import Frames, Rows
 from engines.emitter import EngineError
-from engines.torchkit.data import subsets
+from engines.torchkit.data import subset_source
 from engines.torchkit.training.early_stopping import Monitor
 
 
@@ -172,11 +172,11 @@ def _decode_media(
 def _open_pictures(context: Context, size: int, captions: Captions) -> tuple[ImageCache, Any, Rows]:
     """The cache of the pictures, uint8 [N, S, S, 3] and the row [n, 1] of each; -1: unreadable."""
     root = context.cache_root
-    with subsets.source_errors_as_engine_errors():
+    with subset_source.source_errors_as_engine_errors():
         cache = ImageCache.open(
             captions.paths, captions.root, size, root, progress=context.report_progress
         )
-    subsets.report_skipped_media(context.emit, cache.skipped, "pictures")
+    subset_source.report_skipped_media(context.emit, cache.skipped, "pictures")
     rows = np.asarray([cache.row(path) for path in captions.paths], np.int64)[:, None]
     return cache, cache.array, rows
 
@@ -184,7 +184,7 @@ def _open_pictures(context: Context, size: int, captions: Captions) -> tuple[Ima
 def _open_clips(context: Context, size: int, captions: Captions) -> tuple[ImageCache, Any, Rows]:
     """The cache of the clips, uint8 [N, S, S, 3] and frame rows [n, F] of each; -1: unreadable."""
     frames = context.params.frames
-    with subsets.source_errors_as_engine_errors():
+    with subset_source.source_errors_as_engine_errors():
         cache = ClipCache.open(
             captions.paths,
             captions.root,
@@ -193,8 +193,8 @@ def _open_clips(context: Context, size: int, captions: Captions) -> tuple[ImageC
             context.cache_root,
             progress=context.report_progress,
         )
-    subsets.report_skipped_media(context.emit, cache.skipped, "videos")
-    subsets.report_substituted_frames(context.emit, cache.substituted)
+    subset_source.report_skipped_media(context.emit, cache.skipped, "videos")
+    subset_source.report_substituted_frames(context.emit, cache.substituted)
     first = np.asarray([cache.row(path) for path in captions.paths], np.int64)[:, None]
     rows = np.where(first >= 0, first * frames + np.arange(frames), -1)
     return cache, cache.array.reshape(-1, size, size, 3), rows

@@ -19,7 +19,7 @@ from datasets_mm.building.build import Subset
 from engines.emitter import EngineError
 from engines.retrieval.data.items import Rows, Vocabulary
 from engines.retrieval.data.pairs import NONE, ItemRows, TrainingPairs
-from engines.torchkit.data.subsets import make_ids_unique
+from engines.torchkit.data.subset_source import make_ids_unique
 
 
 @dataclass

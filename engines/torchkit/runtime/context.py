@@ -16,7 +16,7 @@ from engines.emitter import Emitter
 from engines.model_catalog import ModelEntry
 from engines.protocol import RunSpec
 from engines.torchkit.data.prefetch import InputPipeline
-from engines.torchkit.data.subsets import SubsetSource
+from engines.torchkit.data.subset_source import SubsetSource
 from engines.torchkit.runtime.distributed import ProcessGroup
 from engines.torchkit.runtime.precision import Precision
 from engines.trained_weights import TrainedWeights

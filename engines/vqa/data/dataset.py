@@ -10,7 +10,7 @@ from datasets_mm.building.build import Subset
 from datasets_mm.folds import FoldError, sample_stratified
 from engines.emitter import EngineError
 from engines.vqa.context import Context
-from engines.vqa.data import fold_split, paraphrases, questions
+from engines.vqa.data import fold_file, paraphrases, questions
 from engines.vqa.data.questions import Questions, select_stratified
 
 
@@ -114,7 +114,7 @@ def split_validation(
             sample_stratified(questions.answers, questions.ids, params.sample, context.spec.seed)
         )
     try:
-        folds = fold_split.read_or_assign_folds(context, questions, subset)
+        folds = fold_file.read_or_assign_folds(context, questions, subset)
         fold = folds.lookup(questions.ids)
         questions = questions.with_folds(folds)
     except FoldError as error:

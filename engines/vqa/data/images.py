@@ -15,7 +15,7 @@ from typing import Any
 from datasets_mm.media.aspect_image_cache import AspectImageCache
 from datasets_mm.media.decode import UnusableError, read_inside, upright_size
 from engines.emitter import EngineError
-from engines.torchkit.data import subsets
+from engines.torchkit.data import subset_source
 from engines.vqa.models.processor import ImageTextProcessor, Pixels
 from engines.vqa.params import Params
 
@@ -94,7 +94,7 @@ class Pictures:
                     missing.setdefault(size, []).append((path, scale))
         for size, views in missing.items():
             named = [path for path, _ in views]
-            with subsets.source_errors_as_engine_errors():
+            with subset_source.source_errors_as_engine_errors():
                 cache = AspectImageCache.open(
                     named, root, size, self.cache_root, self.report_progress
                 )

@@ -168,7 +168,7 @@ def read_questions(options: argparse.Namespace) -> Iterator[str]:
         EngineError: the subset cannot be built, or has no question with options.
     """
     from engines.emitter import Emitter
-    from engines.torchkit.data.subsets import SubsetSource
+    from engines.torchkit.data.subset_source import SubsetSource
     from engines.vqa.data import questions
 
     root = str(options.data_root) if options.data_root else None

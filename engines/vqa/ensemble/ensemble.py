@@ -16,7 +16,7 @@ import numpy as np
 from engines import messages
 from engines.emitter import Emitter, EngineError
 from engines.protocol import RunSpec
-from engines.torchkit.data.subsets import SubsetSource
+from engines.torchkit.data.subset_source import SubsetSource
 from engines.vqa.data.questions import LETTERS
 from engines.vqa.ensemble import fold_runs, stacking, temperature
 from engines.vqa.ensemble.fold_runs import VALIDATION, FoldRun

@@ -17,7 +17,7 @@ from datasets_mm.profile.describe import DescribeOptions, describe
 from datasets_mm.profile.image_checks import _summarize
 from datasets_mm.profile.profile import NumberProfile, Profile
 from datasets_mm.recipes.record_classes import question_type
-from workbench.subsets import sections
+from workbench.data_profile import sections
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "challenge"
 

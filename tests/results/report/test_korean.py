@@ -132,7 +132,7 @@ def test_no_english_sentence_stands_in_a_korean_report(make, mixed, weekly) -> N
 
 
 def test_one_style_of_ending(make, mixed, weekly) -> None:
-    files = ("ko.toml", "documents.ko.toml", "phrases.ko.toml")
+    files = ("tables.ko.toml", "report_kinds.ko.toml", "messages.ko.toml")
     words = "".join((ROOT / "results/text/lang" / name).read_text() for name in files)
     for page in (words, *(page for _, page in pages(make, mixed, weekly))):
         assert not re.findall(r"[가-힣]*(?:습니다|입니다|됩니다|합니다|어요|해요)", page)
@@ -248,7 +248,7 @@ def test_every_notice_reason_and_method_has_its_korean() -> None:
         for place, text in found
         if english(text) and not HANGUL.search(message_translations.localize(text, "ko"))
     ]
-    assert not missing, "add them to results/text/lang/phrases.ko.toml:\n" + "\n".join(missing)
+    assert not missing, "add them to results/text/lang/messages.ko.toml:\n" + "\n".join(missing)
 
 
 def test_recipes_that_ship_have_their_korean() -> None:
@@ -353,4 +353,4 @@ def test_parts_of_a_memory_estimate_have_their_korean() -> None:
     assert "half-precision copy of the weights" in parts
     missing = {part for part in parts if not set(part.split()) <= FIELD_TERMS}
     missing = {part for part in missing if message_translations.localize(part, "ko") == part}
-    assert not missing, f"add them to results/text/lang/phrases.ko.toml: {missing}"
+    assert not missing, f"add them to results/text/lang/messages.ko.toml: {missing}"

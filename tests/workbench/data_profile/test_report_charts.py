@@ -9,7 +9,7 @@ import pytest
 from datasets_mm.profile.profile import ChoiceProfile, FieldProfile, Profile
 from results import report
 from results.records.suite_view import SuiteView
-from workbench.subsets import profile_process, report_charts
+from workbench.data_profile import profile_process, report_charts
 
 
 def questions() -> Profile:

@@ -25,9 +25,9 @@ from results.records.schema import Identity
 from results.records.suite_view import SubsetCheck, SuiteView
 from tests.results.report.test_korean import english
 from workbench.cli.main import app
+from workbench.data_profile import profile_process, report_checks
 from workbench.memory_estimate import table as fit_tables
 from workbench.memory_estimate.plan_estimate import StepCounts
-from workbench.subsets import profile_process, report_checks
 
 HANGUL = re.compile("[가-힣]")
 
@@ -160,8 +160,8 @@ NAMES = frozenset(("what", "which", "1", "2-3", "4-10", "11+", "a", "b", "c", "d
 @pytest.mark.parametrize("found", [[ORIGINAL, BALANCED], [QUIZ], [SPOKEN]], ids=range(3))
 def test_every_label_of_a_profile_has_its_korean(found: list[Profile]) -> None:
     from results.records.message_translations import localize
-    from workbench.subsets.sections import build_sections
-    from workbench.subsets.tables import schema_table
+    from workbench.data_profile.sections import build_sections
+    from workbench.data_profile.tables import schema_table
 
     for section in build_sections(found):
         for text in (section.title, section.remark, *(row.label for row in section.rows)):

@@ -1,7 +1,7 @@
 """Whether two files have one schema, in a sentence and in rows."""
 
 from datasets_mm.profile.profile import FieldProfile, Profile
-from workbench.subsets import schema_diff, sections
+from workbench.data_profile import schema_diff, sections
 
 NINE = (
     "answer", "data_id", "dataset_id", "image_path", "instruction", "passage_id",

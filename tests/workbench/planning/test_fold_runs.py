@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from engines import catalog
 from results.listing import run_filter, summary
-from workbench.planning import expand, folds, plan
+from workbench.planning import expand, fold_runs, plan
 from workbench.suites import record, state
 from workbench.suites import run_summary as lines_of
 from workbench.tui.view_models.live import rows as live_rows
@@ -53,9 +53,9 @@ def test_three_folds_are_three_runs_and_an_ensemble_that_needs_them(tmp_path: Pa
 
 def test_front_ends_tell_the_runs_apart(tmp_path: Path) -> None:
     runs = expand_runs(tmp_path)
-    said = [folds.fold_label(run) for run in runs]
+    said = [fold_runs.fold_label(run) for run in runs]
     assert said == ["fold 1/3", "fold 2/3", "fold 3/3", "ensemble"]
-    assert folds.fold_label(expand_runs(tmp_path, settings={})[0]) == ""
+    assert fold_runs.fold_label(expand_runs(tmp_path, settings={})[0]) == ""
     views = [state.RunView(run, run.run_id) for run in runs]
     lines = [lines_of.progress_line(view, 1, 4) for view in views]
     assert lines[1] == "[1/4] s m fold 2/3 · queued"

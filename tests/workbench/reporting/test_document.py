@@ -181,7 +181,7 @@ def test_the_command(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return SimpleNamespace(returncode=0, stdout=text if options["stdout"] else None)
 
     monkeypatch.setattr(report_process.subprocess, "run", run_child)
-    monkeypatch.setattr("workbench.subsets.report_checks.check_subsets", lambda *_, **__: ())
+    monkeypatch.setattr("workbench.data_profile.report_checks.check_subsets", lambda *_, **__: ())
     run = ["report", "--log-root", str(root)]
     days = ["--since", "2026-11-23", "--to", "2026-11-29"]
     assert CliRunner().invoke(app, [*run, *days]).exit_code == 0

@@ -319,7 +319,7 @@ class DataScreen(FooterKeys):
 
     @work(exclusive=True, group="scan")
     async def _scan(self, names: list[str], *, fresh: bool) -> None:
-        from workbench.subsets.profile_process import ProfileRequest
+        from workbench.data_profile.profile_process import ProfileRequest
 
         self.busy = True
         self._show_trouble("")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from results.text.sanitize import clean_line
-from workbench.planning import folds
+from workbench.planning import fold_runs
 from workbench.suites import run_summary
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def is_paused(suite: SuiteState) -> bool:
 def name_run(view: RunView) -> str:
     """Subset, model and what else tells the run from its neighbours: `emoji_train × clip-nano`."""
     spec = view.spec
-    parts = [f"{spec.subset} × {spec.base_model or spec.model}", folds.fold_label(spec)]
+    parts = [f"{spec.subset} × {spec.base_model or spec.model}", fold_runs.fold_label(spec)]
     return clean_line(" · ".join(part for part in (*parts, spec.label) if part), 120)
 
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from results.text.sanitize import clean_line
+from workbench.data_profile.histogram import draw_bar
 from workbench.output_language import translate
-from workbench.subsets.histogram import draw_bar
 from workbench.tui.view_models.cells import GridCell, GridColumn, GridRow
 
 if TYPE_CHECKING:
     from datasets_mm.profile.profile import Profile
-    from workbench.subsets.section_types import ProfileRow
+    from workbench.data_profile.section_types import ProfileRow
     from workbench.tui.view_models.catalog import SubsetEntry
 
 BAR_CELLS: Final = 16
@@ -60,7 +60,7 @@ def subset_rows(entries: Sequence[SubsetEntry], marked: Sequence[str]) -> list[G
 def profile_rows(profiles: Sequence[Profile]) -> list[GridRow]:
     """Rows of one profile, or of two with their differences, the largest first: headings,
     figures, bars of shares."""
-    from workbench.subsets import sections
+    from workbench.data_profile import sections
 
     rows: list[GridRow] = []
     built = sections.build_sections(profiles)

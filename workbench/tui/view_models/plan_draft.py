@@ -246,14 +246,14 @@ def _preview_cells(
 ) -> tuple[PreviewRun, ...]:
     """The runs of a plan with their costs, and what it leaves out, in the order of its product."""
     from results.text.sanitize import clean_line
-    from workbench.planning import folds, run_matrix
+    from workbench.planning import fold_runs, run_matrix
 
     runs: dict[PlanCell, list[PreviewRun]] = {}
     for (cell, spec), cost in zip(expanded, priced, strict=True):
         run = PreviewRun(
             spec.run_id, spec.engine, clean_line(spec.subset), clean_line(spec.model), spec.seed,
-            spec.repeat, clean_line(folds.fold_label(spec) or spec.label, 40), cost, cell.variant,
-            cell.block,
+            spec.repeat, clean_line(fold_runs.fold_label(spec) or spec.label, 40), cost,
+            cell.variant, cell.block,
         )  # fmt: skip
         runs.setdefault(cell, []).append(run)
     cells = []

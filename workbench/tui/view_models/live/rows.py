@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from results.text import formats
 from results.text.sanitize import clean_line
 from workbench.output_language import translate
-from workbench.planning import folds
+from workbench.planning import fold_runs
 from workbench.suites import oom_retry, run_summary, suite_reader
 from workbench.suites import quantities as q
 from workbench.tui.view_models.cells import CellLike, GridCell, GridColumn, GridRow, Points
@@ -155,7 +155,7 @@ def _subject(spec: RunSpec) -> str:
     """Fold and subset of a run, or the settings of a trial."""
     if spec.trial:
         return formats.settings(spec.trial.settings)
-    return " ".join(part for part in (folds.fold_label(spec), spec.subset) if part)
+    return " ".join(part for part in (fold_runs.fold_label(spec), spec.subset) if part)
 
 
 def format_status(run: RunState) -> CellLike:
@@ -264,7 +264,7 @@ def format_title(view: RunView) -> str:
     """The run in one line."""
     spec = view.spec
     parts = [clean_line(spec.subset, 80), clean_line(spec.model, 80), spec.engine]
-    parts += [part] if (part := folds.fold_label(spec)) else []
+    parts += [part] if (part := fold_runs.fold_label(spec)) else []
     parts.append(f"seed {spec.seed}")
     parts += [f"repeat {spec.repeat + 1}"] if spec.repeat else []
     parts += [f"attempt {view.state.attempt}"] if view.state.attempt > 1 else []

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from results.listing.summary import MetricSummary, RecordSummary
 from results.text.sanitize import clean_line
-from workbench.planning import folds
+from workbench.planning import fold_runs
 from workbench.suites import quantities as q
 from workbench.tui.view_models.cells import CellLike, GridCell, GridColumn
 
@@ -132,7 +132,7 @@ def _number(name: str, write: q.Formatter) -> dict[str, Any]:
 
 def label_text(summary: RecordSummary) -> str:
     """Label and fold of a run."""
-    parts = (clean_line(summary.label, 40), folds.fold_label(summary))
+    parts = (clean_line(summary.label, 40), fold_runs.fold_label(summary))
     return " ".join(part for part in parts if part)
 
 
