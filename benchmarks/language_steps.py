@@ -277,7 +277,7 @@ def own_pass(*, ahead: bool) -> dict[str, int]:
     if ahead:
         attention.use_packed_attention(model.model.visual)
         batch = QwenInputLayout(model.model, model.model.visual).add_inputs(batch)
-    vision = {**batch.vision, PIXELS: _Sighted().processor.values(batch.vision[PIXELS])}
+    vision = {**batch.vision, PIXELS: _Sighted().processor.normalize_pixels(batch.vision[PIXELS])}
     with torch.no_grad(), Reads() as reads:
         Answerer(model)(batch.with_vision(vision).inputs(), batch.labels)
     reads_seen = reads.found

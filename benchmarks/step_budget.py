@@ -232,7 +232,7 @@ def bare_loop(job: loop.TrainingJob[PairBatch]) -> Callable[[list[PairBatch]], N
             sides = []
             for side in (batch.queries, batch.passages):
                 texts = model.clip.get_text_features(input_ids=side.texts).pooler_output
-                pixels = model.pixels(side.images)
+                pixels = model.pixel_normalizer(side.images)
                 pictures = model.clip.get_image_features(
                     pixel_values=pixels, interpolate_pos_encoding=True
                 ).pooler_output

@@ -191,7 +191,7 @@ def build_scorer(params: Params) -> tuple[Any, str]:
     part = parse_part(params.siglip) or ModelPart(path=params.siglip)
     rest = part.hub or part.path
     try:
-        model = image_encoders.load(_find_sizes(part), None, clip_score.TYPES).model
+        model = image_encoders.load(_find_sizes(part), None, clip_score.MODEL_TYPES).model
     except (EngineError, LookupError, ValueError, TypeError) as error:
         return None, f"the judge {rest} ({error})"
     return model.eval(), ""

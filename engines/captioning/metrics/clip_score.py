@@ -24,7 +24,7 @@ from engines.torchkit.modeling import image_encoders, model_tokenizer, weights
 from engines.torchkit.modeling.model_config import read_config
 
 BATCH: Final = 32
-TYPES: Final = ("clip", "siglip")
+MODEL_TYPES: Final = ("clip", "siglip")
 CLIP_CONTEXT: Final = 77
 """Tokens of a text, where a configuration leaves them out."""
 
@@ -42,9 +42,9 @@ class ClipScorer:
         self.name = name.removeprefix("hub:") if name.startswith("hub:") else self.folder.name
         self.device = torch.device(device)
         config = read_config(self.folder)
-        self._siglip = image_encoders.read_type(config, TYPES, f"siglip = {name}") == "siglip"
+        self._siglip = image_encoders.read_type(config, MODEL_TYPES, f"siglip = {name}") == "siglip"
         with weights.unsound_as_errors(f"siglip = {name}", "CLIP or SigLIP"):
-            model, statistics = image_encoders.load(config, self.folder, TYPES)
+            model, statistics = image_encoders.load(config, self.folder, MODEL_TYPES)
         self._model = model.to(self.device).eval()
         load_tokenizer = _load_siglip_tokenizer if self._siglip else _load_clip_tokenizer
         self._tokenizer, self.context = load_tokenizer(self.folder)

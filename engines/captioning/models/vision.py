@@ -26,7 +26,7 @@ from engines.torchkit.modeling.image_normalization import PixelNormalizer
 from engines.torchkit.modeling.model_config import read_config
 from engines.torchkit.runtime.precision import Precision
 
-TYPES: Final = ("clip", "siglip", EFFNET)
+MODEL_TYPES: Final = ("clip", "siglip", EFFNET)
 REVISION: Final = 1
 """Incremented when equal pixels give other features, so that cached ones are not used."""
 
@@ -134,14 +134,14 @@ class VisionTower:
 
     def init_random(self) -> Any:
         """Build the model with random weights, for a memory estimate; returns it."""
-        loaded = image_encoders.load(self._config, None, TYPES, vision_only=True)
+        loaded = image_encoders.load(self._config, None, MODEL_TYPES, vision_only=True)
         self._model = loaded.model.eval().requires_grad_(False)
         return self._model
 
     def _load(self) -> Any:
         folder = self.folder or image_encoders.efficientnet_weights().parent
         with weights.unsound_as_errors(folder, "vision tower"):
-            model = image_encoders.load(self._config, folder, TYPES, vision_only=True).model
+            model = image_encoders.load(self._config, folder, MODEL_TYPES, vision_only=True).model
         model.to(self.precision.device).eval().requires_grad_(False)
         if self._compile:
             model.compile()
@@ -150,7 +150,7 @@ class VisionTower:
 
 def _read_shape(config: Mapping[str, Any], location: object) -> Shape:
     """The shape of a tower, alone or as part of its dual encoder."""
-    family = image_encoders.read_type(config, TYPES, location, vision_only=True)
+    family = image_encoders.read_type(config, MODEL_TYPES, location, vision_only=True)
     sizes = config.get("vision_config", config)
     size, patch = int(sizes.get("image_size", 224)), int(sizes.get("patch_size", 32))
     return Shape(family, size, (size // patch) ** 2, int(sizes.get("hidden_size", 768)))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from engines.retrieval.data.pairs import ItemInputs
 from engines.retrieval.models.encoder import l2_normalize
-from engines.retrieval.models.qwen_embedding import TYPES, PromptTokens, QwenEmbedder
+from engines.retrieval.models.qwen_embedding import MODEL_TYPES, PromptTokens, QwenEmbedder
 from engines.retrieval.models.towers import EncoderTower
 from engines.torchkit.memory.patch_towers import DeepPatchTower
 from engines.torchkit.modeling import image_encoders
@@ -37,7 +37,7 @@ class FakeEmbedder(QwenEmbedder):
     """The embedder with the sizes of a configuration; all prompts are of the longest text."""
 
     def __init__(self, config: Mapping[str, Any], temperature: float) -> None:
-        loaded = image_encoders.load(config, None, TYPES)
+        loaded = image_encoders.load(config, None, MODEL_TYPES)
         super().__init__(loaded, PROMPT, temperature)
         model = loaded.model
         self.text_tower = _PartOfModel(model.language_model)

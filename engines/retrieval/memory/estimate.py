@@ -127,7 +127,9 @@ def measure_peaks(
     else:
         facts["corpus"] = "none, as nothing is evaluated"
     computing = (
-        evaluation_step.measure_feature_pass(fake_run) if fake_run.model.pixels is None else {}
+        evaluation_step.measure_feature_pass(fake_run)
+        if fake_run.model.pixel_normalizer is None
+        else {}
     )
     if sum(computing.values()) > sum(phases.get("predict", {}).values()):
         phases["predict"] = computing
@@ -147,7 +149,7 @@ def evaluates(query: MemoryQuery, params: Params) -> bool:
 
 def pair_bytes(fake_run: FakeRetrievalRun, reads: RunItems) -> int:
     """Bytes of a query and its passage in a prepared batch."""
-    if fake_run.model.pixels is None:
+    if fake_run.model.pixel_normalizer is None:
         text, image = 2 * frozen_towers.TEXT_WIDTH, 2 * frozen_towers.IMAGE_WIDTH
     else:
         text, image = TOKEN_BYTES * fake_run.tokens, 3 * fake_run.params.image_size**2

@@ -65,13 +65,13 @@ class FakeRetrievalRun:
 
     def texts(self, count: int) -> Tensor:
         """Token ids [n, T], or the features of a frozen tower [n, W]."""
-        if self.model.pixels is None:
+        if self.model.pixel_normalizer is None:
             return torch.zeros(count, frozen_towers.TEXT_WIDTH, dtype=torch.float16)
         return torch.zeros(count, self.tokens, dtype=torch.long)
 
     def images(self, count: int) -> Tensor:
         """Pictures uint8 [n, S, S, 3], or the features of a frozen tower [n, W]."""
-        if self.model.pixels is None:
+        if self.model.pixel_normalizer is None:
             return torch.zeros(count, frozen_towers.IMAGE_WIDTH, dtype=torch.float16)
         side = self.params.image_size
         return torch.zeros(count, side, side, 3, dtype=torch.uint8)

@@ -19,7 +19,7 @@ from engines.torchkit.modeling.image_encoders import ImageEncoder
 from engines.torchkit.modeling.image_normalization import PixelNormalizer
 from engines.torchkit.modeling.model_config import read_config
 
-TYPES: Final = ("clip", "metaclip_2")
+MODEL_TYPES: Final = ("clip", "metaclip_2")
 
 
 class ClipTextTower(EncoderTower):
@@ -49,8 +49,8 @@ class ClipTextTower(EncoderTower):
         """[n, D]."""
         ends = (inputs == self._tower.eos_token_id).int().argmax(1)
         rows = torch.arange(len(inputs), device=inputs.device)
-        picked = average_states([self._tower.final_layer_norm(s[rows, ends]) for s in states])
-        return self._clip.text_projection(picked)  # type: ignore[no-any-return]
+        pooled = average_states([self._tower.final_layer_norm(s[rows, ends]) for s in states])
+        return self._clip.text_projection(pooled)  # type: ignore[no-any-return]
 
     def tokens(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - all tokens
         """[n, L, D]."""
@@ -69,8 +69,8 @@ class ClipTextTower(EncoderTower):
 class ClipVisionTower(EncoderTower):
     """The vision tower, pooled at its class token."""
 
-    def __init__(self, clip: Any, pixels: PixelNormalizer) -> None:
-        self._clip, self._tower, self._pixels = clip, clip.vision_model, pixels
+    def __init__(self, clip: Any, normalizer: PixelNormalizer) -> None:
+        self._clip, self._tower, self._normalizer = clip, clip.vision_model, normalizer
         self.blocks = len(clip.vision_model.encoder.layers)
         self.width = int(clip.config.vision_config.hidden_size)
         size = clip.config.vision_config.image_size
@@ -85,12 +85,12 @@ class ClipVisionTower(EncoderTower):
         out = self._tower(**self._arguments(inputs), output_hidden_states=True)
         return [out.hidden_states[1:][i] for i in layers]
 
-    def pool(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
+    def pool(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002
         """[n, D]."""
-        picked = average_states([self._tower.post_layernorm(s[:, 0]) for s in states])
-        return self._clip.visual_projection(picked)  # type: ignore[no-any-return]
+        pooled = average_states([self._tower.post_layernorm(s[:, 0]) for s in states])
+        return self._clip.visual_projection(pooled)  # type: ignore[no-any-return]
 
-    def tokens(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
+    def tokens(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002
         """[n, patches + 1, D]."""
         normed = average_states([self._tower.post_layernorm(s) for s in states])
         return self._clip.visual_projection(normed)  # type: ignore[no-any-return]
@@ -100,8 +100,8 @@ class ClipVisionTower(EncoderTower):
         return self._tower, self._clip.visual_projection
 
     def _arguments(self, images: Tensor) -> dict[str, Any]:
-        stretch = tuple(images.shape[1:3]) != self._native
-        return {"pixel_values": self._pixels(images), "interpolate_pos_encoding": stretch}
+        interpolate = tuple(images.shape[1:3]) != self._native
+        return {"pixel_values": self._normalizer(images), "interpolate_pos_encoding": interpolate}
 
 
 class ClipEncoder(DualEncoder):
@@ -115,20 +115,20 @@ class ClipEncoder(DualEncoder):
         if is_clip and text.eos_token_id == 2:  # configs from before transformers 4.31
             text.eos_token_id = clip.config.text_config.vocab_size - 1
         del clip.logit_scale  # ours is `log_scale`; a second one would never get a gradient
-        self.pixels = pixels = PixelNormalizer(*loaded.statistics)
+        self.pixel_normalizer = PixelNormalizer(*loaded.statistics)
         self.text_tower = ClipTextTower(clip)
-        self.vision_tower = ClipVisionTower(clip, pixels)
+        self.vision_tower = ClipVisionTower(clip, self.pixel_normalizer)
         self.text_limit = int(clip.config.text_config.max_position_embeddings)
 
 
 def from_folder(folder: Path, temperature: float) -> ClipEncoder:
     """A CLIP or MetaCLIP 2 from a local folder, in float32."""
-    return ClipEncoder(image_encoders.load(read_config(folder), folder, TYPES), temperature)
+    return ClipEncoder(image_encoders.load(read_config(folder), folder, MODEL_TYPES), temperature)
 
 
 def from_config(config: Mapping[str, Any], temperature: float) -> ClipEncoder:
     """A CLIP or MetaCLIP 2 of a configuration, with random weights."""
-    return ClipEncoder(image_encoders.load(config, None, TYPES), temperature)
+    return ClipEncoder(image_encoders.load(config, None, MODEL_TYPES), temperature)
 
 
 def from_scratch(

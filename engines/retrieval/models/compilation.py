@@ -143,7 +143,7 @@ def enable_compilation(
     uniform: bool,
 ) -> None:
     """Set up compilation of the model's towers before the first step of `job`."""
-    if model.pixels is None:
+    if model.pixel_normalizer is None:
         run.emit.notice("compile-off", "compile = true does nothing: heads alone are too small")
         return
     compiler = make_compiler(run.params, run.device, run.emit, uniform=uniform)

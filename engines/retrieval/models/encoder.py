@@ -31,7 +31,7 @@ from engines.torchkit.modeling.image_normalization import PixelNormalizer
 MAX_SCALE: Final = 100.0
 """Largest inverse temperature, as in CLIP (Radford et al. 2021)."""
 
-FIRST_BIAS: Final = -10.0
+INITIAL_BIAS: Final = -10.0
 """Initial bias of the sigmoid loss, where a checkpoint has none (SigLIP, Zhai et al. 2023)."""
 
 
@@ -73,10 +73,10 @@ class DualEncoder(nn.Module):
         self.fusion: RecurrentFusion | None = None
         self.bias: nn.Parameter | None = None
         """Bias of the sigmoid loss."""
-        self.first_bias = FIRST_BIAS
+        self.initial_bias = INITIAL_BIAS
         self.frozen = False
         """Whether the towers are frozen."""
-        self.pixels: PixelNormalizer | None = None
+        self.pixel_normalizer: PixelNormalizer | None = None
         """Normalisation of images; None: the model uses cached features."""
         self.text_limit = 0
         """Largest number of tokens of a text; 0: no limit."""

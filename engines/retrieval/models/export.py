@@ -83,8 +83,10 @@ def _with_logit_scale(model: DualEncoder, whole: Any, *, bias: bool) -> dict[str
     tensors = {name: t.detach() for name, t in whole.state_dict().items()}
     if not bias:
         return {**tensors, "logit_scale": scale}
-    first_bias = scale.new_tensor(model.first_bias) if model.bias is None else model.bias.detach()
-    return {**tensors, "logit_scale": scale.reshape(1), "logit_bias": first_bias.reshape(1)}
+    initial_bias = (
+        scale.new_tensor(model.initial_bias) if model.bias is None else model.bias.detach()
+    )
+    return {**tensors, "logit_scale": scale.reshape(1), "logit_bias": initial_bias.reshape(1)}
 
 
 def _read_copied_files(base: Path | None) -> dict[str, str]:
@@ -108,7 +110,11 @@ def _make_tokenizer_files(model: DualEncoder, params: Params, tokenizer: str) ->
         "pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>",
         "mask_token": "<mask>",
     }  # fmt: skip
-    mean, gain = ((), ()) if model.pixels is None else (model.pixels.shift, model.pixels.gain)
+    mean, gain = (
+        ((), ())
+        if model.pixel_normalizer is None
+        else (model.pixel_normalizer.shift, model.pixel_normalizer.gain)
+    )
     side = params.image_size
     pictures = {
         "image_processor_type": "CLIPImageProcessor", "do_resize": True, "resample": 3,

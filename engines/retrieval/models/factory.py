@@ -117,7 +117,7 @@ def configure_model(
     if params.scoring == "late":
         _set_late(model, entry, params, text_tokenizer)
     if params.loss == "sigmoid":
-        model.bias = nn.Parameter(torch.tensor(model.first_bias))
+        model.bias = nn.Parameter(torch.tensor(model.initial_bias))
     if params.freeze_towers:
         _freeze(model, entry)
     model.chunk = params.grad_cache_chunk
@@ -229,8 +229,11 @@ def describe_model(model: DualEncoder, params: Params) -> dict[str, str]:
         facts["scoring"] = f"late interaction (MaxSim) over {tokens} tokens of {width}"
         if model.fusion is None:
             facts["fusion"] = "text and image tokens side by side"
-    if model.pixels is not None:
-        mean, gain = (model.pixels.shift / 255).tolist(), (1 / model.pixels.gain / 255).tolist()
+    if model.pixel_normalizer is not None:
+        mean, gain = (
+            (model.pixel_normalizer.shift / 255).tolist(),
+            (1 / model.pixel_normalizer.gain / 255).tolist(),
+        )
         facts["normalisation"] = f"mean {_format_values(mean)}, std {_format_values(gain)}"
     if model.chunk:
         facts["grad_cache"] = f"chunks of {model.chunk}; every forward pass is computed twice"

@@ -35,8 +35,8 @@ def make_replica(
         model, DTYPE, lambda m: m is model or isinstance(m, WHOLE), attention.fuse_attention
     )
     replica.model.dtype = DTYPE
-    if replica.model.pixels is not None:
-        replica.model.pixels.dtype = DTYPE
+    if replica.model.pixel_normalizer is not None:
+        replica.model.pixel_normalizer.dtype = DTYPE
     return replica
 
 

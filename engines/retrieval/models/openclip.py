@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from engines import out_of_memory
 from engines.emitter import EngineError, first_line
-from engines.retrieval.models.encoder import FIRST_BIAS, DualEncoder
+from engines.retrieval.models.encoder import INITIAL_BIAS, DualEncoder
 from engines.retrieval.models.towers import EncoderTower, average_states, mask_until_end
 from engines.torchkit.modeling.image_normalization import PixelNormalizer
 
@@ -56,7 +56,7 @@ class OpenClipTextTower(EncoderTower):
         return mask_until_end(inputs, self._tower.vocab_size - 1)[:, :tokens]
 
     def modules(self) -> Iterable[nn.Module]:
-        """The tower has its projection."""
+        """The tower, which holds its projection."""
         return (self._tower,)
 
     def _project(self, features: Tensor) -> Tensor:
@@ -69,8 +69,8 @@ class OpenClipTextTower(EncoderTower):
 class OpenClipVisionTower(EncoderTower):
     """A vision transformer, of open_clip itself or of timm, or a convolutional tower of timm."""
 
-    def __init__(self, visual: Any, pixels: PixelNormalizer) -> None:
-        self._tower, self._pixels = visual, pixels
+    def __init__(self, visual: Any, normalizer: PixelNormalizer) -> None:
+        self._tower, self._normalizer = visual, normalizer
         self._trunk = getattr(visual, "trunk", None)
         blocks = visual.transformer.resblocks if self._trunk is None else _blocks(self._trunk)
         self.blocks = len(blocks)
@@ -100,15 +100,15 @@ class OpenClipVisionTower(EncoderTower):
         whole = [torch.cat(pair, 1) for pair in zip(prefix, patches, strict=True)]
         return [whole[indices.index(i)] for i in layers]
 
-    def pool(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
+    def pool(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002
         """[n, D]."""
         if self._trunk is not None:
             normed = average_states([self._trunk.norm(s) for s in states])
             return self._tower.head(self._trunk.forward_head(normed))  # type: ignore[no-any-return]
-        picked = average_states([self._tower._pool(s)[0] for s in states])
-        return picked if self._tower.proj is None else picked @ self._tower.proj
+        pooled = average_states([self._tower._pool(s)[0] for s in states])
+        return pooled if self._tower.proj is None else pooled @ self._tower.proj
 
-    def tokens(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
+    def tokens(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002
         """[n, prefix + patches, D]."""
         if self._trunk is not None:
             normed = average_states([self._trunk.norm(s) for s in states])
@@ -128,11 +128,11 @@ class OpenClipVisionTower(EncoderTower):
         return self._tower.head(self._trunk.head.fc(positions))  # type: ignore[no-any-return, union-attr]
 
     def modules(self) -> Iterable[nn.Module]:
-        """The tower has its projection."""
+        """The tower, which holds its projection."""
         return (self._tower,)
 
     def _normalise(self, images: Tensor) -> Tensor:
-        pixels: Tensor = self._pixels(images)
+        pixels: Tensor = self._normalizer(images)
         # Channels last, FastViT's backward pass ends in a segmentation fault on CPUs (torch 2.15).
         return pixels.contiguous() if pixels.device.type == "cpu" else pixels
 
@@ -154,9 +154,9 @@ class OpenClipEncoder(DualEncoder):
         del model.logit_scale
         model.logit_bias = None
         visual = model.visual
-        self.pixels = pixels = PixelNormalizer(visual.image_mean, visual.image_std)
+        self.pixel_normalizer = PixelNormalizer(visual.image_mean, visual.image_std)
         self.text_tower = OpenClipTextTower(model.text)
-        self.vision_tower = OpenClipVisionTower(visual, pixels)
+        self.vision_tower = OpenClipVisionTower(visual, self.pixel_normalizer)
         self.text_limit = int(model.context_length)
         size = visual.image_size
         self.image_limit = int(size if isinstance(size, int) else size[0])
@@ -170,9 +170,9 @@ def from_folder(folder: Path, temperature: float) -> OpenClipEncoder:
     """
     model = _create_model(f"local-dir:{folder}", folder, require_pretrained=True, weights_only=True)
     bias = model.logit_bias
-    first_bias = FIRST_BIAS if bias is None else float(bias.detach())
+    initial_bias = INITIAL_BIAS if bias is None else float(bias.detach())
     encoder = OpenClipEncoder(model, temperature)
-    encoder.first_bias = first_bias
+    encoder.initial_bias = initial_bias
     return encoder
 
 

@@ -26,7 +26,7 @@ from engines.torchkit.modeling.model_config import read_config
 
 INSTRUCTION: Final = "Represent the user's input."
 PAD: Final = "<|endoftext|>"
-TYPES: Final = ("qwen3_vl",)
+MODEL_TYPES: Final = ("qwen3_vl",)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class QwenEmbedder(DualEncoder):
     def __init__(self, loaded: ImageEncoder, tokens: PromptTokens, temperature: float) -> None:
         super().__init__(temperature)
         self.model = model = loaded.model.requires_grad_(False)
-        self.pixels = self._normalise = PixelNormalizer(*loaded.statistics)
+        self.pixel_normalizer = self._normalise = PixelNormalizer(*loaded.statistics)
         self._tokens = tokens
         vision = model.config.vision_config
         self._patch, self._merge = int(vision.patch_size), int(vision.spatial_merge_size)
@@ -144,6 +144,6 @@ class QwenEmbedder(DualEncoder):
 
 def from_folder(folder: Path, tokenizer: Tokenizer, temperature: float) -> QwenEmbedder:
     """The embedder of a local folder, in float32."""
-    loaded = image_encoders.load(read_config(folder), folder, TYPES)
+    loaded = image_encoders.load(read_config(folder), folder, MODEL_TYPES)
     tokens = PromptTokens.from_tokenizer(tokenizer, loaded.model.config)
     return QwenEmbedder(loaded, tokens, temperature)

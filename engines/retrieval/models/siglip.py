@@ -23,10 +23,32 @@ from engines.torchkit.modeling.image_encoders import NAFLEX, ImageEncoder
 from engines.torchkit.modeling.image_normalization import PixelNormalizer
 from engines.torchkit.modeling.model_config import read_config
 
-TYPES: Final = ("siglip", NAFLEX)
+MODEL_TYPES: Final = ("siglip", NAFLEX)
 
 
-class SiglipTextTower(EncoderTower):
+class SiglipTower(EncoderTower):
+    """What both towers share: transformers' tower, called with the arguments of its inputs."""
+
+    _tower: Any
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Token ids [n, text_limit], or images uint8 [n, S, S, 3] -> [n, D]."""
+        return self._tower(**self._arguments(inputs)).pooler_output  # type: ignore[no-any-return]
+
+    def hidden_states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """[n, text_limit or patches, width] each."""
+        out = self._tower(**self._arguments(inputs), output_hidden_states=True)
+        return [out.hidden_states[1:][i] for i in layers]
+
+    def modules(self) -> Iterable[nn.Module]:
+        """The tower, which holds its head."""
+        return (self._tower,)
+
+    def _arguments(self, inputs: Tensor) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class SiglipTextTower(SiglipTower):
     """The text tower, pooled at the last position."""
 
     def __init__(self, siglip: Any, pad: int) -> None:
@@ -34,40 +56,34 @@ class SiglipTextTower(EncoderTower):
         self.blocks = len(siglip.text_model.encoder.layers)
         self.width = int(siglip.config.text_config.hidden_size)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Token ids [n, 64] -> [n, D]."""
-        return self._tower(input_ids=inputs).pooler_output  # type: ignore[no-any-return]
-
-    def hidden_states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
-        """[n, 64, width] each."""
-        out = self._tower(input_ids=inputs, output_hidden_states=True)
-        return [out.hidden_states[1:][i] for i in layers]
-
-    def pool(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
+    def pool(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002
         """[n, D]."""
-        picked = average_states([self._tower.final_layer_norm(s[:, -1]) for s in states])
-        return self._tower.head(picked)  # type: ignore[no-any-return]
+        pooled = average_states([self._tower.final_layer_norm(s[:, -1]) for s in states])
+        return self._tower.head(pooled)  # type: ignore[no-any-return]
 
-    def tokens(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
-        """[n, 64, D]."""
+    def tokens(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002
+        """[n, text_limit, D]."""
         return self._tower.head(average_states([self._tower.final_layer_norm(s) for s in states]))  # type: ignore[no-any-return]
 
     def attention_mask(self, inputs: Tensor, tokens: int) -> Tensor:
         """Mask without padding; the first token always counts, so that no text is empty."""
-        there = inputs[:, :tokens] != self._pad
-        there[:, 0] = True
-        return there
+        mask = inputs[:, :tokens] != self._pad
+        mask[:, 0] = True
+        return mask
 
-    def modules(self) -> Iterable[nn.Module]:
-        """The tower has its head."""
-        return (self._tower,)
+    def _arguments(self, inputs: Tensor) -> dict[str, Any]:
+        return {"input_ids": inputs}
 
 
-class SiglipVisionTower(EncoderTower):
-    """The vision tower, pooled by attention; its patches are in the space of the texts' vectors."""
+class SiglipVisionTower(SiglipTower):
+    """The vision tower, pooled by attention; its patches are in the space of the texts' vectors.
 
-    def __init__(self, siglip: Any, pixels: PixelNormalizer) -> None:
-        self._tower, self._pixels = siglip.vision_model, pixels
+    In a NaFlex tower transformers' resizing of the position embeddings is replaced by
+    `_resize_positions_once`.
+    """
+
+    def __init__(self, siglip: Any, normalizer: PixelNormalizer) -> None:
+        self._tower, self._normalizer = siglip.vision_model, normalizer
         config = siglip.config.vision_config
         self.blocks, self.width = len(siglip.vision_model.encoder.layers), int(config.hidden_size)
         self._patch = int(config.patch_size)
@@ -76,57 +92,44 @@ class SiglipVisionTower(EncoderTower):
         if self._naflex:
             self._tower.embeddings.resize_positional_embeddings = _resize_positions_once
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """uint8 [n, S, S, 3] -> [n, D]."""
-        return self._tower(**self._arguments(inputs)).pooler_output  # type: ignore[no-any-return]
-
-    def hidden_states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
-        """[n, patches, width] each."""
-        out = self._tower(**self._arguments(inputs), output_hidden_states=True)
-        return [out.hidden_states[1:][i] for i in layers]
-
-    def pool(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
+    def pool(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002
         """[n, D]."""
         return self._tower.head(average_states([self._tower.post_layernorm(s) for s in states]))  # type: ignore[no-any-return]
 
-    def tokens(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002 - see states
+    def tokens(self, states: Sequence[Tensor], inputs: Tensor) -> Tensor:  # noqa: ARG002
         """[n, patches, D]; there is no projection."""
         return average_states([self._tower.post_layernorm(s) for s in states])
 
-    def modules(self) -> Iterable[nn.Module]:
-        """The tower has its head."""
-        return (self._tower,)
-
-    def _arguments(self, images: Tensor) -> dict[str, Any]:
-        pixels = self._pixels(images)
+    def _arguments(self, inputs: Tensor) -> dict[str, Any]:
+        pixels = self._normalizer(inputs)
         if not self._naflex:
-            stretch = images.shape[1] != self._native
-            return {"pixel_values": pixels, "interpolate_pos_encoding": stretch}
-        side = images.shape[1] // self._patch
+            interpolate = inputs.shape[1] != self._native
+            return {"pixel_values": pixels, "interpolate_pos_encoding": interpolate}
+        side = inputs.shape[1] // self._patch
         patches = functional.unfold(pixels, self._patch, stride=self._patch)
         # unfold puts channels first within a patch; NaFlex wants them last
-        patches = patches.view(len(images), 3, self._patch**2, -1).permute(0, 3, 2, 1).flatten(2)
+        patches = patches.view(len(inputs), 3, self._patch**2, -1).permute(0, 3, 2, 1).flatten(2)
         return {
             "pixel_values": patches,
             "pixel_attention_mask": None,  # no image is padded: all are squares of one size
-            "spatial_shapes": torch.tensor([[side, side]]).expand(len(images), 2),
+            "spatial_shapes": torch.tensor([[side, side]]).expand(len(inputs), 2),
         }
 
 
-def _resize_positions_once(places: Tensor, shapes: Tensor, max_length: int) -> Tensor:
+def _resize_positions_once(position_embeddings: Tensor, shapes: Tensor, max_length: int) -> Tensor:
     """Position embeddings for squares of one size: [n, max_length, width].
 
     As Siglip2VisionEmbeddings, which interpolates anew for each picture of the batch.
     """
     side = math.isqrt(max_length)
     grid = functional.interpolate(
-        places.permute(2, 0, 1)[None].float(),
+        position_embeddings.permute(2, 0, 1)[None].float(),
         size=(side, side),
         mode="bilinear",
         align_corners=False,
         antialias=True,
     )
-    rows = grid.flatten(2).transpose(1, 2).to(places.dtype)
+    rows = grid.flatten(2).transpose(1, 2).to(position_embeddings.dtype)
     return rows.expand(len(shapes), max_length, -1)
 
 
@@ -137,21 +140,21 @@ class SiglipEncoder(DualEncoder):
         super().__init__(temperature)
         self.siglip = siglip = loaded.model
         del siglip.logit_scale, siglip.logit_bias  # ours are `log_scale` and `bias`
-        self.pixels = pixels = PixelNormalizer(*loaded.statistics)
+        self.pixel_normalizer = PixelNormalizer(*loaded.statistics)
         self.text_tower = SiglipTextTower(siglip, pad)
-        self.vision_tower = SiglipVisionTower(siglip, pixels)
+        self.vision_tower = SiglipVisionTower(siglip, self.pixel_normalizer)
         self.text_limit = int(siglip.config.text_config.max_position_embeddings)
 
 
 def from_folder(folder: Path, temperature: float, pad: int) -> SiglipEncoder:
     """A SigLIP or SigLIP 2 from a local folder, in float32."""
-    loaded = image_encoders.load(read_config(folder), folder, TYPES)
-    first_bias = float(loaded.model.logit_bias.detach())
+    loaded = image_encoders.load(read_config(folder), folder, MODEL_TYPES)
+    initial_bias = float(loaded.model.logit_bias.detach())
     encoder = SiglipEncoder(loaded, temperature, pad)
-    encoder.first_bias = first_bias
+    encoder.initial_bias = initial_bias
     return encoder
 
 
 def from_config(config: Mapping[str, Any], temperature: float, pad: int) -> SiglipEncoder:
     """A SigLIP or SigLIP 2 of a configuration, with random weights."""
-    return SiglipEncoder(image_encoders.load(config, None, TYPES), temperature, pad)
+    return SiglipEncoder(image_encoders.load(config, None, MODEL_TYPES), temperature, pad)

@@ -42,7 +42,7 @@ class EncoderType(NamedTuple):
     """Where a folder states none."""
 
 
-TYPES: Final = {
+MODEL_TYPES: Final = {
     "clip": EncoderType("CLIPModel", "CLIPVisionModel", CLIP),
     "metaclip_2": EncoderType("MetaClip2Model", "", CLIP),
     "siglip": EncoderType("SiglipModel", "SiglipVisionModel", SIGLIP),
@@ -86,7 +86,7 @@ def load(
         return ImageEncoder(_build_efficientnet(random=folder is None), statistics)
     import transformers
 
-    names = TYPES[model_type]
+    names = MODEL_TYPES[model_type]
     with collection_paused("transformers.modeling_utils"):
         model_class: Any = getattr(transformers, names.vision if vision_only else names.whole)
     stated = config.get("vision_config", config) if vision_only else config
@@ -121,7 +121,7 @@ def read_type(
 
 def read_statistics(model_type: str, folder: Path | None) -> PixelStatistics:
     """Pixel statistics that the folder states, else those of the type."""
-    usual = TYPES[model_type].statistics
+    usual = MODEL_TYPES[model_type].statistics
     return usual if folder is None else read_pixel_statistics(folder, usual)
 
 

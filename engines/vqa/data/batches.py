@@ -76,7 +76,7 @@ class QuestionCollator(Collator[VqaBatch]):
 
     def to_device(self, batch: VqaBatch, device: torch.device) -> VqaBatch:
         """The batch on the device, pixels normalized."""
-        return model.to_device(batch, device, self._vision.processor.values)
+        return model.to_device(batch, device, self._vision.processor.normalize_pixels)
 
 
 def collate_questions(

@@ -97,11 +97,11 @@ class ImageInputs:
         pixels = self.pictures.pixels(view.root, view.path, view.scale)
         if not view.blank:
             return pixels
-        return np.broadcast_to(np.array(self.processor.blank, np.uint8), pixels.shape)
+        return np.broadcast_to(np.array(self.processor.mean_color, np.uint8), pixels.shape)
 
     def to_device(self, batch: VqaBatch) -> VqaBatch:
         """The batch on the device, pixels normalized."""
-        return to_device(batch, self.precision.device, self.processor.values)
+        return to_device(batch, self.precision.device, self.processor.normalize_pixels)
 
 
 @dataclass(frozen=True)
@@ -172,9 +172,9 @@ class ModelVisionTower:
         """Number of feature rows of a picture of this height and width."""
         processor = self.vision.processor
         if isinstance(processor, QwenPatchProcessor):
-            return processor.tokens(*size)
+            return processor.count_image_tokens(*size)
         if size not in self._rows:
-            blank = np.broadcast_to(np.array(processor.blank, np.uint8), (*size, 3))
+            blank = np.broadcast_to(np.array(processor.mean_color, np.uint8), (*size, 3))
             self._rows[size] = len(self.encode(blank))
         return self._rows[size]
 

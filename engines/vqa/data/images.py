@@ -121,7 +121,7 @@ class Pictures:
     def tokens(self, root: Path, path: str, scale: float = 1.0) -> int:
         """Number of tokens of a picture."""
         array, _ = self._locate(root, path, scale)
-        return self.processor.tokens(*array.shape[1:3])
+        return self.processor.count_image_tokens(*array.shape[1:3])
 
     @property
     def bytes(self) -> int:

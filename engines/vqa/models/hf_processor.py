@@ -34,7 +34,6 @@ class HFProcessor:
 
     template: ChatTemplate
     processor: Any
-    factor: int = FACTOR
     _tokens: dict[tuple[int, int], int] = field(default_factory=dict)
     _local: threading.local = field(default_factory=threading.local)
 
@@ -63,13 +62,18 @@ class HFProcessor:
         return wrapper
 
     @property
-    def blank(self) -> tuple[int, int, int]:
-        """The mean colour of the image processor; grey where it states none."""
+    def factor(self) -> int:
+        """See `FACTOR`."""
+        return FACTOR
+
+    @property
+    def mean_color(self) -> tuple[int, int, int]:
+        """The mean color of the image processor; grey where it states none."""
         mean = getattr(self.processor.image_processor, "image_mean", None) or (0.5, 0.5, 0.5)
         red, green, blue = (round(float(channel) * 255) for channel in mean)
         return red, green, blue
 
-    def tokens(self, height: int, width: int) -> int:
+    def count_image_tokens(self, height: int, width: int) -> int:
         """Number of tokens of a picture, with those that the processor adds around it.
 
         Measured with an empty question: text around a picture may merge with a question's token.
@@ -93,23 +97,24 @@ class HFProcessor:
             images=[[Image.fromarray(picture)] for picture in pictures],
             padding=True, return_tensors="pt", add_special_tokens=False, **settings,
         )  # fmt: skip
-        tensors = {name: prompt for name, prompt in output.items() if isinstance(prompt, Tensor)}
+        tensors = {name: value for name, value in output.items() if isinstance(value, Tensor)}
         tensors.pop("labels", None)  # PaliGemma's processor makes labels of its own
         answers = [self.template.answer_tokens(prompt) for prompt in prompts]
-        learnt = torch.tensor(answers, dtype=torch.long).view(len(prompts), -1)
+        answer_ids = torch.tensor(answers, dtype=torch.long)  # [B, A]
         token_tensors, shape = {}, tensors["input_ids"].shape
         for name, value in tensors.items():
             if name != PIXELS and value.shape[:2] == shape:  # one entry per token
-                token_tensors[name] = torch.cat([value, _extend_for_answer(name, value, learnt)], 1)
+                answer = _extend_for_answer(name, value, answer_ids)
+                token_tensors[name] = torch.cat([value, answer], 1)
         labels = torch.full_like(token_tensors["input_ids"], IGNORED)
-        if learnt.shape[1]:
-            labels[:, -learnt.shape[1] :] = learnt
+        if answer_ids.shape[1]:
+            labels[:, -answer_ids.shape[1] :] = answer_ids
         vision = {
             n: token_tensors.get(n, value) for n, value in tensors.items() if n not in TEXT_INPUTS
         }
         return VqaBatch(token_tensors["input_ids"], token_tensors["attention_mask"], labels, vision)
 
-    def values(self, pixels: Tensor) -> Tensor:
+    def normalize_pixels(self, pixels: Tensor) -> Tensor:
         """The pixels as the processor made them."""
         return pixels
 
@@ -121,14 +126,14 @@ class HFProcessor:
         return self._local.processor
 
 
-def _extend_for_answer(name: str, value: Tensor, learnt: Tensor) -> Tensor:
+def _extend_for_answer(name: str, value: Tensor, answer_ids: Tensor) -> Tensor:
     """The entries [B, A, ...] of the answer's tokens for an output `value` [B, T, ...].
 
-    Token types are 1 at image tokens (Gemma 3) or, if a prompt has none, at trained tokens:
-    PaliGemma attends in both directions among tokens of type 0.
+    The mask is 1. Token types are 0 if the prompts have any of 1 (Gemma 3: at image tokens), else
+    1: PaliGemma attends in both directions among tokens of type 0, to which no answer may belong.
     """
     if name == "input_ids":
-        return learnt
+        return answer_ids
     if value.dim() > 2:  # a mask over parts of the picture: that of the last token
-        return value[:, -1:].expand(-1, learnt.shape[1], *value.shape[2:])
-    return torch.full_like(learnt, name in TEXT_INPUTS or not value.any()).to(value.dtype)
+        return value[:, -1:].expand(-1, answer_ids.shape[1], *value.shape[2:])
+    return torch.full_like(answer_ids, name in TEXT_INPUTS or not value.any()).to(value.dtype)

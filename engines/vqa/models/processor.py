@@ -32,19 +32,19 @@ class ImageTextProcessor(Protocol):
         """Sides of pictures are multiples of it, in pixels."""
 
     @property
-    def blank(self) -> tuple[int, int, int]:
-        """The mean colour (RGB, 0 to 255), close to 0 when normalized.
+    def mean_color(self) -> tuple[int, int, int]:
+        """The mean color (RGB, 0 to 255), close to 0 when normalized.
 
         Not exactly 0: Idefics3 treats a picture of zeros as padding.
         """
 
-    def tokens(self, height: int, width: int) -> int:
+    def count_image_tokens(self, height: int, width: int) -> int:
         """Number of tokens of a picture of `height` x `width` pixels."""
 
     def batch(self, prompts: Sequence[ChoicePrompt], pictures: Sequence[Pixels]) -> VqaBatch:
         """Prompts with their pictures [h, w, 3]; all prompts have answers, or none."""
 
-    def values(self, pixels: Tensor) -> Tensor:
+    def normalize_pixels(self, pixels: Tensor) -> Tensor:
         """`pixel_values` of a batch, normalized for the model, on their device."""
 
 
@@ -70,7 +70,9 @@ def processors_agree(qwen: QwenPatchProcessor, hf: HFProcessor) -> bool:
     except Exception:  # code of any processor: any exception
         return False
     batch = qwen.batch(prompts, pictures)
-    actual = batch.with_vision({**batch.vision, PIXELS: qwen.values(batch.vision[PIXELS])})
+    actual = batch.with_vision(
+        {**batch.vision, PIXELS: qwen.normalize_pixels(batch.vision[PIXELS])}
+    )
     pairs = [(actual.inputs().get(name), value) for name, value in expected.inputs().items()]
     equal = all(
         value is not None and _equal(value, expected_value) for value, expected_value in pairs

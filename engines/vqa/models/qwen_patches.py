@@ -64,8 +64,8 @@ class QwenPatchProcessor:
         return self.patch * self.merge
 
     @property
-    def blank(self) -> tuple[int, int, int]:
-        """The mean colour (RGB, 0 to 255)."""
+    def mean_color(self) -> tuple[int, int, int]:
+        """The mean color (RGB, 0 to 255)."""
         red, green, blue = (round(channel * 255) for channel in self.mean)
         return red, green, blue
 
@@ -73,14 +73,14 @@ class QwenPatchProcessor:
         """Rows and columns of patches of a picture."""
         return PatchGrid(height // self.patch, width // self.patch)
 
-    def tokens(self, height: int, width: int) -> int:
+    def count_image_tokens(self, height: int, width: int) -> int:
         """Number of tokens of a picture."""
         grid = self.grid(height, width)
         return grid.rows * grid.columns // self.merge**2
 
     def batch(self, prompts: Sequence[ChoicePrompt], pictures: Sequence[Patches]) -> VqaBatch:
         """Prompts with their pictures, padded on the left."""
-        tokens = [self.tokens(*picture.shape[:2]) for picture in pictures]
+        tokens = [self.count_image_tokens(*picture.shape[:2]) for picture in pictures]
         encoded = [self.template.encode(*pair) for pair in zip(prompts, tokens, strict=True)]
         return self.collate(encoded, pictures)
 
@@ -89,7 +89,7 @@ class QwenPatchProcessor:
     ) -> VqaBatch:
         """As `batch`, without pixels; `sizes`: heights and widths of the pictures."""
         encoded = [
-            self.template.encode(prompt, self.tokens(*size))
+            self.template.encode(prompt, self.count_image_tokens(*size))
             for prompt, size in zip(prompts, sizes, strict=True)
         ]
         return self._with_grids(encoded, sizes)
@@ -124,7 +124,7 @@ class QwenPatchProcessor:
         # token row, token column, patch row in it, patch column in it, channel, y, x
         return np.ascontiguousarray(split.transpose(0, 3, 1, 4, 6, 2, 5)).reshape(-1, 3, p, p)
 
-    def values(self, patches: Tensor) -> Tensor:
+    def normalize_pixels(self, patches: Tensor) -> Tensor:
         """uint8 [n, 3, p, p] -> normalized float32 [n, 3 x frames x p x p] for the tower."""
         mean, std = self._channel_statistics(patches.device)
         shown = (patches.float() / 255 - mean) / std

@@ -166,7 +166,7 @@ def _train_curriculum(
     def loss_at(step: int) -> Tensor:
         stage = curriculum.stage_at(step / steps)
         batch, rows = curriculum.sample_batch(lessons, int(sizes["batch"]), stage, generator)
-        moved = to_device(batch, device, patch_processor.values)
+        moved = to_device(batch, device, patch_processor.normalize_pixels)
         if stage == "vision":
             return curriculum.image_text_alignment_loss(lessons, model, moved, rows)
         nats, tokens, _ = answerer(moved.inputs(), moved.labels)

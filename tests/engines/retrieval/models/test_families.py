@@ -124,7 +124,7 @@ def test_a_trained_encoder_is_loaded_by_its_own_library(family, tmp_path):
     name, folder, _ = family
     model, words, params = opened(folder)
     if name in ("siglip", "naflex"):  # trained with SigLIP's loss, which has a bias of its own
-        model.bias = torch.nn.Parameter(torch.tensor(model.first_bias))
+        model.bias = torch.nn.Parameter(torch.tensor(model.initial_bias))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.01)

@@ -169,8 +169,8 @@ def test_temperature_pixels_and_batch_norms_stay_in_float32(tmp_path):
     model = factory.from_folder(entry, tmp_path, words, Params(**entry.settings))
     copied = replica_of(model).model
     assert copied.log_scale is model.log_scale
-    assert copied.pixels is not None
-    assert copied.pixels.shift.dtype == torch.float32
+    assert copied.pixel_normalizer is not None
+    assert copied.pixel_normalizer.shift.dtype == torch.float32
     norms = [n for n, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert norms
     for name in norms:

@@ -89,7 +89,7 @@ def batch(folder: Path, words, rows, taught=True):
     pictures = shown(folder, words)
     how = ([(0, 1, 2, 3)] * len(rows), 1.0, taught)
     host = batches.collate_questions(seeing(pictures), asked(folder), rows, how)
-    return to_device(host, CPU, pictures.processor.values)
+    return to_device(host, CPU, pictures.processor.normalize_pixels)
 
 
 def test_a_training_text_is_the_processors_own_with_the_answer_inside(folder, processor, words):
@@ -205,12 +205,12 @@ def test_padding_changes_no_answer(folder, words):
     together = batches.collate_questions(seeing(pictures), long, [0, 9, 17], how)
     assert together.mask.sum(1).unique().numel() == 3
     with torch.no_grad():
-        padded = model.next_logits(to_device(together, CPU, pictures.processor.values))
+        padded = model.next_logits(to_device(together, CPU, pictures.processor.normalize_pixels))
         for place, row in enumerate([0, 9, 17]):
             one = batches.collate_questions(
                 seeing(pictures), long, [row], ([(0, 1, 2, 3)], 1.0, False)
             )
-            alone = model.next_logits(to_device(one, CPU, pictures.processor.values))
+            alone = model.next_logits(to_device(one, CPU, pictures.processor.normalize_pixels))
             assert torch.allclose(padded[place], alone[0], atol=1e-5)
 
 
@@ -236,7 +236,7 @@ def test_blank_pictures_are_the_mean_colour(folder, words):
     blank, whole = (
         to_device(
             batches.collate_questions(seeing(pictures), asked(folder), [0, 4], how, blank=nothing),
-            CPU, pictures.processor.values,
+            CPU, pictures.processor.normalize_pixels,
         )
         for nothing in (True, False)
     )  # fmt: skip

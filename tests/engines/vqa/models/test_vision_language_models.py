@@ -101,7 +101,7 @@ def test_a_prompt_is_what_the_processor_makes_of_the_conversation(folder, seen):
         return_dict=True, return_tensors="pt", **quiet,
     )  # fmt: skip
     own = seen.batch([said], shown(seen)[:1])
-    own = to_device(own, CPU, seen.values).inputs()
+    own = to_device(own, CPU, seen.normalize_pixels).inputs()
     theirs.pop("labels", None)  # PaliGemma's, of a training that is not ours
     assert set(own) == set(theirs)
     for name, value in theirs.items():
@@ -127,14 +127,16 @@ def test_padding_changes_no_answer_and_a_blank_picture_does(folder, seen):
     together = seen.batch(asked, pictures)
     assert together.mask.sum(1).unique().numel() == 2
     with torch.no_grad():
-        both = answerer.next_logits(to_device(together, CPU, seen.values))
+        both = answerer.next_logits(to_device(together, CPU, seen.normalize_pixels))
         for row in range(2):
             alone = seen.batch(asked[row : row + 1], pictures[row : row + 1])
-            one = answerer.next_logits(to_device(alone, CPU, seen.values))
+            one = answerer.next_logits(to_device(alone, CPU, seen.normalize_pixels))
             assert torch.allclose(both[row], one[0], atol=1e-4)
-        grey = [np.broadcast_to(np.array(seen.blank, np.uint8), one.shape) for one in pictures]
-        blank = to_device(seen.batch(asked, grey), CPU, seen.values)
-        other = blank.vision[PIXELS] != to_device(together, CPU, seen.values).vision[PIXELS]
+        grey = [np.broadcast_to(np.array(seen.mean_color, np.uint8), one.shape) for one in pictures]
+        blank = to_device(seen.batch(asked, grey), CPU, seen.normalize_pixels)
+        other = (
+            blank.vision[PIXELS] != to_device(together, CPU, seen.normalize_pixels).vision[PIXELS]
+        )
         assert other.float().mean() > 0.2
         assert blank.vision[PIXELS][other].abs().max() < 0.02, "all but what fills a tile's edges"
         assert torch.equal(blank.ids, together.ids)
@@ -142,7 +144,10 @@ def test_padding_changes_no_answer_and_a_blank_picture_does(folder, seen):
 
 
 def test_the_loss_is_transformers_own_on_the_same_labels(folder, seen):
-    loaded, made = model(folder), to_device(seen.batch(SAID, shown(seen)), CPU, seen.values)
+    loaded, made = (
+        model(folder),
+        to_device(seen.batch(SAID, shown(seen)), CPU, seen.normalize_pixels),
+    )
     with torch.no_grad():
         nats, tokens, _ = Answerer(loaded)(made.inputs(), made.labels)
         theirs = loaded(**made.inputs(), labels=made.labels).loss
@@ -155,8 +160,10 @@ def test_a_letter_is_not_seen_before_it_is_said(folder, seen):
     for letter in "ac":
         made = seen.batch([one._replace(answer=letter) for one in SAID], shown(seen))
         with torch.no_grad():
-            told.append(answerer._logits(to_device(made, CPU, seen.values).inputs(), 3)[:, 0])
-    asked = to_device(seen.batch(list(map(without, SAID)), shown(seen)), CPU, seen.values)
+            told.append(
+                answerer._logits(to_device(made, CPU, seen.normalize_pixels).inputs(), 3)[:, 0]
+            )
+    asked = to_device(seen.batch(list(map(without, SAID)), shown(seen)), CPU, seen.normalize_pixels)
     with torch.no_grad():
         told.append(answerer.next_logits(asked))
     assert torch.allclose(told[0], told[1], atol=1e-5)
@@ -180,7 +187,9 @@ def test_tokens_of_a_picture_are_counted_by_the_processor(seen):
     said = without(SAID[0])
     for picture in shown(seen):
         length = seen.batch([said], [picture]).ids.shape[1]
-        expected = seen.template.count_tokens([said])[0] - 1 + seen.tokens(*picture.shape[:2])
+        expected = (
+            seen.template.count_tokens([said])[0] - 1 + seen.count_image_tokens(*picture.shape[:2])
+        )
         assert abs(length - expected) <= 1
 
 
