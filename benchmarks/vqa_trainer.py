@@ -27,6 +27,7 @@ from transformers import Trainer, TrainingArguments
 from datasets_mm.building.build import build
 from engines.emitter import Emitter
 from engines.model_catalog import CATALOG
+from engines.param_sections import LORA_TARGETS
 from engines.torchkit.data.data_loader import EpochPermutation, Loader
 from engines.torchkit.modeling import lora, pretrained
 from engines.torchkit.runtime.precision import Precision
@@ -86,7 +87,7 @@ class Work:
         )
         torch.manual_seed(0)
         return lora.add_lora(
-            model, 16, 32, 0.0, lora.PROJECTIONS, pretrained.language_module_name(model)
+            model, 16, 32, 0.0, LORA_TARGETS, pretrained.language_module_name(model)
         )
 
     def ours(self) -> tuple[list[float], list[float]]:

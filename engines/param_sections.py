@@ -30,24 +30,27 @@ EvaluateOn = Annotated[
     tuple[str, ...] | None,
     Field(description="Subsets to evaluate on; unset: what the recipe names; []: none"),
 ]
-Checkpointing = Annotated[
+GradientCheckpointing = Annotated[
     bool, Field(description="Recompute activations in the backward pass (non-reentrant)")
 ]
+LORA_TARGETS: Final = (
+    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+)  # fmt: skip
+"""The linear layers of a decoder block, as Llama, Qwen and their like name them."""
 MAX_AUTO_WORKERS: Final = 8
 """A batch of 64 pictures of 224 px takes 12 ms of one core: 8 threads deliver over 600 a second."""
 
 
-def _member(value: object) -> str:
+def _union_tag(value: object) -> str:
     """Tag of the union member of a value: `auto`, or any other value."""
     return "<auto>" if value == "auto" else "<value>"
 
 
 Auto = Annotated[Literal["auto"], Tag("<auto>")]
 Workers = Annotated[
-    Annotated[int, Field(ge=0, le=64), Tag("<value>")] | Auto, Discriminator(_member)
+    Annotated[int, Field(ge=0, le=64), Tag("<value>")] | Auto, Discriminator(_union_tag)
 ]
-PinMemory = Annotated[Annotated[bool, Tag("<value>")] | Auto, Discriminator(_member)]
-LoadBest = Annotated[Annotated[bool, Tag("<value>")] | Auto, Discriminator(_member)]
+AutoBool = Annotated[Annotated[bool, Tag("<value>")] | Auto, Discriminator(_union_tag)]
 Patience = Annotated[
     int, Field(ge=1, description="Validations without improvement before training stops")
 ]
@@ -92,15 +95,17 @@ class LanguageModel(Settings):
     )
     double_quant: bool = Field(True, description="Quantise the scales of 4-bit weights as well")
     lora_rank: int = Field(16, ge=1, le=1024, description="Rank of LoRA")
-    lora_alpha: int = Field(32, ge=1, le=4096, description="Scale of LoRA, over its rank")
+    lora_alpha: int = Field(
+        32, ge=1, le=4096, description="Scale of LoRA: lora_alpha / lora_rank times B A"
+    )
     lora_dropout: float = Field(0.05, ge=0, lt=1, description="Dropout before LoRA")
     lora_targets: tuple[str, ...] = Field(
-        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        LORA_TARGETS,
         description="Linear layers of the language model that get LoRA, by the ends of their names",
     )
 
 
-class Length(Settings):
+class Duration(Settings):
     """Length of the training, and batch size."""
 
     epochs: float = Field(1.0, gt=0, le=10_000, description="Passes over the subset")
@@ -138,7 +143,7 @@ class Monitoring(Settings):
     )
     patience: Patience = 1
     min_delta: MinDelta = 0.0
-    load_best: LoadBest = Field(
+    load_best: AutoBool = Field(
         "auto",
         description="Replace the last weights by those that were best by `monitor`; auto: with "
         "early_stopping",
@@ -151,7 +156,7 @@ class Monitoring(Settings):
     )
 
     @model_validator(mode="after")
-    def _monitors_what_is_validated(self) -> Self:
+    def _check_monitoring(self) -> Self:
         metrics = get_args(type(self).model_fields["monitor"].annotation)
         parse_conditions(self.monitor_where, metrics)
         if (self.early_stopping or self.load_best is True) and not self.validate_every_epochs:
@@ -160,7 +165,7 @@ class Monitoring(Settings):
         return self
 
 
-class Ranks(Settings):
+class Distributed(Settings):
     """Data parallel training."""
 
     nproc_per_node: int = Field(
@@ -179,7 +184,7 @@ class Ranks(Settings):
     )
 
 
-class Machine(Settings):
+class Runtime(Settings):
     """Precision, threads and input pipeline."""
 
     precision: Precision = "auto"
@@ -194,15 +199,14 @@ class Machine(Settings):
         description="Threads that prepare batches ahead; 0: between the steps; auto: one per core, "
         f"at most {MAX_AUTO_WORKERS}, on a GPU, and 0 on a CPU",
     )
-    pin_memory: PinMemory = Field(
+    pin_memory: AutoBool = Field(
         "auto",
-        description="Page-locked batches, which are copied to the GPU during its work; auto: on "
-        "a GPU",
+        description="Batches in pinned memory, copied to the GPU while it computes; auto: on a GPU",
     )
     threads: int = Field(0, ge=0, le=1024, description="CPU threads of torch; 0: torch's choice")
 
 
-class Keeping(Settings):
+class Checkpoints(Settings):
     """Timing warm-up, checkpoints and saved weights."""
 
     timing_warmup_steps: TimingWarmup = 5
@@ -215,8 +219,8 @@ class Keeping(Settings):
     save_model: bool = Field(True, description="Keep the trained weights at the end")
     export_model: bool = Field(
         True,
-        description="With save_model: keep them as other libraries load them too, adapters for "
-        "PEFT or an encoder for from_pretrained",
+        description="With save_model: write the weights also in the layout of other libraries: "
+        "adapters for PEFT, or an encoder for from_pretrained",
     )
 
 
@@ -230,5 +234,5 @@ def effective_workers(num_workers: int | str, *, gpu: bool, ranks: int = 1) -> i
 
 
 def effective_pin_memory(pin_memory: bool | str, *, gpu: bool) -> bool:
-    """Whether batches are page-locked; never without a GPU."""
-    return gpu and bool(pin_memory)
+    """Whether batches lie in pinned memory; `auto`: on a GPU. Never without a GPU."""
+    return gpu and pin_memory in (True, "auto")

@@ -126,7 +126,7 @@ class _Towers(param_sections.Settings):
         "float16", description="Vision features are rounded to this, kept or not"
     )
     vision_batch: int = Field(32, ge=1, le=4096, description="Frames in the vision tower at once")
-    gradient_checkpointing: param_sections.Checkpointing = False
+    gradient_checkpointing: param_sections.GradientCheckpointing = False
 
 
 ScorerName = Literal["meteor", "overlap", "cider", "siglip", "bertscore"]
@@ -187,9 +187,10 @@ class _CaptionEvaluation(param_sections.Settings):
 
 
 class Params(
-    _CaptionEvaluation, param_sections.Keeping, param_sections.Machine, param_sections.Ranks,
-    _Towers, _CaptionMonitoring, _Schedule, param_sections.Optimization, param_sections.Length,
-    _Media, _CaptionLanguageModel, _CaptionModel, param_sections.Data,
+    _CaptionEvaluation, param_sections.Checkpoints, param_sections.Runtime,
+    param_sections.Distributed, _Towers, _CaptionMonitoring, _Schedule,
+    param_sections.Optimization, param_sections.Duration, _Media,
+    _CaptionLanguageModel, _CaptionModel, param_sections.Data,
 ):  # fmt: skip
     """Settings of one captioning run."""
 

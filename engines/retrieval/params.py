@@ -105,7 +105,7 @@ class _Evaluation(param_sections.Settings):
     )
 
 
-class _Machine(param_sections.Machine):
+class _Runtime(param_sections.Runtime):
     """Precision, threads, input pipeline and compilation."""
 
     mixed_precision: Literal["autocast", "master_weights"] = Field(
@@ -119,8 +119,8 @@ class _Machine(param_sections.Machine):
 
 
 class Params(
-    _Evaluation, param_sections.Keeping, _Machine, param_sections.Ranks, _Vectors, _Inputs,
-    _Objective, param_sections.Optimization, param_sections.Length, param_sections.Data,
+    _Evaluation, param_sections.Checkpoints, _Runtime, param_sections.Distributed, _Vectors,
+    _Inputs, _Objective, param_sections.Optimization, param_sections.Duration, param_sections.Data,
 ):  # fmt: skip
     """All settings of a retrieval run."""
 

@@ -43,7 +43,7 @@ class _Picture(param_sections.Settings):
 class _LanguageModel(param_sections.LanguageModel):
     """Quantisation, LoRA, gradient checkpointing, feature cache and base."""
 
-    gradient_checkpointing: param_sections.Checkpointing = True
+    gradient_checkpointing: param_sections.GradientCheckpointing = True
     feature_cache: bool = Field(
         True,
         description="Compute the vision tower's features once and keep them, where the kind of "
@@ -168,9 +168,9 @@ class _Answers(param_sections.Settings):
 
 
 class Params(
-    _Answers, param_sections.Keeping, param_sections.Machine, param_sections.Ranks, _Averages,
-    param_sections.Optimization, param_sections.Length, _Monitoring, _HeldOut, _LanguageModel,
-    _Picture, param_sections.Data,
+    _Answers, param_sections.Checkpoints, param_sections.Runtime, param_sections.Distributed,
+    _Averages, param_sections.Optimization, param_sections.Duration, _Monitoring, _HeldOut,
+    _LanguageModel, _Picture, param_sections.Data,
 ):  # fmt: skip
     """Settings of one VQA run."""
 

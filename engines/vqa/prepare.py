@@ -18,6 +18,7 @@ from engines.emitter import EngineError, first_line
 from engines.torchkit.data.data_loader import split_rows
 from engines.torchkit.data.prefetch import InputPipeline
 from engines.torchkit.modeling import lora, pretrained, quantize, rms_norm
+from engines.torchkit.modeling.gradient_checkpointing import enable_gradient_checkpointing
 from engines.torchkit.runtime import device
 from engines.torchkit.training import nano_models, trained_model
 from engines.torchkit.training.engine_task import PreparedModel
@@ -249,7 +250,7 @@ def attach_adapters(context: Context, model: Any) -> Any:
     """Attach LoRA to the language model from the seed; gradient checkpointing as set."""
     params = context.params
     if params.gradient_checkpointing:
-        pretrained.enable_gradient_checkpointing(model)
+        enable_gradient_checkpointing(model)
     device.seed_generators(
         context.spec.seed
     )  # whatever was drawn while a base was made or weights loaded

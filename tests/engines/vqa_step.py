@@ -24,6 +24,7 @@ from engines.torchkit.modeling import (
     quantize,
     rms_norm,
 )
+from engines.torchkit.modeling.gradient_checkpointing import enable_gradient_checkpointing
 from engines.torchkit.modeling.master_weights import WeightCopies
 from engines.torchkit.runtime.precision import DTYPES, Precision
 from engines.torchkit.training.optimization import adamw
@@ -172,7 +173,7 @@ def real(shape: Shape, folder: Path, device: torch.device) -> tuple[Callable[[],
         double=params.double_quant,
     )  # fmt: skip
     if params.gradient_checkpointing:
-        pretrained.enable_gradient_checkpointing(found)
+        enable_gradient_checkpointing(found)
     if shape.kept:
         found.model.visual = ReleasedModule()
     else:

@@ -18,6 +18,7 @@ from torch import nn
 from engines.captioning.params import Params
 from engines.emitter import EngineError
 from engines.torchkit.modeling import attention, lora, model_tokenizer, pretrained, rms_norm
+from engines.torchkit.modeling.gradient_checkpointing import enable_gradient_checkpointing
 from engines.torchkit.modeling.model_config import read_config
 from engines.torchkit.runtime.precision import Precision
 
@@ -98,7 +99,7 @@ def load_model(folder: Path, params: Params, precision: Precision) -> Any:
 def attach_adapters(model: Any, params: Params) -> Any:
     """Attach LoRA and enable gradient checkpointing, as set."""
     if params.gradient_checkpointing:
-        pretrained.enable_gradient_checkpointing(model)
+        enable_gradient_checkpointing(model)
     if not params.lora_rank:
         return model
     return lora.add_lora(

@@ -30,7 +30,8 @@ BATCH: Final = ("batch", "gradient_accumulation_steps")
 NEUTRAL: Final = frozenset(
     name
     for section in (
-        param_sections.Data, param_sections.Machine, param_sections.Ranks, param_sections.Keeping,
+        param_sections.Data, param_sections.Runtime, param_sections.Distributed,
+        param_sections.Checkpoints,
     )
     for name in section.model_fields
 ) | frozenset(

@@ -15,7 +15,7 @@ class Collator(ABC, Generic[Batch]):
     """Collates training micro-batches; the loader calls it from several threads at once."""
 
     pin = False
-    """Whether batches are page-locked."""
+    """Whether batches lie in pinned memory."""
     rank_and_size = (0, 1)
     """Rank of the process and number of ranks."""
 

@@ -1,7 +1,7 @@
 """Asynchronous copies of batches to the device and of results back.
 
 On a GPU a batch is copied on a stream of its own while the step before it is computed, and the
-compute stream waits for that copy alone. Copies overlap only from page-locked memory. On a CPU
+compute stream waits for that copy alone. Copies overlap only from pinned memory. On a CPU
 nothing is copied.
 """
 
@@ -54,12 +54,12 @@ def map_tensors(batch: Batch, function: Callable[[Tensor], Any]) -> Batch:
 
 
 def pin_memory(batch: Batch) -> Batch:
-    """The batch copied into page-locked memory."""
+    """The batch copied into pinned memory."""
     return map_tensors(batch, Tensor.pin_memory)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on a device; asynchronous from page-locked memory."""
+    """The batch on a device; asynchronous from pinned memory."""
     if device.type == "cpu":
         return batch
     return map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
@@ -168,18 +168,18 @@ class InputPipeline:
     num_workers: int = 0
     """Threads that prepare batches ahead."""
     pin: bool = False
-    """Whether batches go through page-locked memory."""
+    """Whether batches go through pinned memory."""
 
     @classmethod
     def from_settings(
-        cls, machine: param_sections.Machine, device: torch.device, ranks: int = 1
+        cls, runtime: param_sections.Runtime, device: torch.device, ranks: int = 1
     ) -> Self:
-        """From the machine settings; `auto` is resolved by the device."""
+        """From the section `Runtime`; `auto` is resolved by the device."""
         gpu = device.type == "cuda"
         return cls(
             device,
-            param_sections.effective_workers(machine.num_workers, gpu=gpu, ranks=ranks),
-            param_sections.effective_pin_memory(machine.pin_memory, gpu=gpu),
+            param_sections.effective_workers(runtime.num_workers, gpu=gpu, ranks=ranks),
+            param_sections.effective_pin_memory(runtime.pin_memory, gpu=gpu),
         )
 
     @property

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from engines.memory_query import MAPPED, STEP, MemoryQuery, Phase
-from engines.param_sections import effective_workers
+from engines.param_sections import LORA_TARGETS, effective_workers
 from engines.protocol import count_ranks
 from engines.torchkit.data.data_loader import DEPTH
 from engines.torchkit.data.prefetch import AHEAD, map_tensors
 from engines.torchkit.memory import allocation_tracker, fake_modules
 from engines.torchkit.memory.allocation_tracker import AllocationTracker, Peak
-from engines.torchkit.modeling import adapter_copies, lora, pretrained, rms_norm
+from engines.torchkit.modeling import adapter_copies, lora, rms_norm
+from engines.torchkit.modeling.gradient_checkpointing import enable_gradient_checkpointing
 from engines.torchkit.modeling.master_weights import WeightCopies
 from engines.torchkit.runtime.precision import (
     DTYPES,
@@ -55,7 +56,7 @@ class TrainingOptions:
     lora_rank: int = 16
     lora_alpha: int = 32
     lora_dropout: float = 0.05
-    lora_targets: tuple[str, ...] = lora.PROJECTIONS
+    lora_targets: tuple[str, ...] = LORA_TARGETS
     use_dora: bool = False
     gradient_checkpointing: bool = True
     gradient_accumulation_steps: int = 1
@@ -221,7 +222,7 @@ def adapt_language_model(language: Any, options: TrainingOptions) -> None:
             language, lambda _: True, options.product_dtype, double=options.double_quant
         )
     if options.gradient_checkpointing:
-        pretrained.enable_gradient_checkpointing(
+        enable_gradient_checkpointing(
             language, random=False
         )  # fake generators have no state to keep
     if options.lora_rank:

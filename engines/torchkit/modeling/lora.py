@@ -18,10 +18,6 @@ from torch.nn import functional
 
 from engines.emitter import EngineError
 
-PROJECTIONS: Final = (
-    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
-)  # fmt: skip
-"""The linear layers of a decoder block, as Llama, Qwen and their like name them."""
 UNIT_VECTORS: Final = 512
 """Unit vectors in a pass of `merge_adapters`: at a width of 12,288 they take 25 MB in fp32."""
 

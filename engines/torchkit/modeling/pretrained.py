@@ -6,7 +6,7 @@ passed explicitly, and weights are safetensors only. Module types are checked af
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -200,22 +200,3 @@ def _modules_beside(model: Any) -> tuple[str, ...]:
         ):
             names.append(name)
     return tuple(names)
-
-
-def enable_gradient_checkpointing(model: Any, *, random: bool = True) -> None:
-    """Enable gradient checkpointing: activations are recomputed in the backward pass.
-
-    `random`: with the same dropout as in the forward pass. transformers and peft would also make
-    the input layers' outputs require gradients, which only reentrant checkpointing needs; a frozen
-    vision tower, which has an input layer too, would be differentiated needlessly.
-    """
-    model.enable_input_require_grads = _do_nothing
-    # Renamed in transformers 5; the old name warns, and goes in 6.
-    enable: Callable[[dict[str, Any]], None] | None
-    enable = getattr(model, "activation_checkpointing_enable", None)
-    settings = {"use_reentrant": False, "preserve_rng_state": random}
-    (enable or model.gradient_checkpointing_enable)(settings)
-
-
-def _do_nothing() -> None:
-    """Replaces `enable_input_require_grads`."""

@@ -46,11 +46,11 @@ class Context(Generic[Params]):
 
     @property
     def pipeline(self) -> InputPipeline:
-        """Input pipeline by the machine settings."""
-        machine = cast(
-            "param_sections.Machine", self.params
+        """Input pipeline by the section `Runtime`."""
+        runtime = cast(
+            "param_sections.Runtime", self.params
         )  # a section of every engine that trains
-        return InputPipeline.from_settings(machine, self.device, self.process_group.local_size)
+        return InputPipeline.from_settings(runtime, self.device, self.process_group.local_size)
 
     @property
     def cache_root(self) -> Path:

@@ -15,16 +15,16 @@ from engines.torchkit.runtime.precision import Precision
 
 def begin_run(spec: RunSpec, params: Params, emit: Emitter, run_dir: Path) -> Context[Params]:
     """Join the process group, configure and seed torch, send `Hello`; returns the context."""
-    machine = cast("param_sections.Machine", params)  # a section of every engine that trains
+    runtime = cast("param_sections.Runtime", params)  # a section of every engine that trains
     process_group = distributed.join_process_group()
     target = device.choose_device(spec.devices, process_group.local_rank, cpu=spec.cpu)
-    device.configure_torch(machine.threads, tf32=machine.tf32, ranks=process_group.local_size)
+    device.configure_torch(runtime.threads, tf32=runtime.tf32, ranks=process_group.local_size)
     if getattr(params, "deterministic", False):  # a setting of some engines
         device.use_deterministic_kernels()
     device.reuse_freed_memory()
     device.seed_generators(spec.seed)
     device.send_hello(emit, spec, target, process_group.local_size)
-    precision = Precision(machine.precision, target, ranks=process_group.local_size)
+    precision = Precision(runtime.precision, target, ranks=process_group.local_size)
     if sentence := precision.emulation_notice():
         emit.notice("precision-emulated", sentence)
     return Context(

@@ -12,6 +12,7 @@ from engines.captioning.memory import model_from_config
 from engines.captioning.models import projectors
 from engines.captioning.models.projectors import Kind, ProjectorSizes
 from engines.model_catalog import ModelPart
+from engines.param_sections import LORA_TARGETS
 from engines.torchkit.modeling import lora
 
 REFERENCE = {"vision_width": 1024, "patches": 576, "llm_width": 4096}
@@ -90,7 +91,7 @@ def test_lora_on_qwen3_8b_has_the_studys_count() -> None:
     sizes, _ = model_from_config.read_llm_config("qwen3-8b-clip-l14", part)
     with torch.device("meta"):
         llm = AutoModelForCausalLM.from_config(model_from_config.with_layers(sizes, 1))
-        adapted = lora.add_lora(llm, 16, 32, 0.05, lora.PROJECTIONS)
+        adapted = lora.add_lora(llm, 16, 32, 0.05, LORA_TARGETS)
     trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     assert sizes.num_hidden_layers * trained == 43_646_976
 

@@ -353,9 +353,9 @@ def test_on_a_cpu_a_result_is_the_tensors_own_memory():
 )  # fmt: skip
 def test_auto_takes_threads_by_device_and_cores(monkeypatch, cores, ranks, gpu, threads):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(cores))
-    machine = param_sections.Machine()
+    runtime = param_sections.Runtime()
     device = GPU if gpu else CPU
-    pipeline = InputPipeline.from_settings(machine, device, ranks)
+    pipeline = InputPipeline.from_settings(runtime, device, ranks)
     assert (pipeline.num_workers, pipeline.pin) == (threads, gpu)
     assert pipeline.facts == {"num_workers": str(threads), "pin_memory": "true" if gpu else "false"}
 
@@ -365,7 +365,7 @@ def test_what_a_user_sets_wins(gpu):
     device = GPU if gpu else CPU
     for num_workers, pin in ((12, False), (0, True), (3, True)):
         pipeline = InputPipeline.from_settings(
-            param_sections.Machine(num_workers=num_workers, pin_memory=pin), device
+            param_sections.Runtime(num_workers=num_workers, pin_memory=pin), device
         )
         assert pipeline.num_workers == num_workers
         assert pipeline.pin == (pin and gpu), "without a GPU there is no page-locked memory"

@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel, Field
 
-from engines.param_sections import PinMemory, Workers
+from engines.param_sections import AutoBool, Workers
 from workbench.planning import plan
 from workbench.planning.run_matrix import Devices
 from workbench.tui.view_models import form_fields
@@ -28,7 +28,7 @@ class Params(BaseModel):
     data_root: str | None = None
     max_steps: int | None = Field(None, ge=1)
     num_workers: Workers = "auto"
-    pin_memory: PinMemory = "auto"
+    pin_memory: AutoBool = "auto"
 
 
 FORM = {s.name: s for s in form_fields.settings_of_schema(Params.model_json_schema())}
