@@ -6,15 +6,27 @@ and `write(location, folder, progress)`, which fills a folder and reports what i
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from datasets_mm.child_messages import Progress
 from datasets_mm.sources.location import Location
 
 REPEATED_KEY: Final = "objects have a key twice, of which the last was read"
+ADAPTER_MODULES: Final = {
+    "openmoji": "datasets_mm.demo.openmoji",
+    "jsonl": "datasets_mm.adapters.m2kr_jsonl",
+    "ret_m2kr_jsonl": "datasets_mm.adapters.m2kr_jsonl",
+    "m2kr_parquet": "datasets_mm.adapters.m2kr_parquet",
+    "captions": "datasets_mm.adapters.captions",
+    "emoji_captions": "datasets_mm.demo.emoji_captions",
+    "challenge": "datasets_mm.adapters.vqa_challenge",
+    "easy_vqa": "datasets_mm.demo.easy_vqa",
+}
+"""Adapter of a recipe -> its module, imported when it is used."""
 LONGEST_NAME: Final = 200
 """Characters of a place or a value that a report names."""
 
@@ -86,3 +98,8 @@ class Adapter(Protocol):
     def write(self, location: Location, folder: Path, progress: Progress) -> SourceReport:
         """Fill `folder` with records.arrow, corpus.arrow and, for rendered images, images/."""
         ...
+
+
+def load_adapter(name: str) -> Adapter:
+    """The adapter of this name, one of `ADAPTER_MODULES`."""
+    return cast("Adapter", importlib.import_module(ADAPTER_MODULES[name]))

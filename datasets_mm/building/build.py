@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib
 import json
 import os
 import sys
@@ -17,12 +16,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 
 from datasets_mm import catalog
-from datasets_mm.adapters import Adapter, shorten
+from datasets_mm.adapters import load_adapter, shorten
 from datasets_mm.atomic_files import atomic_folder, folder_lock, locked
 from datasets_mm.building.download import fetch
 from datasets_mm.building.selection import Selection, is_inside, select, spelling_notices
@@ -33,16 +32,6 @@ from datasets_mm.sources.location import Location, locate
 from datasets_mm.storage import arrow_store
 from datasets_mm.storage.corpus import Corpus, map_table
 
-ADAPTER_MODULES = {
-    "openmoji": "datasets_mm.demo.openmoji",
-    "jsonl": "datasets_mm.adapters.m2kr_jsonl",
-    "ret_m2kr_jsonl": "datasets_mm.adapters.m2kr_jsonl",
-    "m2kr_parquet": "datasets_mm.adapters.m2kr_parquet",
-    "captions": "datasets_mm.adapters.captions",
-    "emoji_captions": "datasets_mm.demo.emoji_captions",
-    "challenge": "datasets_mm.adapters.vqa_challenge",
-    "easy_vqa": "datasets_mm.demo.easy_vqa",
-}
 IMAGE_ROOT = "image_root"
 TABLES = ("records.arrow", "corpus.arrow")
 
@@ -53,7 +42,7 @@ class BuildError(Exception):
 
 @dataclass(frozen=True)
 class Subset:
-    """A built subset. `records`: M2KR's nine fields; answer and passage_* are lists of strings."""
+    """A built subset. Columns of `records`: `recipe.FIELDS`, and `options` of choice questions."""
 
     name: str
     fingerprint: str
@@ -129,12 +118,9 @@ class _BuiltSource:
 
     def describe_pictures(self, paths: Sequence[str]) -> list[str]:
         """Paths of images for messages: by file and row, where the adapter knows them."""
-        adapter = importlib.import_module(ADAPTER_MODULES[self.location.source.adapter])
-        rows = (
-            adapter.find_image_rows(self.location, paths)
-            if hasattr(adapter, "find_image_rows")
-            else {}
-        )
+        adapter = load_adapter(self.location.source.adapter)
+        find_rows = getattr(adapter, "find_image_rows", None)
+        rows = find_rows(self.location, paths) if find_rows else {}
         return [rows.get(path, path) for path in paths]
 
     @property
@@ -159,7 +145,7 @@ def build_source(location: Location, cache_root: Path, progress: Progress) -> Pa
         SourceError: a file cannot be read; OSError: there is no room for the tables.
     """
     source = location.source
-    adapter = cast("Adapter", importlib.import_module(ADAPTER_MODULES[source.adapter]))
+    adapter = load_adapter(source.adapter)
     paths = [*location.records, *location.passages, *filter(None, [location.submission])]
     files = {location.name(path): path for path in paths}
     digest = fingerprint(source, adapter.REVISION, files, cache_root)
@@ -188,15 +174,15 @@ def _build_subset(
     chain: list[Recipe], source: _BuiltSource, cache_root: Path, progress: Progress
 ) -> Path:
     """The folder of the subset: the source's rows after all steps of the lineage."""
-    leaf = chain[-1]
-    plan = {
+    leaf, steps = chain[-1], catalog.all_steps(chain)
+    cache_key = {
         "format": arrow_store.FORMAT,
         "source": source.content,
-        "steps": [step.model_dump(mode="json") for step in catalog.all_steps(chain)],
+        "steps": [step.model_dump(mode="json") for step in steps],
         "missing": leaf.images.missing,
         "corpus": leaf.corpus,
     }
-    digest = _digest(plan)
+    digest = _digest(cache_key)
     folder = cache_root / "subsets" / f"{leaf.name}-{digest[:12]}"
     recipe = catalog.recipe_digest(chain)
     if _is_current(folder, recipe, source):
@@ -206,9 +192,10 @@ def _build_subset(
             return folder
         with atomic_folder(folder) as draft:
             table = map_table(source.folder / "records.arrow")
-            steps, policy = catalog.all_steps(chain), leaf.images.missing
-            selection = select(steps, table, source.images, policy, source.describe_pictures)
-            _refuse_empty(selection, source)
+            selection = select(
+                steps, table, source.images, leaf.images.missing, source.describe_pictures
+            )
+            _check_not_empty(selection, source)
             _write_tables(draft, source.folder, table, selection, leaf.corpus)
             progress(len(selection.rows), table.num_rows, "records")
             content = _manifest_content(chain, source, selection, draft) | {
@@ -244,7 +231,7 @@ def _is_current(folder: Path, recipe: str, source: _BuiltSource) -> bool:
     return not any(is_inside(path, source.images) for path in missing)
 
 
-def _refuse_empty(selection: Selection, source: _BuiltSource) -> None:
+def _check_not_empty(selection: Selection, source: _BuiltSource) -> None:
     if selection.rows:
         return
     skipped = {**source.manifest["skipped"], **selection.skipped}
@@ -265,7 +252,7 @@ def _manifest_content(
     leaf, source = chain[-1], built.location.source
     notices = version_notices(source)
     expected = catalog.expected_rows(chain, source)
-    if expected not in {None, len(selection.rows)}:
+    if expected is not None and expected != len(selection.rows):
         notices.append(f"{len(selection.rows)} records; the recipe expects {expected}")
     if source.passages and not built.location.passages:
         notices.append("no passage file is there: the corpus is the positives of the records")

@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from datasets_mm.adapters import ADAPTER_MODULES
 from datasets_mm.adapters.m2kr_tables import NOT_IN_POOL, OTHER_TEXT, SEVERAL_TEXTS
-from datasets_mm.building import build as build_module
 from datasets_mm.building.build import BuildError, Subset, build
 from datasets_mm.media.image_cache import ImageCache
 
@@ -379,4 +379,4 @@ def test_a_count_that_differs_is_listed(ret: Path, tmp_path: Path) -> None:
     build("okvqa_test", tmp_path / "cache", ret)
     said = catalog.summary("okvqa_test", tmp_path / "cache")
     assert (said.rows, said.expected_rows) == (7, 5046)
-    assert build_module.ADAPTER_MODULES.keys() >= {"ret_m2kr_jsonl", "m2kr_parquet"}
+    assert ADAPTER_MODULES.keys() >= {"ret_m2kr_jsonl", "m2kr_parquet"}
