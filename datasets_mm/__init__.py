@@ -1,0 +1,4 @@
+"""Subsets from recipes: adapters, building, media, profiles.
+
+Knows no other package of this project.
+"""

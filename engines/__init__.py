@@ -1,0 +1,4 @@
+"""What runs in the engine process, and the light modules that `workbench` may import.
+
+See docs/architecture.md.
+"""

@@ -1,0 +1,4 @@
+"""Records, tables and reports.
+
+Knows no other package, as a record outlives the code that wrote it.
+"""

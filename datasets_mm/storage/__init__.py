@@ -1,0 +1,1 @@
+"""Arrow files of built data: written, checked, mapped; knows tables and folders, no recipes."""

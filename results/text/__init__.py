@@ -1,0 +1,4 @@
+"""Text of any table or report: formats, languages, sanitizing, terminal output.
+
+Knows no records.
+"""

@@ -1,0 +1,1 @@
+"""Commands: options, exit codes and printing; what they do is in the packages below."""

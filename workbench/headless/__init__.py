@@ -1,0 +1,1 @@
+"""A suite followed without the TUI, on stdout or as a Slurm task."""

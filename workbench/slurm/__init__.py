@@ -1,0 +1,4 @@
+"""Slurm: sbatch script, settings, queue, accounting, collection of records.
+
+Suites in it are in `suites`.
+"""

@@ -1,0 +1,1 @@
+"""Readings of NVML, /proc and the environment, sampled beside a run; decides nothing."""

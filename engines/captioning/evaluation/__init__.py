@@ -1,0 +1,1 @@
+"""Captions of a subset generated, scored and written; the scores themselves are in `metrics`."""

@@ -1,0 +1,1 @@
+"""Metrics and predictions of a ranking; the search itself is in `index`."""

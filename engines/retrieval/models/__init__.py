@@ -1,0 +1,1 @@
+"""Dual encoders: towers by family, fusion, compilation, export; losses are in `loss`."""

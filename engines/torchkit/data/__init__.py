@@ -1,0 +1,1 @@
+"""Subsets opened for a run, batch order, collation, prefetch; knows no model."""

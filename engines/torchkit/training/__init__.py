@@ -1,0 +1,4 @@
+"""Training loop, step timing, validation, early stopping, cost forecast.
+
+An engine's own part is its `tasks`.
+"""

@@ -1,0 +1,1 @@
+"""From questions and pictures to batches; chat templates and processors are in `models`."""

@@ -1,0 +1,1 @@
+"""Inference, metrics, predictions and submissions of one model."""

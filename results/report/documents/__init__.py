@@ -1,0 +1,1 @@
+"""Sections of each kind of report and its summary; single tables are in `results.tables`."""

@@ -1,0 +1,1 @@
+"""Commands about records: lists, comparisons, reports, the gate, trackers."""

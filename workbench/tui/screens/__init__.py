@@ -1,0 +1,1 @@
+"""Screens, dialogs and their keys; what they show is computed in `view_models`."""

@@ -1,0 +1,1 @@
+"""Terminal, clipboard, child processes and the screen's own settings."""

@@ -1,0 +1,1 @@
+"""What screens show, computed without Textual; drawing is in `widgets`."""

@@ -1,0 +1,1 @@
+"""Widgets that several screens use; they know no suite and no record."""

@@ -1,0 +1,1 @@
+"""The Live screen: runs of one suite while they run."""

@@ -1,0 +1,1 @@
+"""The Plan screen: a draft of a plan, its preview and its start."""

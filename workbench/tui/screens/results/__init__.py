@@ -1,0 +1,1 @@
+"""The Results screen: records listed, compared, exported and noted."""

@@ -1,0 +1,1 @@
+"""Rows, charts and lines of the Live screen."""

@@ -1,0 +1,1 @@
+"""Choices and matrix of the Plan screen."""
