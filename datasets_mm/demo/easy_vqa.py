@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Final
 
 from datasets_mm.adapters import SourceReport
-from datasets_mm.adapters.vqa_challenge import LETTERS, make_record
+from datasets_mm.adapters.vqa_challenge import make_record
 from datasets_mm.child_messages import Progress
+from datasets_mm.recipes.record_classes import LETTERS
 from datasets_mm.recipes.steps import rank
 from datasets_mm.sources.fingerprint import SourceError, package_folder
 from datasets_mm.sources.location import Location

@@ -15,6 +15,9 @@ BUCKETS: Final = (("1", 1, 1), ("2-3", 2, 3), ("4-10", 4, 10), ("11+", 11, None)
 
 WH_WORDS: Final = ("what", "which", "who", "whom", "whose", "when", "where", "why", "how")
 
+LETTERS: Final = "abcd"
+"""Of the options of a choice question, in their order."""
+
 _FIRST_WH: Final = re.compile(rf"\b({'|'.join(WH_WORDS)})\b", re.IGNORECASE)
 
 

@@ -14,6 +14,8 @@ from results.records.schema import MetricRecord, RunRecord
 OWN_SPLITS: Final = ("train", "validation", "out-of-fold")
 """Splits that are parts of the run's own subset; the others are named as their subset."""
 NO_RANK: Final = 1e9
+LETTERS: Final = "abcd"
+"""Of the options of a choice question, in their order."""
 
 
 class Prediction(NamedTuple):
@@ -110,9 +112,6 @@ def _rank(line: Mapping[str, Any]) -> float:
 def _searched_text(line: Mapping[str, Any]) -> str:
     parts = (v if isinstance(v, list) else [v] for v in line.values())
     return "\n".join(str(part) for values in parts for part in values).casefold()
-
-
-LETTERS: Final = "abcd"
 
 
 def answer_text(line: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from results.comparison.predictions import LETTERS
 from results.records import message_translations, published
 from results.records.schema import RunRecord
 from results.records.suite_view import AnsweredSplit, AnswerExample, SuiteView
@@ -97,6 +98,6 @@ def _examples_table(
 
 def _format_option(example: AnswerExample, letter: str) -> str:
     """`b. two`."""
-    index = vqa.LETTERS.find(letter)
+    index = LETTERS.find(letter)
     is_known = 0 <= index < len(example.options)
     return f"{letter}. {example.options[index]}" if is_known else letter

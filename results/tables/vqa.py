@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from results.comparison.predictions import LETTERS
 from results.records import message_translations
 from results.records.metric_names import split_name
 from results.records.schema import MetricRecord, RunRecord
@@ -19,7 +20,6 @@ from results.text.table import Table, TableCell, TableColumn, code, render_markd
 from results.text.translations import translate
 
 ENGINE: Final = "vqa"
-LETTERS: Final = "abcd"
 METHODS: Final = ("majority", "probability", "fold-weighted", "stacked")
 
 Answers = Mapping[str, Sequence[AnsweredSplit]]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from datasets_mm.profile.profile import ChoiceProfile, NumberProfile, Profile, SizeProfile
+from datasets_mm.recipes.record_classes import LETTERS
 from workbench.data_profile.section_types import (
     UNKNOWN,
     FigureFunction,
@@ -20,7 +21,6 @@ from workbench.data_profile.section_types import (
     row,
 )
 
-LETTERS: Final = ("a", "b", "c", "d")
 CHART_SIDE: Final = 512
 """Longer side, in pixels, whose tokens are shown as bars."""
 

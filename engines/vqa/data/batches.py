@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from datasets_mm.recipes.record_classes import LETTERS
 from engines.torchkit.data.collator import Collator
 from engines.torchkit.data.epoch_sampling import splitmix64
 from engines.vqa.data.image_inputs import ImageInputs, PictureView
 from engines.vqa.data.option_order import IDENTITY, Permutation, permute_options
 from engines.vqa.data.questions import Questions
 from engines.vqa.models import model
-from engines.vqa.models.chat_template import LETTERS, ChoicePrompt
+from engines.vqa.models.chat_template import ChoicePrompt
 from engines.vqa.models.model import VqaBatch
 
 Rows = npt.NDArray[np.int64]

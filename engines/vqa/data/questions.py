@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -17,11 +17,9 @@ from datasets_mm.building.build import Subset
 from datasets_mm.building.selection import is_inside
 from datasets_mm.folds import Folds
 from datasets_mm.media_paths import find_on_disk
-from datasets_mm.recipes.record_classes import question_kind
+from datasets_mm.recipes.record_classes import LETTERS, question_kind
 from datasets_mm.storage import arrow_store
 from engines.emitter import EngineError
-
-LETTERS: Final = "abcd"
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 Options = tuple[str, str, str, str]

@@ -13,11 +13,11 @@ from typing import Final
 
 import numpy as np
 
+from datasets_mm.recipes.record_classes import LETTERS
 from engines import messages
 from engines.emitter import Emitter, EngineError
 from engines.protocol import RunSpec
 from engines.torchkit.data.subset_source import SubsetSource
-from engines.vqa.data.questions import LETTERS
 from engines.vqa.ensemble import fold_runs, stacking, temperature
 from engines.vqa.ensemble.fold_runs import VALIDATION, FoldRun
 from engines.vqa.evaluation import metrics, predictions, votes

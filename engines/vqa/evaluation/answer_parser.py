@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
-from engines.vqa.data.questions import LETTERS
+from datasets_mm.recipes.record_classes import LETTERS
 
 _LEAD: Final = r"(?:the\s+)?(?:correct\s+)?answer(?:\s+is\s*:?|\s*:)|정답(?:은|\s*:)?"
 _LETTER: Final = r"(?P<marked>[(\[][a-d][)\]]|[a-d]\s?[.:)])|(?P<bare>[a-d])"

@@ -14,9 +14,10 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from datasets_mm.recipes.record_classes import LETTERS
 from engines.emitter import EngineError
 from engines.torchkit.data.data_loader import choose_others
-from engines.vqa.data.questions import LETTERS, Questions
+from engines.vqa.data.questions import Questions
 from engines.vqa.evaluation import answer_parser, predictions, tta
 from engines.vqa.evaluation.calibration import Numbers, softmax
 from engines.vqa.evaluation.predictions import Answer, Four

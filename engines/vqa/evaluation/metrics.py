@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from datasets_mm.recipes.record_classes import LETTERS
 from engines import messages
-from engines.vqa.data.questions import LETTERS
 from engines.vqa.evaluation import calibration, predictions
 from engines.vqa.evaluation.calibration import Indices, Numbers
 from engines.vqa.evaluation.predictions import Answer

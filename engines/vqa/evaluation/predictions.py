@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from datasets_mm.atomic_files import write_atomic
-from engines.vqa.data.questions import LETTERS
+from datasets_mm.recipes.record_classes import LETTERS
 from engines.vqa.evaluation.calibration import Indices, Numbers
 
 Four = tuple[float, float, float, float]

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from datasets_mm.building.build import IMAGE_ROOT
 from datasets_mm.media.decode import read_inside, upright_size
+from datasets_mm.recipes.record_classes import LETTERS
 from datasets_mm.storage.corpus import map_table
 from engines import model_catalog
 from engines.emitter import EngineError
@@ -21,7 +22,7 @@ from engines.memory_query import MemoryQuery
 from engines.vqa import prepare
 from engines.vqa.data.images import SizeLimits
 from engines.vqa.models import chat_template
-from engines.vqa.models.chat_template import LETTERS, ChoicePrompt
+from engines.vqa.models.chat_template import ChoicePrompt
 
 TEXT_TOKENS: Final = 192
 """Assumed text tokens (template, question, options, answer) where no subset can be read."""

@@ -16,9 +16,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from datasets_mm.recipes.record_classes import LETTERS
 from engines.emitter import EngineError, first_line
 
-LETTERS: Final = "abcd"
 IGNORED: Final = -100
 """Label that cross entropy ignores."""
 IMAGE: Final = 1

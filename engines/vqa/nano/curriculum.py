@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from datasets_mm.recipes.record_classes import LETTERS
 from engines.vqa.data.batches import ORDERS
 from engines.vqa.data.images import Pictures
 from engines.vqa.data.option_order import permute_options
 from engines.vqa.data.questions import Questions
-from engines.vqa.models.chat_template import LETTERS, ChatTemplate, ChoicePrompt, EncodedQuestion
+from engines.vqa.models.chat_template import ChatTemplate, ChoicePrompt, EncodedQuestion
 from engines.vqa.models.model import PIXELS, VqaBatch
 from engines.vqa.models.qwen_patches import QwenPatchProcessor
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datasets_mm.recipes.record_classes import LETTERS
 from engines.torchkit.training import nano_models
 from engines.torchkit.training.nano_models import SEED, NanoBase, ReportProgress
 from engines.vqa.data.images import Pictures, SizeLimits
@@ -74,7 +75,7 @@ def get_or_train_nano_model(
 def _list_texts(questions: Questions) -> list[str]:
     """Texts of all questions with their options."""
     return [
-        "\n".join([text, *(f"{a}. {o}" for a, o in zip("abcd", options, strict=True))])
+        "\n".join([text, *(f"{a}. {o}" for a, o in zip(LETTERS, options, strict=True))])
         for text, options in zip(questions.texts, questions.options, strict=True)
     ]
 

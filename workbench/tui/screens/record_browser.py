@@ -17,6 +17,7 @@ from textual.containers import Container, Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from datasets_mm.recipes.record_classes import LETTERS
 from workbench.tui.screens.footer_keys import FooterKeys
 from workbench.tui.system.child_process import ChildError, read_messages
 from workbench.tui.widgets.find_input import FindInput
@@ -322,7 +323,7 @@ def format_record(record: dict[str, Any]) -> Text:
 
     line("question", fields["question"])
     line("instruction", fields["instruction"])
-    for letter, option in zip("abcd", fields.get("options") or (), strict=False):
+    for letter, option in zip(LETTERS, fields.get("options") or (), strict=False):
         line(f"  {letter}", option)
     line("answer", ", ".join(fields["answer"]))
     line("picture", fields["image_path"])
