@@ -23,10 +23,12 @@ from datasets_mm import strict_toml
 from datasets_mm.sources import hub_cache
 from datasets_mm.strict_toml import FileSignature, suggest_nearest
 from engines import trained_weights
-from engines.trained_weights import NoCheckpointError, TrainedWeights
+from engines.trained_weights import PATH_PREFIX, NoCheckpointError, TrainedWeights
 from results.text.renamed_words import rename_keys, rename_typed_keys
 
 CATALOG: Final = Path(__file__).parent / "model_entries"
+HUB_PREFIX: Final = "hub:"
+"""Before the name of a repository in the local hub cache; `trained_weights` has the others."""
 WEIGHTS: Final = "model.safetensors"
 OPEN_CLIP: Final = "open_clip_config.json"
 NEEDED: Final = ("config.json", WEIGHTS, "tokenizer.json")
@@ -119,8 +121,8 @@ def load(name: str) -> ModelEntry:
         return ModelEntry(name=name, title=f"trained by run {rest}", family="run")
     entries = _read_entries()
     if name not in entries:
-        folder = f"path:{Path(name).expanduser().absolute()}"
-        hint = f"; did you mean '{folder if name[0] in './~' else f'hub:{name}'}'?"
+        folder = f"{PATH_PREFIX}{Path(name).expanduser().absolute()}"
+        hint = f"; did you mean '{folder if name[0] in './~' else f'{HUB_PREFIX}{name}'}'?"
         raise LookupError(
             f"no model '{name}'{hint if '/' in name else suggest_nearest(name, entries)}"
         )

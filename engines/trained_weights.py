@@ -23,8 +23,8 @@ LAST: Final = "last"
 STATE: Final = "state.json"
 BASE: Final = "base"
 """Folder, beside the weights, of the base from scratch."""
-RUN: Final = "run:"
-PATH: Final = "path:"
+RUN_PREFIX: Final = "run:"
+PATH_PREFIX: Final = "path:"
 ENCODER: Final = "encoder"
 """Folder, beside the weights, of a trained encoder in its library's own layout."""
 ADAPTER: Final = "adapter"
@@ -120,9 +120,9 @@ def locate(name: str, log_root: Path, runs: Path | None = None) -> Path:
     Raises:
         NoCheckpointError: it is no such name.
     """
-    if name.startswith(PATH):
-        return Path(name.removeprefix(PATH)).expanduser()
-    suite, _, run_id = name.removeprefix(RUN).rpartition("/")
+    if name.startswith(PATH_PREFIX):
+        return Path(name.removeprefix(PATH_PREFIX)).expanduser()
+    suite, _, run_id = name.removeprefix(RUN_PREFIX).rpartition("/")
     runs_folder = log_root / suite / "runs" if suite else runs
     if runs_folder is None or not is_folder_name(run_id) or (suite and not is_folder_name(suite)):
         raise NoCheckpointError(
@@ -167,7 +167,7 @@ def explain_absence(folder: Path) -> str:
         )
     sentence = f"run '{spec.run_id}' left no checkpoint"
     if spec.task != TRAINS:
-        model_note = f" of {spec.model}" if spec.model.startswith((RUN, PATH)) else ""
+        model_note = f" of {spec.model}" if spec.model.startswith((RUN_PREFIX, PATH_PREFIX)) else ""
         needs = f" of {', '.join(spec.needs)}" if spec.task == "ensemble" else model_note
         return (
             f"{sentence}: its task was {spec.task}{needs}, and it left {contents}; name a training"

@@ -12,7 +12,7 @@ from datasets_mm.profile.subset_facts import SubsetFacts
 from datasets_mm.recipes.recipe import RecipeError
 from engines import model_catalog
 from engines.protocol import RunSpec
-from engines.trained_weights import RUN
+from engines.trained_weights import PATH_PREFIX, RUN_PREFIX
 from results.records import published_runs
 from results.records.schema import GpuInfo, Identity, RunRecord
 from workbench.audit import data_facts
@@ -92,10 +92,10 @@ def collect_from_records(
 
 def _find_parent(identity: Identity, log_records: Sequence[RunRecord]) -> RunRecord | None:
     """The record of the run that trained a `run:` model; None: it is no such model."""
-    suite, _, run_id = identity.model.removeprefix(RUN).rpartition("/")
+    suite, _, run_id = identity.model.removeprefix(RUN_PREFIX).rpartition("/")
     key = (suite or identity.suite, run_id)
     trained = (r for r in log_records if (r.identity.suite, r.identity.run_id) == key)
-    return next(trained, None) if identity.model.startswith(RUN) else None
+    return next(trained, None) if identity.model.startswith(RUN_PREFIX) else None
 
 
 def _identity(spec: RunSpec) -> Identity:
@@ -190,7 +190,7 @@ def _part_name(identity: Identity) -> str:
     except (LookupError, ValueError):
         return ""
     folder = model_catalog.weights_folder(part) if part else None
-    return f"path:{folder}" if folder else ""
+    return f"{PATH_PREFIX}{folder}" if folder else ""
 
 
 def _find_folder(name: str) -> Path | None:

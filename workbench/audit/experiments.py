@@ -15,7 +15,7 @@ from typing import Any, Final
 from engines import catalog, trained_weights
 from engines.param_sections import effective_workers
 from engines.protocol import RunSpec
-from engines.trained_weights import RUN
+from engines.trained_weights import RUN_PREFIX
 from workbench.planning import cost_probe
 from workbench.planning.plan import SuitePlan
 from workbench.planning.run_matrix import Variant
@@ -135,7 +135,7 @@ def make_plan(experiment: Experiment, spec: RunSpec, steps: int = STEPS) -> Suit
     }  # fmt: skip
     if evaluates:
         return SuitePlan(
-            **common, models=(f"{RUN}{name}",), task="evaluate", settings=settings | changed,
+            **common, models=(f"{RUN_PREFIX}{name}",), task="evaluate", settings=settings | changed,
             label=experiment.change,
         )  # fmt: skip
     return SuitePlan(

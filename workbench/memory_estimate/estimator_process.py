@@ -24,6 +24,7 @@ import engines
 from datasets_mm.atomic_files import write_atomic
 from engines import model_catalog
 from engines.memory_query import MemoryEstimate, MemoryQuery
+from engines.trained_weights import PATH_PREFIX
 from workbench import paths
 
 ENGINES_FOLDER: Final = Path(str(engines.__file__)).parent
@@ -220,7 +221,11 @@ def _input_files(query: MemoryQuery) -> list[object]:
     except (LookupError, ValueError):
         return []  # the estimate will have a problem, and is not cached
     setting_texts = [str(value) for value in query.params.values()]
-    folders = [Path(name[5:]).expanduser() for name in setting_texts if name.startswith("path:")]
+    folders = [
+        Path(text.removeprefix(PATH_PREFIX)).expanduser()
+        for text in setting_texts
+        if text.startswith(PATH_PREFIX)
+    ]
     folders += [folder for part in (entry, entry.vision, entry.llm) if part
                if (folder := model_catalog.weights_folder(part))]  # fmt: skip
     paths = [path for folder in folders for path in sorted(folder.glob("*.json"))]

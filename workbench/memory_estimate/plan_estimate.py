@@ -15,7 +15,7 @@ from datasets_mm import strict_toml
 from engines import catalog
 from engines.memory_query import MemoryQuery, Phase
 from engines.protocol import RunSpec, count_ranks
-from engines.trained_weights import RUN
+from engines.trained_weights import RUN_PREFIX
 from workbench import paths
 from workbench.memory_estimate import estimator_process, fit_check, policy
 from workbench.memory_estimate.fit_check import HostMemory
@@ -104,7 +104,7 @@ def _expand_cell(
     trained = [
         spec
         for trained_cell, spec in expanded
-        if cell.model == f"{RUN}{trained_cell.block}" and spec.task == "train"
+        if cell.model == f"{RUN_PREFIX}{trained_cell.block}" and spec.task == "train"
     ]
     models = [trained_models.model_from_run(spec) for spec in trained]
     if not models and availability.needs_model(cell.engine):

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from datasets_mm import strict_toml
 from engines.protocol import Probe, RunSpec, Task
-from engines.trained_weights import RUN
+from engines.trained_weights import RUN_PREFIX
 from workbench import paths
 from workbench.planning import (
     availability,
@@ -110,7 +110,7 @@ def _resolve_models(
     roots: Roots,
 ) -> list[RunModel]:
     """The models that a cell's model name means: one, or those that an earlier block trains."""
-    label = cell.model.removeprefix(RUN)
+    label = cell.model.removeprefix(RUN_PREFIX)
     if cell.model == label or label not in [block.label for block in plan.runs]:
         if not availability.needs_model(cell.engine):
             return [RunModel(cell.model)]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from engines import model_catalog, trained_weights
 from engines.model_catalog import ModelEntry
 from engines.protocol import RunSpec
-from engines.trained_weights import RUN, NoCheckpointError, TrainedWeights
+from engines.trained_weights import RUN_PREFIX, NoCheckpointError, TrainedWeights
 
 if TYPE_CHECKING:
     from workbench.planning.plan import SuitePlan
@@ -74,14 +74,14 @@ def canonical_name(name: str, log_root: Path) -> str:
     Raises:
         NoCheckpointError: no run matches, several do, or the run has no trained weights.
     """
-    if not name.startswith(RUN):
+    if not name.startswith(RUN_PREFIX):
         return name
-    reference = name.removeprefix(RUN)
+    reference = name.removeprefix(RUN_PREFIX)
     matches = [run for run in list_runs(log_root) if run.matches(reference)]
     exact = [run for run in matches if run.name == reference] or matches
     trained = [run for run in exact if trained_weights.find_checkpoint(run.folder)]
     if len(trained) == 1:
-        return f"{RUN}{trained[0].name}"
+        return f"{RUN_PREFIX}{trained[0].name}"
     if trained:
         names = ", ".join(run.name for run in trained[:MAX_LISTED])
         more = ", …" if len(trained) > MAX_LISTED else ""
@@ -104,7 +104,7 @@ def resolve_names(plan: SuitePlan, log_root: Path) -> tuple[dict[str, Any], list
     Labels of the plan's own blocks stay: their runs do not exist yet. Where the plan names no
     engine, its fields are those with the engine of its models.
     """
-    block_models = {f"{RUN}{block.label}" for block in plan.runs}
+    block_models = {f"{RUN_PREFIX}{block.label}" for block in plan.runs}
     problems: list[str] = []
 
     def resolve(name: str) -> str:
@@ -142,7 +142,7 @@ def _infer_engines(plan: SuitePlan, log_root: Path) -> dict[str, Any]:
         names = block.models or plan.models
         stated = block.engines[0] if len(block.engines) == 1 else ""
         engine = stated or block_engines.get(names[0], "") or find_engine(names, log_root)
-        block_engines[f"{RUN}{block.label}"] = engine
+        block_engines[f"{RUN_PREFIX}{block.label}"] = engine
         engines = block.engines or ((engine,) if engine else ())
         blocks.append(block.model_copy(update={"engines": engines}))
     engine = "" if blocks else find_engine(plan.models, log_root)
@@ -191,7 +191,9 @@ def model_from_run(spec: RunSpec, variant: str = "") -> RunModel:
     settings = {
         name: spec.params[name] for name in _architecture_params(spec.engine) if name in spec.params
     }
-    return RunModel(f"{RUN}{spec.run_id}", base, settings, spec.engine, (spec.run_id,), variant)
+    return RunModel(
+        f"{RUN_PREFIX}{spec.run_id}", base, settings, spec.engine, (spec.run_id,), variant
+    )
 
 
 def setting_conflicts(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from engines import catalog, model_catalog, trained_weights
 from engines.protocol import RunSpec
-from engines.trained_weights import RUN, NoCheckpointError, TrainedWeights
+from engines.trained_weights import RUN_PREFIX, NoCheckpointError, TrainedWeights
 from results.records.metric_names import headline_metric
 from results.records.migrations import migrate
 from results.records.schema import MetricRecord, RunRecord
@@ -61,8 +61,8 @@ def list_trained_runs(log_root: Path) -> list[TrainedRun]:
 def _shortest_name(run: LoggedRun, names: Mapping[str, int]) -> str:
     for name in (run.label, run.run_id):
         if name and names[name] == 1 and "/" not in name and clean_line(name) == name:
-            return f"{RUN}{name}"
-    return f"{RUN}{run.name}"
+            return f"{RUN_PREFIX}{name}"
+    return f"{RUN_PREFIX}{run.name}"
 
 
 def _describe(run: LoggedRun, name: str, spec: RunSpec) -> TrainedRun:

@@ -20,6 +20,7 @@ from torch.nn import functional
 from engines import model_catalog
 from engines.captioning.metrics import CaptionScore, Numbers, mean_score, validate_captions
 from engines.emitter import EngineError
+from engines.model_catalog import HUB_PREFIX
 from engines.torchkit.modeling import model_tokenizer, pretrained, weights
 
 SETTING: Final = "bert_score"
@@ -127,7 +128,7 @@ def read_encoder(name: str, layer: int) -> tuple[Path, str, Any]:
         EngineError: as `BertScorer`.
     """
     folder = find_folder(name)
-    title = name.removeprefix("hub:") if name.startswith("hub:") else folder.name
+    title = name.removeprefix(HUB_PREFIX) if name.startswith(HUB_PREFIX) else folder.name
     config = pretrained.load_config(folder, ENCODER)
     config.num_hidden_layers = choose_layer(title, layer, int(config.num_hidden_layers))
     return folder, title, config

@@ -20,8 +20,10 @@ from torch.nn import functional
 from engines import model_catalog
 from engines.captioning.metrics import CaptionScore, Numbers, mean_score
 from engines.emitter import EngineError
+from engines.model_catalog import HUB_PREFIX
 from engines.torchkit.modeling import image_encoders, model_tokenizer, weights
 from engines.torchkit.modeling.model_config import read_config
+from engines.trained_weights import PATH_PREFIX
 
 BATCH: Final = 32
 MODEL_TYPES: Final = ("clip", "siglip")
@@ -39,7 +41,8 @@ class ClipScorer:
             EngineError: it is not there, or no CLIP or SigLIP of a fixed resolution.
         """
         self.folder = find_folder(name)
-        self.name = name.removeprefix("hub:") if name.startswith("hub:") else self.folder.name
+        from_hub = name.startswith(HUB_PREFIX)
+        self.name = name.removeprefix(HUB_PREFIX) if from_hub else self.folder.name
         self.device = torch.device(device)
         config = read_config(self.folder)
         self._siglip = image_encoders.read_type(config, MODEL_TYPES, f"siglip = {name}") == "siglip"
@@ -133,7 +136,7 @@ def find_folder(name: str) -> Path:
         EngineError: no CLIP or SigLIP is there.
     """
     entry = None
-    if name.startswith(("path:", "hub:")):
+    if name.startswith((PATH_PREFIX, HUB_PREFIX)):
         try:
             entry = model_catalog.load(name)
         except (LookupError, ValueError) as error:
