@@ -44,14 +44,14 @@ class Folds:
     seed: int
     share: float = 0.0
     """Of a hold-out: what part of the rows is held out."""
-    subset: str = ""
-    """Fingerprint of the subset that was dealt."""
+    subset_fingerprint: str = ""
+    """Of the subset that was divided."""
 
     @property
     def fingerprint(self) -> str:
         """Identity of the folds, independent of the order of records."""
         rows = sorted(zip(self.ids, self.fold.tolist(), strict=True))
-        content = [FORMAT, self.k, self.seed, self.share, self.subset, rows]
+        content = [FORMAT, self.k, self.seed, self.share, self.subset_fingerprint, rows]
         return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
     def lookup(self, ids: Sequence[str]) -> Rows:
@@ -198,7 +198,7 @@ def save(folds: Folds, path: Path) -> None:
     rows = dict(sorted(zip(folds.ids, folds.fold.tolist(), strict=True)))
     content = {
         "schema": FORMAT, "k": folds.k, "seed": folds.seed, "share": folds.share,
-        "subset": folds.subset, "fingerprint": folds.fingerprint, "folds": rows,
+        "subset": folds.subset_fingerprint, "fingerprint": folds.fingerprint, "folds": rows,
     }  # fmt: skip
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_atomic(path, json.dumps(content, ensure_ascii=False, indent=0))

@@ -130,7 +130,7 @@ def test_what_cannot_be_dealt_is_said(call, said: str) -> None:
 def dealt() -> Folds:
     ids = tuple(f"q{n}" for n in range(10))
     fold = folds.assign([n % 4 for n in range(10)], list(ids), 3, seed=7)
-    return Folds(ids, fold, 3, 7, subset="abc")
+    return Folds(ids, fold, 3, 7, subset_fingerprint="abc")
 
 
 def test_a_fold_file_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_fold_file_comes_back_as_it_was(tmp_path: Path) -> None:
     folds.save(made, path)
     found = folds.load(path)
     assert found.fingerprint == made.fingerprint
-    assert (found.k, found.seed, found.subset) == (3, 7, "abc")
+    assert (found.k, found.seed, found.subset_fingerprint) == (3, 7, "abc")
     asked = ["q9", "q0"]
     assert found.lookup(asked).tolist() == [made.fold[9], made.fold[0]]
     assert [p.name for p in path.parent.iterdir()] == ["folds.json"]
@@ -149,9 +149,11 @@ def test_a_fold_file_comes_back_as_it_was(tmp_path: Path) -> None:
 
 def test_the_fingerprint_knows_content_not_order() -> None:
     made = dealt()
-    turned = Folds(made.ids[::-1], made.fold[::-1], 3, 7, subset="abc")
+    turned = Folds(made.ids[::-1], made.fold[::-1], 3, 7, subset_fingerprint="abc")
     assert turned.fingerprint == made.fingerprint
-    assert Folds(made.ids, made.fold, 3, 8, subset="abc").fingerprint != made.fingerprint
+    assert (
+        Folds(made.ids, made.fold, 3, 8, subset_fingerprint="abc").fingerprint != made.fingerprint
+    )
 
 
 @pytest.mark.parametrize("change", ["swap", "cut", "later", "list", "gone"])

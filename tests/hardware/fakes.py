@@ -295,7 +295,7 @@ def see_driver(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> FakeNvml:
     fake = FakeNvml(machine)
     see_environment(monkeypatch, machine)
     monkeypatch.setitem(sys.modules, "pynvml", fake)
-    monkeypatch.setattr(nvml, "find_impostor", lambda _file: "")
+    monkeypatch.setattr(nvml, "find_package_problem", lambda _file: "")
     monkeypatch.setattr(nvml, "library_path", lambda: machine.library)
     monkeypatch.setattr(gpus, "is_library_present", lambda: bool(machine.gpus))
     monkeypatch.setattr(gpu_selection, "count_device_nodes", lambda *_: len(machine.gpus))

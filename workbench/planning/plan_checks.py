@@ -1,4 +1,7 @@
-"""Checks of a plan before its expansion: names, labels, overrides, reasons, devices."""
+"""Problems of a plan, one sentence each.
+
+`find_problems`: before its expansion; `find_lane_problems`: with the runs that it expands to.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,11 @@ if TYPE_CHECKING:
 def find_problems(plan: SuitePlan) -> list[str]:
     """All problems of a plan, one sentence each."""
     return [
-        *_unknown_names(plan),
-        *_duplicate_labels(plan),
-        *_unused_overrides(plan),
-        *_find_exclusion_problems(plan),
-        *_unknown_reasons(plan),
+        *_find_unknown_names(plan),
+        *_find_duplicate_labels(plan),
+        *_find_unused_overrides(plan),
+        *_find_unused_exclusions(plan),
+        *_find_unknown_reasons(plan),
         *availability.find_device_conflict(plan.devices, cpu=plan.cpu),
     ]
 
@@ -41,7 +44,7 @@ def find_lane_problems(plan: SuitePlan, specs: Sequence[RunSpec]) -> list[str]:
     return problems
 
 
-def _unknown_names(plan: SuitePlan) -> list[str]:
+def _find_unknown_names(plan: SuitePlan) -> list[str]:
     from datasets_mm import catalog as subsets
     from engines import catalog, model_catalog
 
@@ -68,7 +71,7 @@ def _unknown_names(plan: SuitePlan) -> list[str]:
     return problems
 
 
-def _duplicate_labels(plan: SuitePlan) -> list[str]:
+def _find_duplicate_labels(plan: SuitePlan) -> list[str]:
     problems = []
     for table, parts in (("variant", plan.variants), ("run", plan.runs)):
         labels = [part.label for part in parts]
@@ -79,7 +82,7 @@ def _duplicate_labels(plan: SuitePlan) -> list[str]:
     return problems
 
 
-def _unknown_reasons(plan: SuitePlan) -> list[str]:
+def _find_unknown_reasons(plan: SuitePlan) -> list[str]:
     """Reasons (`why`) for names that the plan does not run."""
     names = [
         name for kind in ("subsets", "models") for name in run_matrix.collect_names(plan, kind)
@@ -93,7 +96,7 @@ def _unknown_reasons(plan: SuitePlan) -> list[str]:
     ]
 
 
-def _unused_overrides(plan: SuitePlan) -> list[str]:
+def _find_unused_overrides(plan: SuitePlan) -> list[str]:
     """Overrides whose keys match no run."""
     cells = list(run_matrix.iterate_cells(plan))
     return [
@@ -104,7 +107,7 @@ def _unused_overrides(plan: SuitePlan) -> list[str]:
     ]
 
 
-def _find_exclusion_problems(plan: SuitePlan) -> list[str]:
+def _find_unused_exclusions(plan: SuitePlan) -> list[str]:
     """Exclusions whose keys match no run, and those that leave none."""
     cells = list(run_matrix.iterate_product(plan))
     problems = [

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeVar
 
-from workbench.telemetry.nvml_library import LIBRARY, find_impostor, is_stub, library_path
+from workbench.telemetry.nvml_library import LIBRARY, find_package_problem, is_stub, library_path
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -25,7 +25,7 @@ that a person set (2), several boards in step (16), a display (256)."""
 
 SLICE_HAS_NONE: Final = "NVML has no {} of a MIG slice"
 
-WRONG_STRUCTS: Final = ((535, 43), (535, 86))
+WRONG_PID_DRIVERS: Final = ((535, 43), (535, 86))
 """Drivers from the first up to the second used a wider process struct: their pids are nonsense."""
 
 
@@ -40,7 +40,7 @@ class NvmlAbsentError(RuntimeError):
 class GpuLocation(NamedTuple):
     """NVML's card and slice of a GPU in the list."""
 
-    card: int
+    card_index: int
     """NVML's index."""
     slice: int | None = None
     """Index among the card's MIG slices; None: the card itself."""
@@ -100,7 +100,7 @@ class Nvml:
             raise NvmlAbsentError(
                 "the package nvidia-ml-py is not installed", permanent=True
             ) from None
-        if problem := find_impostor(str(pynvml.__file__)):
+        if problem := find_package_problem(str(pynvml.__file__)):
             raise NvmlAbsentError(problem, permanent=True)
         try:
             pynvml.nvmlInit()
@@ -139,7 +139,7 @@ class Nvml:
             "name": self._fact(nvml.nvmlDeviceGetName, handle) or "",
             "uuid": self._fact(nvml.nvmlDeviceGetUUID, handle) or "",
             "memory_bytes": memory["total"] if memory else None,
-            "card_index": location.card,
+            "card_index": location.card_index,
             "pci_bus_id": to_text(pci.busId) if pci else "",
             "capability": self._fact(nvml.nvmlDeviceGetCudaComputeCapability, card),
             "parent_uuid": (self._fact(nvml.nvmlDeviceGetUUID, card) or "")
@@ -213,7 +213,7 @@ class Nvml:
 
     def processes(self, index: int) -> tuple[list[tuple[int, int | None]] | None, str]:
         """Rare tier: (pid, bytes) of all processes that compute on a GPU, or None and a reason."""
-        if WRONG_STRUCTS[0] <= parse_version(self.driver) < WRONG_STRUCTS[1]:
+        if WRONG_PID_DRIVERS[0] <= parse_version(self.driver) < WRONG_PID_DRIVERS[1]:
             return None, f"driver {self.driver} reports wrong pids; 535.86 or later is right"
         handle, reason = self._handle(index)
         if handle is None:
@@ -224,7 +224,7 @@ class Nvml:
         return [(process.pid, process.usedGpuMemory) for process in processes], ""
 
     def _card(self, index: int) -> tuple[Any, str]:
-        return self._ask(self._nvml.nvmlDeviceGetHandleByIndex, self.locations[index].card)
+        return self._ask(self._nvml.nvmlDeviceGetHandleByIndex, self.locations[index].card_index)
 
     def _handle(self, index: int) -> tuple[Any, str]:
         """Of the card, or of its slice."""

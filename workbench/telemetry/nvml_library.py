@@ -20,7 +20,7 @@ KERNEL_NODES: Final = ("nvidiactl", "nvidia[0-9]*", "dxg", "nvhost-*", "nvmap", 
 have a GPU have them too."""
 
 
-def find_impostor(module_file: str) -> str:
+def find_package_problem(module_file: str) -> str:
     """Why a module named pynvml is not the one of nvidia-ml-py; empty if it is."""
     remedy = "uninstall `pynvml` and install `nvidia-ml-py`"
     try:

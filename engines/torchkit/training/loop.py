@@ -144,7 +144,7 @@ def train(
         micro_batches = job.loader.order.micro_batch_count(step - 1)
         outputs = _forward_backward(job, forward, (micro_batches, feed), timer, work)
         norm, overflow = _optimizer_step(job, parameters)
-        timer.lap("optimizer")
+        timer.end_part("optimizer")
         timer.end_step(*_mean_outputs(outputs), norm, overflow)
         stopping = stop_vote(emit.stop_requested)
         finished = job.stop_when is not None and enough_vote(enough)
@@ -215,20 +215,20 @@ def _forward_backward(
     parts, feed = micro_batches
     for number in range(parts):
         feed.wait()
-        timer.lap("data_wait")
+        timer.end_part("data_wait")
         batch = feed.next_batch()
-        timer.lap("transfer")
+        timer.end_part("transfer")
         # A replica's gradients are collected after each micro-batch and accumulated in float32.
         last = number == parts - 1 or job.weight_copies is not None
         with job.process_group.gradient_averaging(last):
             with work.forward(), job.precision.autocast():
                 output = forward(batch)
-            timer.lap("forward")
+            timer.end_part("forward")
             with work.backward():
                 job.precision.scaler.scale(output.loss / parts).backward()  # type: ignore[no-untyped-call]
         if job.weight_copies is not None:
             job.weight_copies.collect_gradients()
-        timer.lap("backward")
+        timer.end_part("backward")
         work.add(output.samples, output.tokens)
         feed.copy_ahead()
         outputs.append(output)

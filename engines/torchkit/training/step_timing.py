@@ -25,7 +25,7 @@ WINDOW_SECONDS: Final = 0.5
 
 MAX_WINDOW_STEPS: Final = 500
 
-LAPS: Final = ("data_wait", "transfer", "forward", "backward", "optimizer")
+PARTS: Final = ("data_wait", "transfer", "forward", "backward", "optimizer")
 
 
 class Stopwatch(Protocol):
@@ -89,9 +89,12 @@ def stopwatch(device: torch.device) -> Stopwatch:
 class _Window:
     start: float
     first: Any
-    laps: list[tuple[str, Any, Any]] = field(default_factory=list)
-    waits: float = 0.0
-    stalls: list[tuple[Any, Any]] = field(default_factory=list)
+    parts: list[tuple[str, Any, Any]] = field(default_factory=list)
+    """Name, begin and end of each part of a step."""
+    data_wait: float = 0.0
+    """Host seconds."""
+    data_stalls: list[tuple[Any, Any]] = field(default_factory=list)
+    """Begin and end on the device."""
     ends: list[Any] = field(default_factory=list)
     samples: list[int] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
@@ -103,7 +106,7 @@ class _Window:
 class StepTimer:
     """Times the parts of steps in consecutive windows.
 
-    `open`, then per step `lap(name)` after each part and `end_step`, then `close` when `is_due`.
+    `open`, then per step `end_part(name)` after each part and `end_step`; `close` when `is_due`.
     """
 
     def __init__(
@@ -125,8 +128,8 @@ class StepTimer:
         self.skipped_in_a_row = 0
         """Consecutive skipped steps up to the end of the last window."""
         self._window: _Window | None = None
-        self._lap_host = 0.0
-        self._lap_mark: Any = None
+        self._part_host = 0.0
+        self._part_mark: Any = None
 
     @property
     def running(self) -> bool:
@@ -136,21 +139,21 @@ class StepTimer:
     def open(self) -> None:
         """Begin a window; waits for the device first."""
         self._watch.synchronise()
-        self._lap_host = self._watch.now()
-        self._lap_mark = self._watch.mark()
-        self._window = _Window(self._lap_host, self._lap_mark)
+        self._part_host = self._watch.now()
+        self._part_mark = self._watch.mark()
+        self._window = _Window(self._part_host, self._part_mark)
 
-    def lap(self, name: str) -> None:
+    def end_part(self, name: str) -> None:
         """End the part `name` of a step. `data_wait` is host time, the others device time."""
         window = self._open_window()
         mark = self._watch.mark()
         host = self._watch.now()
         if name == "data_wait":
-            window.waits += host - self._lap_host
-            window.stalls.append((self._lap_mark, mark))
+            window.data_wait += host - self._part_host
+            window.data_stalls.append((self._part_mark, mark))
         else:
-            window.laps.append((name, self._lap_mark, mark))
-        self._lap_host, self._lap_mark = host, mark
+            window.parts.append((name, self._part_mark, mark))
+        self._part_host, self._part_mark = host, mark
 
     def end_step(
         self,
@@ -160,12 +163,12 @@ class StepTimer:
         norm: Tensor,
         overflow: Tensor | None = None,
     ) -> None:
-        """End a step at the last lap. Tensors stay on the device until the window closes.
+        """End a step with its last part. Tensors stay on the device until the window closes.
 
         `overflow`: 1 where the optimizer skipped the step; None: it cannot.
         """
         window = self._open_window()
-        window.ends.append(self._lap_mark)
+        window.ends.append(self._part_mark)
         window.samples.append(samples)
         window.losses.append(loss)
         window.norms.append(norm)
@@ -197,10 +200,10 @@ class StepTimer:
         self._window = None
         marks = [window.first, *window.ends]
         durations = tuple(self._watch.between(a, b) for a, b in pairwise(marks))
-        parts = dict.fromkeys(LAPS[1:], 0.0)
-        for name, first, last in window.laps:
+        parts = dict.fromkeys(PARTS[1:], 0.0)
+        for name, first, last in window.parts:
             parts[name] += self._watch.between(first, last)
-        skipped = _flags(window)
+        skipped = _read_skipped(window)
         for flag in skipped:
             self.skipped_in_a_row = self.skipped_in_a_row + 1 if flag else 0
         norms = [norm for norm, flag in zip(window.norms, skipped, strict=True) if not flag]
@@ -212,8 +215,8 @@ class StepTimer:
             warmup=step <= self.warmup_until,
             seconds=seconds,
             step_seconds=durations,
-            data_wait=window.waits,
-            data_stall=sum(self._watch.between(first, last) for first, last in window.stalls),
+            data_wait=window.data_wait,
+            data_stall=sum(self._watch.between(first, last) for first, last in window.data_stalls),
             **parts,
             loss=_mean(window.losses, window.samples),
             lr=lr,
@@ -228,7 +231,7 @@ class StepTimer:
         return self._window
 
 
-def _flags(window: _Window) -> list[bool]:
+def _read_skipped(window: _Window) -> list[bool]:
     """Which steps of the window were skipped; one copy from the device."""
     if not window.overflows:
         return [False] * len(window.norms)
@@ -251,8 +254,8 @@ class TimingSummary:
         self._durations: list[float] = []
         self._samples: list[float] = []
         self._seconds = 0.0
-        self._waits = 0.0
-        self._stalls = 0.0
+        self._data_wait = 0.0
+        self._data_stall = 0.0
         self._optimizer = 0.0
         self._epochs: dict[int, _EpochTimes] = {}
         self.time_to_first_step: float | None = None
@@ -271,12 +274,12 @@ class TimingSummary:
             return
         epoch.timed_steps += window.count
         epoch.seconds += window.seconds
-        epoch.stalls += window.data_stall or 0.0
+        epoch.data_stall += window.data_stall or 0.0
         self._durations.extend(window.step_seconds)
         self._samples.extend([window.samples / window.count] * window.count)
         self._seconds += window.seconds
-        self._waits += window.data_wait or 0.0
-        self._stalls += window.data_stall or 0.0
+        self._data_wait += window.data_wait or 0.0
+        self._data_stall += window.data_stall or 0.0
         self._optimizer += window.optimizer or 0.0
 
     def epoch(self, number: int) -> tuple[float | None, float | None]:
@@ -302,7 +305,7 @@ class TimingSummary:
         base: dict[str, Any] = {
             "time_to_first_step": self.time_to_first_step,
             "epoch_wall_seconds": epoch.seconds if epoch else None,
-            "epoch_stall_seconds": epoch.stalls if epoch else None,
+            "epoch_stall_seconds": epoch.data_stall if epoch else None,
             "epoch_steps": epoch.timed_steps if epoch else 0,
             "timed_steps": len(self._durations),
             "warmup_steps": self._warmup_steps,
@@ -337,8 +340,8 @@ class TimingSummary:
             "step_p95_low": of_p95.low,
             "step_p95_high": of_p95.high,
             "interval_method": of_median.method,
-            "data_wait_share": self._waits / self._seconds,
-            "data_stall_share": self._stalls / self._seconds,
+            "data_wait_share": self._data_wait / self._seconds,
+            "data_stall_share": self._data_stall / self._seconds,
             "optimizer_share": self._optimizer / self._seconds,
             "samples_per_second": sum(self._samples) / self._seconds,
             "samples_per_second_median": float(np.median(self._samples) / median),
@@ -361,6 +364,6 @@ class _EpochTimes:
     all_seconds: float = 0.0
     timed_steps: int = 0
     seconds: float = 0.0
-    stalls: float = 0.0
+    data_stall: float = 0.0
     samples: int = 0
     losses: float = 0.0

@@ -28,9 +28,9 @@ def read_or_assign_folds(context: Context, questions: Questions, subset: Subset)
     path = fold_file(context.run_dir, subset.name, f"{params.folds or f'{share:g}'}{drawn}-s{seed}")
     if path.is_file():
         stored = folds.load(path)
-        if stored.subset != subset.fingerprint:
+        if stored.subset_fingerprint != subset.fingerprint:
             raise FoldError(
-                f"{path}: is of subset {stored.subset[:12]}, and '{subset.name}' is "
+                f"{path}: is of subset {stored.subset_fingerprint[:12]}, and '{subset.name}' is "
                 f"{subset.fingerprint[:12]} now: its data have changed since the suite began; "
                 "start a new suite"
             )

@@ -212,7 +212,9 @@ def test_the_impostor_package_is_refused(stub: Stub, tmp_path: Path) -> None:
     fake = tmp_path / "path"
     fake.mkdir()
     (fake / "pynvml.py").write_text("raise SystemExit('the impostor ran')")
-    assert "hides the pynvml of nvidia-ml-py" in nvml_library.find_impostor(str(fake / "pynvml.py"))
+    assert "hides the pynvml of nvidia-ml-py" in nvml_library.find_package_problem(
+        str(fake / "pynvml.py")
+    )
     (fake / "pynvml.py").write_text("def nvmlInit():\n    raise SystemExit('the impostor ran')\n")
     stub.environment["PYTHONPATH"] = f"{fake}{os.pathsep}{ROOT}"
     (line,) = stub.once()

@@ -82,7 +82,7 @@ def test_skipped_steps_in_a_row_are_counted_over_windows():
     for flags, row in (([zero, one], 1), ([one, one], 3), ([zero], 0)):
         meter.open()
         for flag in flags:
-            meter.lap("optimizer")
+            meter.end_part("optimizer")
             meter.end_step(1, zero, {}, zero, flag)
         meter.close(1, 0.1)
         assert meter.skipped_in_a_row == row

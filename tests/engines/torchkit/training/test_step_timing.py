@@ -57,7 +57,7 @@ def run(meter, ledger, spend, steps, *, samples=8, between=0.0, clock=None):
             ("backward", BACKWARD), ("optimizer", UPDATE),
         ):  # fmt: skip
             spend(name, seconds)
-            meter.lap(name)
+            meter.end_part(name)
         meter.end_step(samples, torch.tensor(float(step)), {"r@1": zero + 0.25}, zero + 2)
         if meter.is_due(step, first=step == 1) or step == steps:
             windows.append(meter.close(step, 0.1))
@@ -216,7 +216,7 @@ def test_a_tiny_last_batch_weighs_what_it_holds():
     meter = StepTimer(HostStopwatch(Clock()), 0, 10)
     meter.open()
     for samples, value in ((63, 0.5), (1, 1.0)):
-        meter.lap("optimizer")
+        meter.end_part("optimizer")
         meter.end_step(samples, torch.tensor(value), {"r@1": torch.tensor(value)}, torch.ones(()))
     window = meter.close(2, 0.1)
     assert window.loss == window.metrics["r@1"] == pytest.approx((63 * 0.5 + 1) / 64)
@@ -226,7 +226,7 @@ def test_a_step_that_is_no_number_stays_one():
     clock = Clock()
     meter = StepTimer(HostStopwatch(clock), 0, 10)
     meter.open()
-    meter.lap("optimizer")
+    meter.end_part("optimizer")
     meter.end_step(1, torch.tensor(math.nan), {}, torch.tensor(math.inf))
     window = meter.close(1, 0.1)
     assert math.isnan(window.loss)
@@ -243,10 +243,10 @@ def test_cuda_events_see_the_devices_time():
     for step in range(1, 31):
         if not meter.running:
             meter.open()
-        meter.lap("data_wait")
+        meter.end_part("data_wait")
         for _ in range(4):
             x = torch.tanh(x @ x)
-        meter.lap("forward")
+        meter.end_part("forward")
         meter.end_step(1, zero, {}, zero)
         if meter.is_due(step, first=step == 1) or step == 30:
             ledger.add(meter.close(step, 0.0))
