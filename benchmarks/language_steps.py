@@ -113,8 +113,8 @@ def vqa_step(device: torch.device, *, layers: int = 0, blocks: int = 0, **settin
         **{"batch": 2, "gradient_accumulation_steps": 1, "precision": "bf16", **settings}
     )
     context = context_of("vqa", "qwen2.5-vl-3b", params, device)
-    tuning = tuning_of(params)
-    model, _ = vqa_fit.build_trainable_model(vqa_config(layers, blocks), tuning)
+    options = tuning_of(params)
+    model, _ = vqa_fit.build_trainable_model(vqa_config(layers, blocks), options)
     put(model, device)
     tower = model.model.visual
     if params.feature_cache:
@@ -192,7 +192,7 @@ def captioning_step(device: torch.device, *, layers: int = 0, **settings: Any) -
     named = {"batch": 16, "gradient_accumulation_steps": 1, "precision": "bf16", **settings}
     params = captioning.Params(**named)
     context = context_of("captioning", CAPTIONER, params, device)
-    tuning, entry = tuning_of(params), model_catalog.load(CAPTIONER)
+    options, entry = tuning_of(params), model_catalog.load(CAPTIONER)
     parts = [
         captioning_fit.components.select_part(entry, params, name) for name in ("vision", "llm")
     ]
@@ -203,7 +203,7 @@ def captioning_step(device: torch.device, *, layers: int = 0, **settings: Any) -
                 text_tokens=CAPTION, capability=(9, 0))  # fmt: skip
     most = max_lengths.find_max_lengths(want, params, parts[1])
     tower, _ = model_from_config.build_tower(CAPTIONER, parts[0], params, context.precision)
-    model, _ = model_from_config.build_captioner(sizes, tower, params, tuning, most)
+    model, _ = model_from_config.build_captioner(sizes, tower, params, options, most)
     put(model, device)
     features = Frames([np.zeros((ROWS, 1, 1), np.float16)], np.zeros((ROWS, 1, 2), np.int64))
     ready = PreparedCaptioner(
@@ -227,17 +227,17 @@ def captioning_step(device: torch.device, *, layers: int = 0, **settings: Any) -
 
 def vqa_case(**settings: Any) -> Case:
     """With kept features, unless settings say otherwise."""
-    tuning = tuning_of(vqa.Params(precision="bf16"))
+    options = tuning_of(vqa.Params(precision="bf16"))
     how = "features kept" if settings.get("feature_cache", True) else "tower in every step"
     about = f"Qwen2.5-VL-3B in NF4, LoRA 16, batch 2, bf16, 756 px, {TEXT} tokens of text, {how}"
-    return Case("vqa", about, lambda device: vqa_step(device, **settings), tuning)
+    return Case("vqa", about, lambda device: vqa_step(device, **settings), options)
 
 
 def captioning_case(**settings: Any) -> Case:
     """On kept features."""
-    tuning = tuning_of(captioning.Params(precision="bf16"))
+    options = tuning_of(captioning.Params(precision="bf16"))
     about = "Qwen3-8B in NF4, LoRA 16, linear projector, batch 16, bf16, 336 px, features kept"
-    return Case("captioning", about, lambda device: captioning_step(device, **settings), tuning)
+    return Case("captioning", about, lambda device: captioning_step(device, **settings), options)
 
 
 # -- transformers' own -----------------------------------------------------------------------------
@@ -268,10 +268,10 @@ def own_pass(*, ahead: bool) -> dict[str, int]:
         "rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 6, 6]}}  # fmt: skip
     config["vision_config"] |= {"hidden_size": 32, "intermediate_size": 32, "num_heads": 2,
                                 "out_hidden_size": 64}  # fmt: skip
-    tuning = TrainingOptions(
+    options = TrainingOptions(
         precision="fp32", quantize="none", lora_rank=0, gradient_checkpointing=False
     )
-    model, _ = vqa_fit.build_trainable_model(config, tuning)
+    model, _ = vqa_fit.build_trainable_model(config, options)
     params = vqa.Params(batch=2, feature_cache=False)
     batch = plain_batch(params, 64)
     if ahead:

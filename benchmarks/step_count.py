@@ -33,8 +33,7 @@ from torch.utils._pytree import tree_leaves
 from engines import messages
 from engines.emitter import Emitter
 from engines.torchkit.data.data_loader import PendingBatch, make_ahead
-from engines.torchkit.memory import allocation_tracker as books
-from engines.torchkit.memory import fake_modules, fake_training_step
+from engines.torchkit.memory import allocation_tracker, fake_modules, fake_training_step
 from engines.torchkit.memory.fake_training_step import TrainingOptions
 from engines.torchkit.training import loop
 from engines.torchkit.training.step_timing import TimingSummary
@@ -215,12 +214,12 @@ class Case:
     name: str
     about: str
     make: Callable[[torch.device], Step]
-    tuning: TrainingOptions
+    options: TrainingOptions
 
 
 def whole_step(case: Case, meter: Meter | None = None) -> dict[str, Counts]:
     """Counts by part of a step that is not the first, on a fake CPU that stands for the GPU."""
-    with staged(case.tuning), one_kernel_attention():
+    with staged(case.options), one_kernel_attention():
         step = case.make(torch.device("cpu"))
         job, emit = step.job, Emitter()
         job.loader = OneBatch(job.loader.order, step.batches)  # type: ignore[assignment]
@@ -236,7 +235,7 @@ def forward_on_cuda(case: Case) -> dict[str, Counts]:
 
     Of a step that is not the first, in which constants are copied to the device.
     """
-    with staged(case.tuning, norms=False), one_kernel_attention(), seen_gpu():
+    with staged(case.options, norms=False), one_kernel_attention(), seen_gpu():
         step = case.make(torch.device("cuda", 0))
         step.job.model.train()
         meter = Meter()
@@ -254,15 +253,15 @@ def forward_on_cuda(case: Case) -> dict[str, Counts]:
 
 
 @contextmanager
-def staged(tuning: TrainingOptions, *, norms: bool = True) -> Iterator[None]:
+def staged(options: TrainingOptions, *, norms: bool = True) -> Iterator[None]:
     """`fake_training_step.fake_mode` without its tracker; its LayerNorm may stay as it is."""
     with ExitStack() as stack:
-        stack.enter_context(books.fake_tensors())
+        stack.enter_context(allocation_tracker.fake_tensors())
         stack.enter_context(fake_modules.skip_weight_init())
         # Gradients on a GPU are clipped by operations over lists; a fake CPU stands for one.
         listed = mock.patch.object(clip_grad, "_has_foreach_support", return_value=True)
         stack.enter_context(listed)
-        if norms and tuning.precision != "fp32":
+        if norms and options.precision != "fp32":
             stack.enter_context(fake_modules.fp32_layer_norms())
             stack.enter_context(fake_modules.fused_rms_norms())
             stack.enter_context(fake_modules.fused_dropout())

@@ -106,7 +106,7 @@ def test_what_counts_as_a_kernel_a_cast_and_a_wait():
 
 
 def test_copies_between_host_and_device_are_waited_for_unless_asynchronous():
-    with step_count.books.fake_tensors():
+    with step_count.allocation_tracker.fake_tensors():
         host = torch.zeros(10, dtype=torch.uint8)
         assert counted(lambda: host.to("cuda", non_blocking=True)).waits == 0
         sent = counted(lambda: host.to("cuda"))

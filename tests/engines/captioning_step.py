@@ -70,7 +70,7 @@ class Shape:
         return ("AutoModel", VISION | self.vision), ("AutoModelForCausalLM", TEXT | self.sizes)
 
     def want(self, subsets: tuple[str, ...] = ()) -> MemoryQuery:
-        """The question that the ledger is asked."""
+        """The question to the memory estimate."""
         return MemoryQuery(
             engine="captioning", model="small", params=self.params.model_dump(mode="json"),
             trains=self.trains, target=self.target, capability=(8, 6), text_tokens=self.tokens,

@@ -73,7 +73,7 @@ class Shape:
         return Params(**{**entry.settings, **plain, **self.settings})
 
     def want(self, folder: Path) -> MemoryQuery:
-        """The question that the ledger is asked."""
+        """The question to the memory estimate."""
         entry = self.entry(folder)
         return MemoryQuery(
             engine="retrieval", model=entry.name, params=self.params(entry).model_dump(mode="json"),

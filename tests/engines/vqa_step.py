@@ -95,7 +95,7 @@ class Shape:
         }  # fmt: skip
 
     def want(self) -> MemoryQuery:
-        """The question that the ledger is asked."""
+        """The question to the memory estimate."""
         params = self.params.model_dump(mode="json")
         return MemoryQuery(
             engine="vqa", model="", params=params, trains=self.trains, target=self.target,

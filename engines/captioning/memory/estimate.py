@@ -22,7 +22,7 @@ from engines.captioning.memory import max_lengths, model_from_config
 from engines.captioning.memory.max_lengths import CaptioningMaxLengths
 from engines.captioning.memory.model_from_config import (
     ENCODER,
-    JUDGE,
+    SCORER,
     VISION,
     VISION_ACTIVATIONS,
 )
@@ -32,8 +32,12 @@ from engines.captioning.params import Params
 from engines.captioning.prepare import CALIBRATION_MEDIA
 from engines.captioning.validation import LOSS_SAMPLE
 from engines.memory_query import MemoryEstimate, MemoryQuery, Phase
-from engines.torchkit.memory import allocation_tracker as books
-from engines.torchkit.memory import depth_extrapolation, fake_training_step, known_configs
+from engines.torchkit.memory import (
+    allocation_tracker,
+    depth_extrapolation,
+    fake_training_step,
+    known_configs,
+)
 from engines.torchkit.memory.allocation_tracker import OPTIMIZER, AllocationTracker
 from engines.torchkit.memory.depth_extrapolation import Measurement
 from engines.torchkit.memory.fake_training_step import INPUTS, TrainingOptions
@@ -41,8 +45,8 @@ from engines.torchkit.modeling import lora
 from engines.torchkit.training.early_stopping import Monitor
 
 PartBytes = dict[str, int]
-Moments = dict[str, PartBytes]
-"""Name of a moment -> bytes by part at its peak."""
+Peaks = dict[str, PartBytes]
+"""Name of a moment of the run -> bytes by part at its peak."""
 
 RUNTIME_BYTES: Final = 1_250 << 20
 """VmHWM on a CPU when the nano is loaded, 1,171 to 1,261 MiB: more than half of it is torch,
@@ -55,17 +59,17 @@ KOREAN_BYTES: Final = 470 << 20
 class FakeCaptioningRun:
     """A run on fake tensors: settings, sizes and the tracker of its allocations."""
 
-    ledger: AllocationTracker
+    tracker: AllocationTracker
     params: Params
-    tuning: TrainingOptions
-    most: CaptioningMaxLengths
+    options: TrainingOptions
+    lengths: CaptioningMaxLengths
     tower: VisionTower
 
     def batch(self, size: int) -> tuple[Tensor, Tensor]:
         """Media (features or pixels) and caption ids of `size` samples on the device."""
-        shape, frames = self.tower.shape, self.most.frames
-        with self.ledger.part(INPUTS):
-            ids = torch.zeros(size, self.most.tokens, dtype=torch.long)
+        shape, frames = self.tower.shape, self.lengths.frames
+        with self.tracker.part(INPUTS):
+            ids = torch.zeros(size, self.lengths.tokens, dtype=torch.long)
             if self.params.feature_cache:
                 dtype = getattr(torch, self.params.feature_dtype)
                 return torch.zeros(size, frames, shape.patches, shape.width, dtype=dtype), ids
@@ -76,7 +80,7 @@ class FakeCaptioningRun:
         """As `Prepared.encode_features`: pixels are encoded by the tower first."""
         if media.dtype.is_floating_point:
             return media
-        with self.ledger.part(VISION_ACTIVATIONS):
+        with self.tracker.part(VISION_ACTIVATIONS):
             features = self.tower.encode(media.flatten(0, 1))
         return features.view(*media.shape[:2], *features.shape[1:])
 
@@ -123,31 +127,31 @@ def largest_stages(stages: Sequence[Params]) -> dict[int, Params]:
 
 def estimate_model(query: MemoryQuery, params: Params, parts: tuple[Any, Any]) -> MemoryEstimate:
     """As `estimate_memory`, for a pair of vision tower and language model."""
-    tuning = make_options(query, params)
+    options = TrainingOptions.from_query(query, params.model_dump())
     lengths = max_lengths.find_max_lengths(query, params, parts[1])
-    sizes, llm_source = model_from_config.read_llm_config(query.model, parts[1])
-    layers = model_from_config.count_layers(sizes)
+    llm_config, llm_source = model_from_config.read_llm_config(query.model, parts[1])
+    layers = model_from_config.count_layers(llm_config)
     fake_training_step.import_libraries(
-        tuning,
-        str(sizes.model_type),
+        options,
+        str(llm_config.model_type),
         lambda: model_from_config.build_llm(
-            model_from_config.with_layers(sizes, min(layers, 1)), tuning
+            model_from_config.with_layers(llm_config, min(layers, 1)), options
         ),
     )
 
-    def start_run(ledger: AllocationTracker) -> tuple[FakeCaptioningRun, str]:
-        precision = model_from_config.cpu_precision(tuning.precision)
+    def start_run(tracker: AllocationTracker) -> tuple[FakeCaptioningRun, str]:
+        precision = model_from_config.cpu_precision(options.precision)
         tower, source = model_from_config.build_tower(query.model, parts[0], params, precision)
-        return FakeCaptioningRun(ledger, params, tuning, lengths, tower), source
+        return FakeCaptioningRun(tracker, params, options, lengths, tower), source
 
-    with fake_training_step.fake_mode(tuning) as ledger:
-        run, tower_source = start_run(ledger)
+    with fake_training_step.fake_mode(options) as tracker:
+        run, tower_source = start_run(tracker)
         frozen = measure_frozen_models(run)
 
     def measure(depth: int) -> Measurement:
-        with fake_training_step.fake_mode(tuning) as ledger:
-            cut = model_from_config.with_layers(sizes, depth)
-            return measure_phases(query, start_run(ledger)[0], cut, frozen)
+        with fake_training_step.fake_mode(options) as tracker:
+            cut = model_from_config.with_layers(llm_config, depth)
+            return measure_phases(query, start_run(tracker)[0], cut, frozen)
 
     measurement = depth_extrapolation.measure_at_depth(layers, measure)
     phases: dict[Phase, PartBytes] = {}
@@ -157,7 +161,7 @@ def estimate_model(query: MemoryQuery, params: Params, parts: tuple[Any, Any]) -
         phases["train"] = depth_extrapolation.largest_moment(moments, "train")
     phases["predict"] = depth_extrapolation.largest_moment(moments, "predict")
     facts = describe_estimate(run, measurement.counts, (llm_source, tower_source), frozen.omitted)
-    facts["precision"] = fake_training_step.describe_precision(query, tuning)
+    facts["precision"] = fake_training_step.describe_precision(query, options)
     files = measurement.counts["files"], frozen.vision
     return MemoryEstimate(phases=phases, host=host_memory(query, run, files, phases), facts=facts)
 
@@ -170,83 +174,88 @@ class FrozenModels:
     """Of the tower's parameters."""
     vision_peak: PartBytes
     """Of one pass of the tower."""
-    judge: int
-    """Of the judge's parameters; 0: no judge is loaded."""
-    judge_peak: PartBytes
-    """Of the judge's pass over a batch."""
+    scorer: int
+    """Of the parameters of the image-text scorer; 0: none is loaded."""
+    scorer_peak: PartBytes
+    """Of the scorer's pass over a batch."""
     encoder_peak: PartBytes
     """Of BERTScore's encoder on a batch, which is loaded for each split anew; empty: none."""
     omitted: str
-    """Judge and encoder, if their sizes are not known."""
+    """Scorer and encoder, if their sizes are not known."""
 
 
 def measure_frozen_models(run: FakeCaptioningRun) -> FrozenModels:
-    """Measure a pass of the tower, and then one of the judge and one of the encoder alone."""
-    params, most = run.params, run.most
-    vision = track_module(run.ledger, run.tower.init_random(), lambda _: VISION)
+    """Measure a pass of the tower, and then one of the scorer and one of the encoder alone."""
+    params, lengths = run.params, run.lengths
+    vision = track_module(run.tracker, run.tower.init_random(), lambda _: VISION)
     vision_peak = vision_phase(run)
-    scorer, no_scorer = model_from_config.build_scorer(params)
-    judge, judge_peak = measure_scorer(
-        run.ledger, JUDGE, scorer, lambda: model_from_config.run_scorer(scorer, most.frames)
+    scorer_model, no_scorer = model_from_config.build_scorer(params)
+    scorer, scorer_peak = measure_scorer(
+        run.tracker,
+        SCORER,
+        scorer_model,
+        lambda: model_from_config.run_scorer(scorer_model, lengths.frames),
     )
     encoder, no_encoder = model_from_config.build_encoder(params)
     _, encoder_peak = measure_scorer(
-        run.ledger, ENCODER, encoder,
-        lambda: model_from_config.run_encoder(encoder, most.score_pairs, most.score_tokens),
+        run.tracker, ENCODER, encoder,
+        lambda: model_from_config.run_encoder(encoder, lengths.score_pairs, lengths.score_tokens),
     )  # fmt: skip
     omitted = "; ".join(filter(None, (no_scorer, no_encoder)))
-    return FrozenModels(vision, vision_peak, judge, judge_peak, encoder_peak, omitted)
+    return FrozenModels(vision, vision_peak, scorer, scorer_peak, encoder_peak, omitted)
 
 
 def measure_scorer(
-    ledger: AllocationTracker, part: str, model: Any, score: Callable[[], None]
+    tracker: AllocationTracker, part: str, model: Any, score: Callable[[], None]
 ) -> tuple[int, PartBytes]:
     """Bytes of a scorer's parameters, and its peak as it scores a batch; 0 and none without it."""
     if model is None:
         return 0, {}
-    size = track_module(ledger, model, lambda _: part)
-    ledger.reset_peak()
-    with ledger.part(part):
+    size = track_module(tracker, model, lambda _: part)
+    tracker.reset_peak()
+    with tracker.part(part):
         score()
-    return size, {part: ledger.peak.parts[part]}
+    return size, {part: tracker.peak.parts[part]}
 
 
 def measure_phases(
-    query: MemoryQuery, run: FakeCaptioningRun, sizes: Any, frozen: FrozenModels
+    query: MemoryQuery, run: FakeCaptioningRun, llm_config: Any, frozen: FrozenModels
 ) -> Measurement:
-    """Peaks of training and of evaluation with a language model of these sizes."""
-    params, tuning, ledger = run.params, run.tuning, run.ledger
+    """Peaks of training and of evaluation with a language model of this configuration."""
+    params, options, tracker = run.params, run.options, run.tracker
     if not params.feature_cache:
-        track_module(ledger, run.tower.init_random(), lambda _: VISION)
-    model, files = model_from_config.build_captioner(sizes, run.tower, params, tuning, run.most)
+        track_module(tracker, run.tower.init_random(), lambda _: VISION)
+    model, files = model_from_config.build_captioner(
+        llm_config, run.tower, params, options, run.lengths
+    )
     if query.trains:
         model.train_parts(params.trained_parts)
-    books.track_model(ledger, model, model_from_config.parameter_part(model, tuning))
+    allocation_tracker.track_model(tracker, model, model_from_config.parameter_part(model, options))
     counts = {
         "files": files,
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "media": model.projector.length(run.most.frames),
+        "media": model.projector.length(run.lengths.frames),
     }
-    peaks = name_moments("train", training_peaks(run, model)) if query.trains else {}
-    peaks |= name_moments("predict", evaluation_peaks(run, model, frozen, trains=query.trains))
+    peaks = prefix_names("train", training_peaks(run, model)) if query.trains else {}
+    peaks |= prefix_names("predict", evaluation_peaks(run, model, frozen, trains=query.trains))
     return Measurement(peaks, counts)
 
 
-def name_moments(name: str, moments: Moments) -> Moments:
+def prefix_names(name: str, peaks: Peaks) -> Peaks:
     """The moments with `name: ` before their names."""
-    return {f"{name}: {moment}": parts for moment, parts in moments.items()}
+    return {f"{name}: {moment}": parts for moment, parts in peaks.items()}
 
 
-def tracked_moments(name: str, ledger: AllocationTracker) -> Moments:
-    """The peaks of the ledger since they were reset, as moments of the step `name`."""
-    return name_moments(name, {moment: peak.parts for moment, peak in ledger.peaks.items()})
+def tracked_peaks(name: str, tracker: AllocationTracker) -> Peaks:
+    """The peaks of the tracker since they were reset, as moments of the step `name`."""
+    return prefix_names(name, {moment: peak.parts for moment, peak in tracker.peaks.items()})
 
 
 def describe_estimate(
     run: FakeCaptioningRun, counts: dict[str, int], sources: tuple[str, str], omitted: str
 ) -> dict[str, str]:
     """The assumptions of an estimate. `sources`: of the sizes of language model and tower."""
-    shape, lengths, media = run.tower.shape, run.most, counts["media"]
+    shape, lengths, media = run.tower.shape, run.lengths, counts["media"]
     length = len(lengths.template.before) + media + len(lengths.template.after) + lengths.tokens
     facts = {
         "sizes of the model": f"{sources[0]}; vision tower: {sources[1]}",
@@ -261,14 +270,9 @@ def describe_estimate(
     return facts | ({"left out": omissions} if omissions else {})
 
 
-def make_options(query: MemoryQuery, params: Params) -> TrainingOptions:
-    """The settings that memory depends on."""
-    return TrainingOptions.from_query(query, params.model_dump())
-
-
-def track_module(ledger: AllocationTracker, model: nn.Module, part_of: Any) -> int:
+def track_module(tracker: AllocationTracker, model: nn.Module, part_of: Any) -> int:
     """Track the parameters of a frozen model; returns their bytes."""
-    books.track_model(ledger, model, part_of)
+    allocation_tracker.track_model(tracker, model, part_of)
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
@@ -278,98 +282,104 @@ def vision_phase(run: FakeCaptioningRun) -> PartBytes:
     With a feature cache the weights of the tower are released afterwards.
     """
     size, tower = run.tower.shape.image_size, run.tower
-    with run.ledger.part(INPUTS):
+    with run.tracker.part(INPUTS):
         frames = torch.zeros(tower.at_once, size, size, 3, dtype=torch.uint8)
-    run.ledger.reset_peak()
-    with run.ledger.part(VISION_ACTIVATIONS):
+    run.tracker.reset_peak()
+    with run.tracker.part(VISION_ACTIVATIONS):
         tower.encode(frames)
     if run.params.feature_cache:
         tower.release_weights()
         gc.collect()  # modules refer to each other in cycles
-    return run.ledger.peak.parts
+    return run.tracker.peak.parts
 
 
-def training_peaks(run: FakeCaptioningRun, model: Captioner) -> Moments:
+def training_peaks(run: FakeCaptioningRun, model: Captioner) -> Peaks:
     """Peaks of the calibration and of a training step."""
-    ledger = run.ledger
-    ledger.reset_peak()
+    tracker = run.tracker
+    tracker.reset_peak()
     model.calibrate(run.features(run.batch(CALIBRATION_MEDIA)[0]))
-    calibration = tracked_moments("calibration", ledger)
+    calibration = tracked_peaks("calibration", tracker)
     batch = run.batch(run.params.batch)  # the loop holds its batch until the next one
 
     def loss() -> Tensor:
         media, ids = batch
-        with model_from_config.track_logits(ledger, model.llm):
+        with model_from_config.track_logits(tracker, model.llm):
             return mean_loss(*model(run.features(media), ids, ids))
 
-    fake_training_step.measure_training_step(ledger, model, run.tuning, loss, batch)
-    return calibration | tracked_moments("step", ledger)
+    fake_training_step.measure_training_step(tracker, model, run.options, loss, batch)
+    return calibration | tracked_peaks("step", tracker)
 
 
 def evaluation_peaks(
     run: FakeCaptioningRun, model: Captioner, frozen: FrozenModels, *, trains: bool
-) -> Moments:
+) -> Peaks:
     """Peaks of evaluation and of the validation between epochs."""
     params, size = run.params, run.params.eval_batch_size
     peaks = eval_phase(run, model, size, size)
-    validation: Moments = {}
+    validation: Peaks = {}
     trained = [p for p in model.parameters() if p.requires_grad]
-    moments_bytes = {OPTIMIZER: 2 * sum(p.nbytes for p in trained)}
+    optimizer_bytes = {OPTIMIZER: 2 * sum(p.nbytes for p in trained)}
     if trains and params.validate_every_epochs:
-        sizes = min(size, LOSS_SAMPLE), min(size, params.evaluate_sample)
-        validation = peaks if sizes == (size, size) else eval_phase(run, model, *sizes)
-        validation = {moment: parts | moments_bytes for moment, parts in validation.items()}
+        batches = min(size, LOSS_SAMPLE), min(size, params.evaluate_sample)
+        validation = peaks if batches == (size, size) else eval_phase(run, model, *batches)
+        validation = {moment: parts | optimizer_bytes for moment, parts in validation.items()}
     if params.merge_lora and params.lora_rank:  # at the end only, after the validations
         peaks = merge_phase(run, model) | eval_phase(run, model, size, size)
-    judge = {JUDGE: frozen.judge} if frozen.judge else {}
-    if judge:  # it stays loaded while captions of the next subset are generated
-        peaks = {moment: parts | judge for moment, parts in peaks.items()}
-        peak = dict(+run.ledger.parts) | frozen.judge_peak
+    scorer = {SCORER: frozen.scorer} if frozen.scorer else {}
+    if scorer:  # it stays loaded while captions of the next subset are generated
+        peaks = {moment: parts | scorer for moment, parts in peaks.items()}
+        peak = dict(+run.tracker.parts) | frozen.scorer_peak
         peaks["judge"] = peak
         monitor = Monitor.from_params(params)
         monitored = monitor.active and "siglip" in monitor.metrics
         if validation and monitored:
-            validation["judge"] = peak | moments_bytes
+            validation["judge"] = peak | optimizer_bytes
     if frozen.encoder_peak:
-        peaks["BERTScore"] = dict(+run.ledger.parts) | judge | frozen.encoder_peak
-    return peaks | name_moments("validation", validation)
+        peaks["BERTScore"] = dict(+run.tracker.parts) | scorer | frozen.encoder_peak
+    return peaks | prefix_names("validation", validation)
 
 
-def merge_phase(run: FakeCaptioningRun, model: Captioner) -> Moments:
+def merge_phase(run: FakeCaptioningRun, model: Captioner) -> Peaks:
     """Peak of merging LoRA into the weights, which stay merged."""
     model.eval()
-    run.ledger.reset_peak()
-    with run.ledger.part(fake_training_step.WHOLE):
+    run.tracker.reset_peak()
+    with run.tracker.part(fake_training_step.WHOLE):
         lora.merge_adapters(model.llm)
     gc.collect()  # modules refer to each other in cycles
-    return tracked_moments("merge", run.ledger)
+    return tracked_peaks("merge", run.tracker)
 
 
 @torch.no_grad()
-def eval_phase(run: FakeCaptioningRun, model: Captioner, losses: int, captions: int) -> Moments:
+def eval_phase(run: FakeCaptioningRun, model: Captioner, losses: int, captions: int) -> Peaks:
     """Peaks of the loss of `losses` media at once and of generating `captions` captions at once."""
-    ledger = run.ledger
+    tracker = run.tracker
     model.eval()
-    ledger.reset_peak()
+    tracker.reset_peak()
     media, ids = run.batch(losses)
-    with model_from_config.track_logits(ledger, model.llm), fake_training_step.autocast(run.tuning):
+    with (
+        model_from_config.track_logits(tracker, model.llm),
+        fake_training_step.autocast(run.options),
+    ):
         model(run.features(media), ids, ids)
-    loss = tracked_moments("loss", ledger)
+    loss = tracked_peaks("loss", tracker)
     media, _ = run.batch(captions)
-    ledger.reset_peak()
-    with model_from_config.track_logits(ledger, model.llm), fake_training_step.autocast(run.tuning):
+    tracker.reset_peak()
+    with (
+        model_from_config.track_logits(tracker, model.llm),
+        fake_training_step.autocast(run.options),
+    ):
         return loss | generate_phase(run, model, media)
 
 
-def generate_phase(run: FakeCaptioningRun, model: Captioner, media: Tensor) -> Moments:
+def generate_phase(run: FakeCaptioningRun, model: Captioner, media: Tensor) -> Peaks:
     """Peaks of the first step of generation and of the last one of captions of full length."""
-    cache = fake_training_step.TrackedCache.create(run.ledger)
+    cache = fake_training_step.TrackedCache.create(run.tracker)
     inputs = model.embed_prompt(run.features(media))
     token = model.next_token(inputs, cache)
-    first = tracked_moments("first token", run.ledger)
+    first = tracked_peaks("first token", run.tracker)
     if run.params.max_new_tokens == 1:
         return first
-    run.ledger.reset_peak()
+    run.tracker.reset_peak()
     for index, layer in enumerate(cache.layers):
         batch, heads, _, width = layer.keys.shape
         shape = (batch, heads, run.params.max_new_tokens - 2, width)
@@ -378,7 +388,7 @@ def generate_phase(run: FakeCaptioningRun, model: Captioner, media: Tensor) -> M
     embedded = model.llm.get_input_embeddings()(token)[:, None].to(inputs.dtype)
     del inputs
     model.next_token(embedded, cache)
-    return first | tracked_moments("last token", run.ledger)
+    return first | tracked_peaks("last token", run.tracker)
 
 
 def host_memory(
@@ -391,9 +401,9 @@ def host_memory(
     if params.feature_cache:
         frame_bytes = shape.patches * shape.width * getattr(torch, params.feature_dtype).itemsize
     parts = fake_training_step.estimate_host_memory(
-        query, RUNTIME_BYTES, files[0], run.most.frames * frame_bytes, phases
+        query, RUNTIME_BYTES, files[0], run.lengths.frames * frame_bytes, phases
     )
-    if "ko" in run.most.languages:
+    if "ko" in run.lengths.languages:
         parts["morphemes of Korean captions"] = KOREAN_BYTES
     if query.target == "cuda":
         parts["vision tower, on its way to the GPU"] = files[1]

@@ -35,7 +35,7 @@ KNOWN_CONFIGS: Final = Path(__file__).parent / "known_configs.toml"
 PROJECTOR: Final = "projector"
 VISION: Final = "vision tower"
 VISION_ACTIVATIONS: Final = "vision activations"
-JUDGE: Final = "judge"
+SCORER: Final = "judge"
 ENCODER: Final = "BERTScore's encoder"
 UNIFORM_TYPES: Final = ("llama", "qwen2", "qwen3")
 """Language models whose layers are all alike, unless their configuration lists `layer_types`."""
@@ -98,19 +98,19 @@ def build_tower(
     return VisionTower(part, params, precision, config), source
 
 
-def build_llm(sizes: Any, tuning: TrainingOptions) -> Any:
+def build_llm(sizes: Any, options: TrainingOptions) -> Any:
     """A language model of these sizes, built by transformers."""
     from transformers import AutoModelForCausalLM
 
     model_class: Any = AutoModelForCausalLM
-    return model_class.from_config(sizes, dtype=tuning.dtype, attn_implementation=ATTENTION)
+    return model_class.from_config(sizes, dtype=options.dtype, attn_implementation=ATTENTION)
 
 
 def build_captioner(
     sizes: Any,
     tower: VisionTower,
     params: Params,
-    tuning: TrainingOptions,
+    options: TrainingOptions,
     longest: CaptioningMaxLengths,
 ) -> tuple[Captioner, int]:
     """The captioner as a run trains it, and the bytes of the language model's files.
@@ -118,12 +118,12 @@ def build_captioner(
     Raises:
         EngineError: the projector's sizes do not fit.
     """
-    llm = build_llm(sizes, tuning)
+    llm = build_llm(sizes, options)
     attention.use_causal_attention(llm)
     llm.requires_grad_(False)
     pretrained.widen_to_fp32(llm)
     files = 2 * sum(parameter.numel() for parameter in llm.parameters())
-    fake_training_step.adapt_language_model(llm.get_decoder(), tuning)
+    fake_training_step.adapt_language_model(llm.get_decoder(), options)
     projector_config = prepare.select_projector_sizes(
         params, tower, longest.frames, language.embedding_width(llm)
     )
@@ -134,14 +134,14 @@ def build_captioner(
     return Captioner(projector, llm, longest.template), files
 
 
-def parameter_part(model: nn.Module, tuning: TrainingOptions) -> Any:
+def parameter_part(model: nn.Module, options: TrainingOptions) -> Any:
     """Function from the name of a parameter to the part that its bytes count for."""
-    llm_part = fake_training_step.name_parts(model, tuning)
+    llm_part = fake_training_step.name_parts(model, options)
     return lambda name: PROJECTOR if name.startswith("projector.") else llm_part(name)
 
 
 @contextmanager
-def track_logits(ledger: AllocationTracker, llm: Any) -> Iterator[None]:
+def track_logits(tracker: AllocationTracker, llm: Any) -> Iterator[None]:
     """Count allocations from the output layer onwards as logits, and name the stages of a pass.
 
     Stages are the decoder's layers, forward and backward, and the backward pass of the prompt. A
@@ -149,15 +149,15 @@ def track_logits(ledger: AllocationTracker, llm: Any) -> Iterator[None]:
     """
 
     def begin_logits(*_: Any) -> None:
-        stack.enter_context(ledger.part(LOGITS))
-        ledger.stage = ""
+        stack.enter_context(tracker.part(LOGITS))
+        tracker.stage = ""
 
     def begin_layers(_module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
-        ledger.stage = LAYERS
-        _name_backward_stage(ledger, kwargs["inputs_embeds"], PROMPT)
+        tracker.stage = LAYERS
+        _name_backward_stage(tracker, kwargs["inputs_embeds"], PROMPT)
 
     def end_layers(_module: nn.Module, _args: Any, output: Any) -> None:
-        _name_backward_stage(ledger, output.last_hidden_state, LAYERS)
+        _name_backward_stage(tracker, output.last_hidden_state, LAYERS)
 
     decoder = llm.get_decoder()
     with ExitStack() as stack:
@@ -170,11 +170,11 @@ def track_logits(ledger: AllocationTracker, llm: Any) -> Iterator[None]:
         yield
 
 
-def _name_backward_stage(ledger: AllocationTracker, output: torch.Tensor, stage: str) -> None:
+def _name_backward_stage(tracker: AllocationTracker, output: torch.Tensor, stage: str) -> None:
     """Let `stage` begin when the gradient of `output` is there."""
     if output.requires_grad:
         hook: Any = output.register_hook
-        hook(lambda _: setattr(ledger, "stage", stage))
+        hook(lambda _: setattr(tracker, "stage", stage))
 
 
 def _find_sizes(part: ModelPart) -> Any:

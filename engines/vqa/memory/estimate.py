@@ -96,13 +96,13 @@ def estimate_memory(query: MemoryQuery) -> MemoryEstimate:
 
 def estimate_model(query: MemoryQuery, config: dict[str, Any], source: str) -> MemoryEstimate:
     """As `estimate_memory`, for a model configuration, which was read from `source`."""
-    tuning = make_options(query)
+    options = make_options(query)
     tower = model_from_config.select_tower(config, query.model)
     lengths = max_lengths.find_max_lengths(query, tower.factor)
     cached = feature_cache.uses_feature_cache(
         Params.model_validate(query.params), trains=query.trains
     )
-    measurement = _measure_at_depth(query, config, tuning, (tower, lengths, cached))
+    measurement = _measure_at_depth(query, config, options, (tower, lengths, cached))
     phases: dict[Phase, dict[str, int]] = {
         "predict": depth_extrapolation.largest_moment(measurement.peaks, "predict")
     }
@@ -116,7 +116,7 @@ def estimate_model(query: MemoryQuery, config: dict[str, Any], source: str) -> M
         "sizes of the model": source,
         **_describe_sample(sizes, lengths),
         "trained parameters": f"{counts['learnt']:,}",
-        "precision": fake_training_step.describe_precision(query, tuning),
+        "precision": fake_training_step.describe_precision(query, options),
         "vision tower": "one pass for each picture, then given back" if cached else "in every step",
     }
     if source == known_configs.SCRATCH:
@@ -130,7 +130,7 @@ def estimate_model(query: MemoryQuery, config: dict[str, Any], source: str) -> M
         moments={FEATURES: features} if features else {},
         weights=WEIGHTS,
         avoided={
-            "logits of every position": _all_logits_bytes(sizes, counts["vocabulary"], tuning)
+            "logits of every position": _all_logits_bytes(sizes, counts["vocabulary"], options)
         },
         host=host,
         facts=facts,
@@ -144,16 +144,16 @@ def _describe_sample(sizes: BatchSizes, lengths: VqaMaxLengths) -> dict[str, str
     return {"longest sample": text, **lengths.facts}
 
 
-def _all_logits_bytes(sizes: BatchSizes, vocabulary: int, tuning: TrainingOptions) -> int:
+def _all_logits_bytes(sizes: BatchSizes, vocabulary: int, options: TrainingOptions) -> int:
     """Bytes of logits [B, T, V] in the precision of the weights, and of a copy in float32."""
-    itemsize = tuning.dtype.itemsize + torch.float32.itemsize
+    itemsize = options.dtype.itemsize + torch.float32.itemsize
     return sizes.batch * sizes.length * vocabulary * itemsize
 
 
 def _measure_at_depth(
     query: MemoryQuery,
     config: dict[str, Any],
-    tuning: TrainingOptions,
+    options: TrainingOptions,
     reads: tuple[FakeTower, VqaMaxLengths, bool],
 ) -> Measurement:
     """`measure_phases` at the model's depth, from shallow ones."""
@@ -165,11 +165,11 @@ def _measure_at_depth(
             if layers
             else config
         )
-        return measure_phases(query, cut, tuning, reads)
+        return measure_phases(query, cut, options, reads)
 
     small = {**config, "text_config": depth_extrapolation.with_layers(text, 1)} if text else config
     fake_training_step.import_libraries(
-        tuning, str(config["model_type"]), lambda: build_model(small, tuning)
+        options, str(config["model_type"]), lambda: build_model(small, options)
     )
     return depth_extrapolation.measure_at_depth(depth_extrapolation.count_layers(text), measure)
 
@@ -177,7 +177,7 @@ def _measure_at_depth(
 def measure_phases(
     query: MemoryQuery,
     config: dict[str, Any],
-    tuning: TrainingOptions,
+    options: TrainingOptions,
     reads: tuple[FakeTower, VqaMaxLengths, bool],
 ) -> Measurement:
     """Peaks of a training step and of a prediction.
@@ -186,31 +186,31 @@ def measure_phases(
     """
     tower, lengths, cached = reads
     peaks: dict[str, dict[str, int]] = {}
-    with fake_training_step.fake_mode(tuning) as ledger:
-        model, files = build_trainable_model(config, tuning)
+    with fake_training_step.fake_mode(options) as tracker:
+        model, files = build_trainable_model(config, options)
         tower.prepare(model)
-        track_model(ledger, model, parameter_part(model, tuning))
+        track_model(tracker, model, parameter_part(model, options))
         sizes = BatchSizes.from_lengths(query, "eval_batch_size", tower, lengths)
         if cached:
             first = "train" if query.trains else "predict"
-            peaks[f"{first}: {FEATURES}"] = vision_phase(ledger, model, sizes)
+            peaks[f"{first}: {FEATURES}"] = vision_phase(tracker, model, sizes)
         else:
             rms_norm.use_fused_rms_norm(model)
-        features = feature_format(model, config, tuning) if cached else None
+        features = feature_format(model, config, options) if cached else None
         if query.trains:
             batch = BatchSizes.from_lengths(query, "batch", tower, lengths)
-            batch_inputs = make_inputs(ledger, batch, features)
+            batch_inputs = make_inputs(tracker, batch, features)
             fake_training_step.measure_training_step(  # the loop holds its batch until the next one
-                ledger,
+                tracker,
                 model,
-                tuning,
-                lambda: training_loss(ledger, model, batch, batch_inputs),
+                options,
+                lambda: training_loss(tracker, model, batch, batch_inputs),
                 batch_inputs,
             )
-            peaks |= {f"train: {at}": peak.parts for at, peak in ledger.peaks.items()}
+            peaks |= {f"train: {at}": peak.parts for at, peak in tracker.peaks.items()}
             del batch_inputs
-        predict_phase(ledger, model, tuning, (sizes, features))
-        peaks |= {f"predict: {at}": peak.parts for at, peak in ledger.peaks.items()}
+        predict_phase(tracker, model, options, (sizes, features))
+        peaks |= {f"predict: {at}": peak.parts for at, peak in tracker.peaks.items()}
         learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
         waits = sample_bytes(lengths, tower, features)
     vocabulary = int(model.config.get_text_config().vocab_size)
@@ -226,11 +226,11 @@ class FeatureFormat(NamedTuple):
     dtype: torch.dtype
 
 
-def feature_format(model: Any, config: dict[str, Any], tuning: TrainingOptions) -> FeatureFormat:
+def feature_format(model: Any, config: dict[str, Any], options: TrainingOptions) -> FeatureFormat:
     """The format of cached features: the language model's width, once more for each deep layer."""
     deep = config["vision_config"].get("deepstack_visual_indexes") or ()
     width = model.config.get_text_config().hidden_size * (1 + len(deep))
-    return FeatureFormat(width, DTYPES[tuning.precision])
+    return FeatureFormat(width, DTYPES[options.precision])
 
 
 def sample_bytes(lengths: VqaMaxLengths, tower: FakeTower, features: FeatureFormat | None) -> int:
@@ -240,18 +240,18 @@ def sample_bytes(lengths: VqaMaxLengths, tower: FakeTower, features: FeatureForm
     return tower.rows(lengths.train) * features.width * features.dtype.itemsize
 
 
-def vision_phase(ledger: AllocationTracker, model: Any, sizes: BatchSizes) -> dict[str, int]:
+def vision_phase(tracker: AllocationTracker, model: Any, sizes: BatchSizes) -> dict[str, int]:
     """Peak, by part, of the tower's pass over the largest picture; releases the tower afterwards.
 
     Adapters are not counted: a run attaches them later.
     """
     single = replace(sizes, batch=1)
-    ledger.reset_peak()
-    pixels = make_inputs(ledger, single, None).pixels
-    with ledger.part(VISION_ACTIVATIONS), torch.no_grad():
+    tracker.reset_peak()
+    pixels = make_inputs(tracker, single, None).pixels
+    with tracker.part(VISION_ACTIVATIONS), torch.no_grad():
         single.tower.encode(model, pixels, 1, single.picture)
     single.tower.release(model)
-    return {name: size for name, size in ledger.peak.parts.items() if name != LORA}
+    return {name: size for name, size in tracker.peak.parts.items() if name != LORA}
 
 
 def make_options(query: MemoryQuery) -> TrainingOptions:
@@ -260,39 +260,39 @@ def make_options(query: MemoryQuery) -> TrainingOptions:
     return TrainingOptions.from_query(query, {**query.params, "copies": copies})
 
 
-def build_model(config: dict[str, Any], tuning: TrainingOptions) -> Any:
+def build_model(config: dict[str, Any], options: TrainingOptions) -> Any:
     """A model of this configuration, built by transformers."""
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     sizes = dict(config)
     described = AutoConfig.for_model(sizes.pop("model_type"), **sizes)
     seeing: Any = AutoModelForImageTextToText
-    return seeing.from_config(described, dtype=tuning.dtype, attn_implementation=ATTENTION)
+    return seeing.from_config(described, dtype=options.dtype, attn_implementation=ATTENTION)
 
 
-def build_trainable_model(config: dict[str, Any], tuning: TrainingOptions) -> tuple[Any, int]:
+def build_trainable_model(config: dict[str, Any], options: TrainingOptions) -> tuple[Any, int]:
     """The model on fake tensors with adapters, and the bytes of its files."""
-    model = build_model(config, tuning)
+    model = build_model(config, options)
     model.requires_grad_(False)
     pretrained.widen_to_fp32(model)
     files = 2 * sum(parameter.numel() for parameter in model.parameters())
-    fake_training_step.adapt_language_model(model.get_decoder(), tuning)
+    fake_training_step.adapt_language_model(model.get_decoder(), options)
     return model, files
 
 
-def parameter_part(model: nn.Module, tuning: TrainingOptions) -> Any:
+def parameter_part(model: nn.Module, options: TrainingOptions) -> Any:
     """Function from the name of a parameter to the part that its bytes count for."""
-    language = fake_training_step.name_parts(model, tuning)
+    language = fake_training_step.name_parts(model, options)
     decoder = f"{pretrained.language_module_name(model)}."
     return lambda name: language(name) if decoder in name or "lm_head" in name else VISION
 
 
 def training_loss(
-    ledger: AllocationTracker, model: Any, sizes: BatchSizes, batch: BatchInputs
+    tracker: AllocationTracker, model: Any, sizes: BatchSizes, batch: BatchInputs
 ) -> Tensor:
     """Loss (0-d) of a micro-batch, with the operations of `Answerer.forward`."""
-    hidden = compute_hidden_states(ledger, model, (sizes, batch), cache=None)
-    with ledger.part(LOGITS):
+    hidden = compute_hidden_states(tracker, model, (sizes, batch), cache=None)
+    with tracker.part(LOGITS):
         labels = torch.zeros(sizes.batch * ANSWER_TOKENS, dtype=torch.long)
         logits = model.lm_head(hidden[:, -ANSWER_TOKENS - 1 :])[:, :-1].float()
         return functional.cross_entropy(logits.flatten(0, 1), labels)
@@ -300,28 +300,28 @@ def training_loss(
 
 @torch.no_grad()
 def predict_phase(
-    ledger: AllocationTracker,
+    tracker: AllocationTracker,
     model: Any,
-    tuning: TrainingOptions,
+    options: TrainingOptions,
     batch_format: tuple[BatchSizes, FeatureFormat | None],
 ) -> dict[str, int]:
     """Peak, by part, of a batch of prompts and its first generated token."""
     model.eval()
-    ledger.reset_peak()
-    with fake_training_step.autocast(tuning):
-        cache = fake_training_step.TrackedCache.create(ledger, model.config.get_text_config())
-        batch = make_inputs(ledger, *batch_format)
-        hidden = compute_hidden_states(ledger, model, (batch_format[0], batch), cache=cache)
-        with ledger.part(LOGITS):
+    tracker.reset_peak()
+    with fake_training_step.autocast(options):
+        cache = fake_training_step.TrackedCache.create(tracker, model.config.get_text_config())
+        batch = make_inputs(tracker, *batch_format)
+        hidden = compute_hidden_states(tracker, model, (batch_format[0], batch), cache=cache)
+        with tracker.part(LOGITS):
             model.lm_head(hidden[:, -1:]).float().softmax(-1)
-    return ledger.peak.parts
+    return tracker.peak.parts
 
 
 def make_inputs(
-    ledger: AllocationTracker, sizes: BatchSizes, features: FeatureFormat | None
+    tracker: AllocationTracker, sizes: BatchSizes, features: FeatureFormat | None
 ) -> BatchInputs:
     """Allocate the tensors of a micro-batch, with pixels or features."""
-    with ledger.part(INPUTS):
+    with tracker.part(INPUTS):
         ids, mask, labels = (torch.zeros(sizes.batch, sizes.length).long() for _ in range(3))
         places = torch.zeros(3, sizes.batch, sizes.length, dtype=torch.long)
         if features is None:
@@ -332,23 +332,23 @@ def make_inputs(
 
 
 def compute_hidden_states(
-    ledger: AllocationTracker,
+    tracker: AllocationTracker,
     model: Any,
     sizes_and_batch: tuple[BatchSizes, BatchInputs],
     cache: Any,
 ) -> Tensor:
     """Last hidden states [B, T, W] of a micro-batch."""
     sizes, batch = sizes_and_batch
-    with ledger.part(INPUTS):
+    with tracker.part(INPUTS):
         mask = causal_mask(batch.mask)
     words = model.get_input_embeddings()(batch.ids)
     features, vision = batch.features, None
     if features is None:
-        with ledger.part(VISION_ACTIVATIONS), torch.no_grad():
+        with tracker.part(VISION_ACTIVATIONS), torch.no_grad():
             vision = sizes.tower.encode(model, batch.pixels, sizes.batch, sizes.picture)
         features = vision.features
     shown, *deep = torch.split(features.to(words.dtype), words.shape[-1], 1)
-    with ledger.part(INPUTS):
+    with tracker.part(INPUTS):
         image_mask = torch.zeros(words.shape, dtype=torch.bool)
     embeddings = words.masked_scatter(image_mask, shown)
     arguments = sizes.tower.decoder_arguments(mask, batch.positions, [d.contiguous() for d in deep])

@@ -18,6 +18,7 @@ from engines.emitter import EngineError
 from engines.memory_query import MemoryEstimate, MemoryQuery
 from engines.model_catalog import ModelPart
 from engines.torchkit.memory import depth_extrapolation, fake_training_step, known_configs
+from engines.torchkit.memory.fake_training_step import TrainingOptions
 from tests.engines import allocations, text_encoder
 from tests.engines.captioning_step import Shape, looked, measured, written
 
@@ -150,17 +151,17 @@ def test_a_pass_of_the_tower_is_what_a_real_one_allocates(settings, tmp_path):
         part = ModelPart(architecture={"tower": "effnet-lite0", "image_size": 128})
     else:
         part = written(shape, tmp_path)[0]
-    tuning = estimate.make_options(shape.want(), shape.params)
-    with fake_training_step.fake_mode(tuning) as ledger:
+    options = TrainingOptions.from_query(shape.want(), shape.params.model_dump())
+    with fake_training_step.fake_mode(options) as tracker:
         made, _ = model_from_config.build_tower(
             "it", part, shape.params, model_from_config.cpu_precision("fp32")
         )
-        most = max_lengths.find_max_lengths(
+        lengths = max_lengths.find_max_lengths(
             shape.want(), shape.params, ModelPart(architecture={"vocabulary": 1})
         )
-        estimate.track_module(ledger, made.init_random(), lambda _: model_from_config.VISION)
+        estimate.track_module(tracker, made.init_random(), lambda _: model_from_config.VISION)
         peak = estimate.vision_phase(
-            estimate.FakeCaptioningRun(ledger, shape.params, tuning, most, made)
+            estimate.FakeCaptioningRun(tracker, shape.params, options, lengths, made)
         )
     assert sum(peak.values()) == pytest.approx(looked(part, shape.params), rel=0.02)
 
@@ -180,7 +181,7 @@ def test_shipped_sizes_have_the_parameters_of_the_published_models(hub, paramete
 
     part = ModelPart(hub=hub)
     params = Params(siglip=f"hub:{hub}", bert_score=f"hub:{hub}", bert_score_layer=12)
-    with fake_training_step.fake_mode(fake_training_step.TrainingOptions()):
+    with fake_training_step.fake_mode(TrainingOptions()):
         if "Qwen" in hub:
             made = AutoModelForCausalLM.from_config(
                 model_from_config.read_llm_config("it", part)[0]
@@ -266,10 +267,10 @@ def test_bertscores_encoder_is_counted_as_a_real_batch_allocates(tmp_path):
     texts = [" ".join(["car"] * (tokens - 2))] * pairs
     peak = allocations.peak(lambda: scorer._score_pairs(texts, texts))
     kept = allocations.of(scorer._model.parameters())
-    with fake_training_step.fake_mode(fake_training_step.TrainingOptions()) as ledger:
+    with fake_training_step.fake_mode(TrainingOptions()) as tracker:
         made, _ = model_from_config.build_encoder(Params(bert_score=named))
         size, parts = estimate.measure_scorer(
-            ledger, "it", made, lambda: model_from_config.run_encoder(made, pairs, tokens)
+            tracker, "it", made, lambda: model_from_config.run_encoder(made, pairs, tokens)
         )
     assert size == kept
     assert parts["it"] == pytest.approx(kept + peak, rel=0.1)
@@ -298,11 +299,11 @@ def test_a_gpu_without_bf16_is_told():
     want = Shape("t4", {"precision": "bf16"}).want()
     for capability, said in (((8, 0), "bf16"), ((7, 5), "set precision = fp16")):
         asked_of = want.model_copy(update={"target": "cuda", "capability": capability})
-        tuning = estimate.make_options(asked_of, Params(precision="bf16"))
-        assert said in fake_training_step.describe_precision(asked_of, tuning)
+        options = TrainingOptions.from_query(asked_of, Params(precision="bf16").model_dump())
+        assert said in fake_training_step.describe_precision(asked_of, options)
     assert (
         fake_training_step.describe_precision(
-            want, estimate.make_options(want, Params(precision="bf16"))
+            want, TrainingOptions.from_query(want, Params(precision="bf16").model_dump())
         )
         == "bf16"
     )
@@ -383,8 +384,8 @@ def test_a_folder_is_believed_before_the_table(tmp_path):
 def test_norms_of_a_gpus_autocast_are_whole_and_truncated_weights_are_not_drawn():
     norm = torch.nn.LayerNorm(8)
     for target, dtype in (("cuda", torch.float32), ("cpu", torch.bfloat16)):
-        tuning = fake_training_step.TrainingOptions(target=target)
-        with fake_training_step.fake_mode(tuning), fake_training_step.autocast(tuning):
+        options = TrainingOptions(target=target)
+        with fake_training_step.fake_mode(options), fake_training_step.autocast(options):
             assert norm(torch.zeros(2, 8, dtype=torch.bfloat16)).dtype == dtype
             torch.nn.init.trunc_normal_(torch.empty(3))
     assert torch.nn.init.trunc_normal_(torch.full((3,), 9.0)).abs().max() <= 2

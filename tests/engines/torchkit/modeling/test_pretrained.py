@@ -108,10 +108,10 @@ def test_loading_allocates_no_second_block_for_the_whole_model(folder, monkeypat
 @pytest.mark.parametrize(("name", "whole"), [("fp16", torch.float32), ("bf16", torch.bfloat16)])
 def test_the_forecast_counts_the_same_types(name, whole):
     """Of a small Qwen2.5-VL; bf16 has fp32's range, and nothing of it is widened."""
-    tuning = TrainingOptions(precision=name, quantize="none", lora_rank=0)
-    with fake_training_step.fake_mode(tuning):
-        model, _ = estimate.build_trainable_model(vqa_base.build_config(VLM, 500), tuning)
-        types(model, tuning.dtype, whole)
+    options = TrainingOptions(precision=name, quantize="none", lora_rank=0)
+    with fake_training_step.fake_mode(options):
+        model, _ = estimate.build_trainable_model(vqa_base.build_config(VLM, 500), options)
+        types(model, options.dtype, whole)
 
 
 def test_a_llama_whose_width_is_no_multiple_of_its_heads_loads(tmp_path):

@@ -1,4 +1,4 @@
-"""The memory forecast against what a real step allocates, and the ledger against tensors."""
+"""The memory forecast against what a real step allocates, and the tracker against tensors."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from engines.memory_query import MAPPED, OTHERS, STEP, MemoryEstimate
-from engines.torchkit.memory import allocation_tracker as books
-from engines.torchkit.memory import fake_modules
+from engines.torchkit.memory import allocation_tracker, fake_modules
 from engines.torchkit.modeling import quantize
 from tests.engines.vqa_step import Shape, measured
 
@@ -42,29 +41,34 @@ def test_forecast_is_what_a_real_step_allocates_within_a_tenth(shape, tmp_path):
 
 
 def test_ledger_counts_what_lives_and_forgets_what_died():
-    with books.fake_tensors(), books.AllocationTracker() as ledger:
+    with allocation_tracker.fake_tensors(), allocation_tracker.AllocationTracker() as tracker:
         kept = torch.zeros(1000)
-        with ledger.part("scratch"):
+        with tracker.part("scratch"):
             brief = torch.zeros(3000)
             view = brief[10:]  # shares its storage: nothing more
-        assert ledger.total == 16_000
-        assert dict(+ledger.parts) == {"activations": 4000, "scratch": 12_000}
+        assert tracker.total == 16_000
+        assert dict(+tracker.parts) == {"activations": 4000, "scratch": 12_000}
         del brief
         gc.collect()
-        assert ledger.total == 16_000  # the view holds it
+        assert tracker.total == 16_000  # the view holds it
         del view
         gc.collect()
-        assert ledger.total == 4000
-        assert ledger.peak == books.Peak(16_000, {"activations": 4000, "scratch": 12_000})
-        ledger.assign([kept], "weights")
-        ledger.reset_peak()
-        assert ledger.peak == books.Peak(4000, {"weights": 4000})
+        assert tracker.total == 4000
+        assert tracker.peak == allocation_tracker.Peak(
+            16_000, {"activations": 4000, "scratch": 12_000}
+        )
+        tracker.assign([kept], "weights")
+        tracker.reset_peak()
+        assert tracker.peak == allocation_tracker.Peak(4000, {"weights": 4000})
 
 
 def test_cuda_blocks_are_rounded_up():
-    with books.fake_tensors(), books.AllocationTracker(books.CUDA_ROUNDING) as ledger:
+    with (
+        allocation_tracker.fake_tensors(),
+        allocation_tracker.AllocationTracker(allocation_tracker.CUDA_ROUNDING) as tracker,
+    ):
         kept = [torch.zeros(1), torch.zeros(129)]
-        assert ledger.total == 512 + 1024
+        assert tracker.total == 512 + 1024
         del kept
 
 
@@ -75,13 +79,13 @@ def test_packed_layer_has_the_bytes_of_bitsandbytes_own(double):
         384, 200, bias=True, compute_dtype=torch.float32, compress_statistics=double,
         quant_type="nf4",
     ).to("cpu")  # fmt: skip
-    with books.fake_tensors(), books.AllocationTracker() as ledger:
+    with allocation_tracker.fake_tensors(), allocation_tracker.AllocationTracker() as tracker:
         model = nn.Sequential(nn.Linear(384, 200))
-        before = ledger.total
+        before = tracker.total
         assert before == (384 * 200 + 200) * 4
         fake_modules.pack_four_bit(model, lambda _: True, torch.float32, double=double)
         gc.collect()
-        held = ledger.total
+        held = tracker.total
     assert held == quantize.weight_bytes(real)
 
 
