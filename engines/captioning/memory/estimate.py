@@ -32,13 +32,8 @@ from engines.captioning.params import Params
 from engines.captioning.prepare import CALIBRATION_MEDIA
 from engines.captioning.validation import LOSS_SAMPLE
 from engines.memory_query import MemoryEstimate, MemoryQuery, Phase
-from engines.torchkit.memory import (
-    allocation_tracker,
-    depth_extrapolation,
-    fake_training_step,
-    known_configs,
-)
-from engines.torchkit.memory.allocation_tracker import OPTIMIZER, AllocationTracker
+from engines.torchkit.memory import depth_extrapolation, fake_training_step, known_configs
+from engines.torchkit.memory.allocation_tracker import OPTIMIZER, AllocationTracker, track_model
 from engines.torchkit.memory.depth_extrapolation import Measurement
 from engines.torchkit.memory.fake_training_step import INPUTS, TrainingOptions
 from engines.torchkit.modeling import lora
@@ -129,14 +124,11 @@ def estimate_model(query: MemoryQuery, params: Params, parts: tuple[Any, Any]) -
     """As `estimate_memory`, for a pair of vision tower and language model."""
     options = TrainingOptions.from_query(query, params.model_dump())
     lengths = max_lengths.find_max_lengths(query, params, parts[1])
-    llm_config, llm_source = model_from_config.read_llm_config(query.model, parts[1])
-    layers = model_from_config.count_layers(llm_config)
+    config, llm_source = model_from_config.read_llm_config(query.model, parts[1])
+    layers = model_from_config.count_layers(config)
+    shallow = model_from_config.with_layers(config, min(layers, 1))
     fake_training_step.import_libraries(
-        options,
-        str(llm_config.model_type),
-        lambda: model_from_config.build_llm(
-            model_from_config.with_layers(llm_config, min(layers, 1)), options
-        ),
+        options, str(config.model_type), lambda: model_from_config.build_llm(shallow, options)
     )
 
     def start_run(tracker: AllocationTracker) -> tuple[FakeCaptioningRun, str]:
@@ -150,7 +142,7 @@ def estimate_model(query: MemoryQuery, params: Params, parts: tuple[Any, Any]) -
 
     def measure(depth: int) -> Measurement:
         with fake_training_step.fake_mode(options) as tracker:
-            cut = model_from_config.with_layers(llm_config, depth)
+            cut = model_from_config.with_layers(config, depth)
             return measure_phases(query, start_run(tracker)[0], cut, frozen)
 
     measurement = depth_extrapolation.measure_at_depth(layers, measure)
@@ -191,11 +183,9 @@ def measure_frozen_models(run: FakeCaptioningRun) -> FrozenModels:
     vision_peak = vision_phase(run)
     scorer_model, no_scorer = model_from_config.build_scorer(params)
     scorer, scorer_peak = measure_scorer(
-        run.tracker,
-        SCORER,
-        scorer_model,
+        run.tracker, SCORER, scorer_model,
         lambda: model_from_config.run_scorer(scorer_model, lengths.frames),
-    )
+    )  # fmt: skip
     encoder, no_encoder = model_from_config.build_encoder(params)
     _, encoder_peak = measure_scorer(
         run.tracker, ENCODER, encoder,
@@ -219,18 +209,18 @@ def measure_scorer(
 
 
 def measure_phases(
-    query: MemoryQuery, run: FakeCaptioningRun, llm_config: Any, frozen: FrozenModels
+    query: MemoryQuery, run: FakeCaptioningRun, config: Any, frozen: FrozenModels
 ) -> Measurement:
     """Peaks of training and of evaluation with a language model of this configuration."""
     params, options, tracker = run.params, run.options, run.tracker
     if not params.feature_cache:
         track_module(tracker, run.tower.init_random(), lambda _: VISION)
     model, files = model_from_config.build_captioner(
-        llm_config, run.tower, params, options, run.lengths
+        config, run.tower, params, options, run.lengths
     )
     if query.trains:
         model.train_parts(params.trained_parts)
-    allocation_tracker.track_model(tracker, model, model_from_config.parameter_part(model, options))
+    track_model(tracker, model, model_from_config.parameter_part(model, options))
     counts = {
         "files": files,
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -272,7 +262,7 @@ def describe_estimate(
 
 def track_module(tracker: AllocationTracker, model: nn.Module, part_of: Any) -> int:
     """Track the parameters of a frozen model; returns their bytes."""
-    allocation_tracker.track_model(tracker, model, part_of)
+    track_model(tracker, model, part_of)
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
@@ -356,18 +346,14 @@ def eval_phase(run: FakeCaptioningRun, model: Captioner, losses: int, captions: 
     model.eval()
     tracker.reset_peak()
     media, ids = run.batch(losses)
-    with (
-        model_from_config.track_logits(tracker, model.llm),
-        fake_training_step.autocast(run.options),
-    ):
+    logits = model_from_config.track_logits(tracker, model.llm)
+    with logits, fake_training_step.autocast(run.options):
         model(run.features(media), ids, ids)
     loss = tracked_peaks("loss", tracker)
     media, _ = run.batch(captions)
     tracker.reset_peak()
-    with (
-        model_from_config.track_logits(tracker, model.llm),
-        fake_training_step.autocast(run.options),
-    ):
+    logits = model_from_config.track_logits(tracker, model.llm)
+    with logits, fake_training_step.autocast(run.options):
         return loss | generate_phase(run, model, media)
 
 
