@@ -9,6 +9,7 @@ import contextlib
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -44,21 +45,18 @@ def recover_dead_suite(folder: Path, *, elsewhere: bool = False) -> list[str]:
         return []
     if warden.state in ("ended", "lost"):
         return []
-    held = _acquire_lock(folder / "warden.lock", Limits().kill_seconds)
-    if held is None:
-        return []
-    try:
-        tree.kill_processes_with_token(warden.token, Limits().kill_seconds)
+    with _replace_warden(folder, warden.token) as locked:
+        if not locked:
+            return []
         recovered = _record_dead(folder)
-        lost = {"state": "lost", "detail": "the warden died", "updated_wall": time.time()}
-        warden_file.write_warden(folder, warden.model_copy(update=lost))
-    finally:
-        os.close(held)
+        _mark_lost(folder, warden, "the warden died")
     return recovered
 
 
 def recover_tasks(folder: Path, *, unsubmitted: bool = False) -> list[str]:
-    """End and record the runs whose jobs are over without; `unsubmitted`: also those without one.
+    """End and record the runs that did not do so before their jobs were over.
+
+    `unsubmitted`: also the runs without a job.
 
     Returns the ids of the runs whose End or record was written now.
     """
@@ -67,12 +65,13 @@ def recover_tasks(folder: Path, *, unsubmitted: bool = False) -> list[str]:
         return []
     runs = suite_reader.SuiteReader(folder).poll().runs
     tasks = array_tasks.read_tasks(folder, submitted, [view.folder for view in runs])
-    standings = ("over", "unsubmitted") if unsubmitted else ("over",)
-    over = [(v, t) for v, t in zip(runs, tasks, strict=True) if t.standing in standings]
-    accounts = queue.read_accounting([t.job for v, t in over if v.state.end is None and t.job])
+    recoverable = ("over", "unsubmitted") if unsubmitted else ("over",)
+    pairs = [(v, t) for v, t in zip(runs, tasks, strict=True) if t.standing in recoverable]
+    unended_jobs = [task.job for view, task in pairs if view.state.end is None and task.job]
+    accounting = queue.read_accounting(unended_jobs)
     recovered = []
-    for view, task in over:
-        outcome = accounts.describe(task.job, task.row)
+    for view, task in pairs:
+        outcome = accounting.describe(task.job, task.row)
         detail = f"job {task.job}: {outcome}" if task.job else "no job was submitted"
         if recover_run(folder / "runs" / view.folder, view.spec, detail):
             recovered.append(view.spec.run_id)
@@ -89,26 +88,45 @@ def recover_run(run: Path, spec: RunSpec, detail: str) -> bool:
     warden = warden_file.read_warden(run)
     if warden is not None and warden_file.is_here(warden) and warden_file.is_alive(warden):
         return False
-    held = _acquire_lock(run / "warden.lock", Limits().kill_seconds)
-    if held is None:
-        return False
-    try:
-        if warden is not None and warden_file.is_here(warden):
-            tree.kill_processes_with_token(warden.token, Limits().kill_seconds)
-        ended = state.reduce_entries(Tail(run / "events.jsonl").read_all())
-        if ended.end is None:
-            cause: Cause = "stopped" if ended.status == "queued" else "supervisor-lost"
-            before = "; the run never started" if ended.status == "queued" else ""
-            ended = write_end(run, cause, f"{detail}{before}")
-        elif _is_recorded(run, spec, ended):
+    token = warden.token if warden is not None and warden_file.is_here(warden) else ""
+    with _replace_warden(run, token) as locked:
+        if not locked:
             return False
-        write_record(run / collector.RECORDS, run, spec, ended)
+        run_state = state.reduce_entries(Tail(run / "events.jsonl").read_all())
+        if run_state.end is None:
+            queued = run_state.status == "queued"
+            cause: Cause = "stopped" if queued else "supervisor-lost"
+            end_detail = f"{detail}; the run never started" if queued else detail
+            run_state = write_end(run, cause, end_detail)
+        elif _is_recorded(run, spec, run_state):
+            return False
+        write_record(run / collector.RECORDS, run, spec, run_state)
         if warden is not None and warden.state not in ("ended", "lost"):
-            lost = {"state": "lost", "detail": detail, "updated_wall": time.time()}
-            warden_file.write_warden(run, warden.model_copy(update=lost))
-    finally:
-        os.close(held)
+            _mark_lost(run, warden, detail)
     return True
+
+
+@contextlib.contextmanager
+def _replace_warden(folder: Path, token: str) -> Iterator[bool]:
+    """Hold the lock of a dead warden, its processes killed; False: another process holds it.
+
+    `token`: of the processes; empty: they are not on this machine.
+    """
+    lock = _acquire_lock(folder / "warden.lock", Limits().kill_seconds)
+    if lock is None:
+        yield False
+        return
+    try:
+        if token:
+            tree.kill_processes_with_token(token, Limits().kill_seconds)
+        yield True
+    finally:
+        os.close(lock)
+
+
+def _mark_lost(folder: Path, warden: warden_file.WardenFile, detail: str) -> None:
+    lost = {"state": "lost", "detail": detail, "updated_wall": time.time()}
+    warden_file.write_warden(folder, warden.model_copy(update=lost))
 
 
 def _is_recorded(run: Path, spec: RunSpec, ended: state.RunState) -> bool:
@@ -119,9 +137,9 @@ def _is_recorded(run: Path, spec: RunSpec, ended: state.RunState) -> bool:
 def _acquire_lock(lock: Path, seconds: float) -> int | None:
     """Acquire the dead warden's lock; its orphan reaper holds it until it has cleaned up."""
     deadline = time.monotonic() + seconds
-    while (held := device_locks.lock_file(lock)) is None and time.monotonic() < deadline:
+    while (descriptor := device_locks.lock_file(lock)) is None and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
-    return held
+    return descriptor
 
 
 def _record_dead(folder: Path) -> list[str]:

@@ -65,11 +65,11 @@ class TrainingSetup:
     ) -> TrainingJob[Batch]:
         """The job of the training loop; engines may change it.
 
-        `transfer`: copies a batch to the device; None: `to_device`.
+        `collator` is the job's from then on: its rank and its pinning are set here. `transfer`: copies a batch to the device; None: `to_device`.
         """
         run, params = self.run, self.run.params
-        collator.rank_and_size = (run.process_group.rank, run.process_group.size)
         pipeline = run.pipeline
+        collator.rank_and_size = (run.process_group.rank, run.process_group.size)
         collator.pin = pipeline.pin
         return TrainingJob(
             model=model,
