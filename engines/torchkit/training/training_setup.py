@@ -65,7 +65,8 @@ class TrainingSetup:
     ) -> TrainingJob[Batch]:
         """The job of the training loop; engines may change it.
 
-        `collator` is the job's from then on: its rank and its pinning are set here. `transfer`: copies a batch to the device; None: `to_device`.
+        `collator`: its rank and pinning are set here. `transfer`: copies a batch to the device;
+        None: `to_device`.
         """
         run, params = self.run, self.run.params
         pipeline = run.pipeline
