@@ -161,7 +161,7 @@ def main() -> int:
             rate / (cores * single_rate) for rate, single_rate in zip(filled, single, strict=True)
         ]
         make_model(folder, texts, args)
-        tokens = TokenItems.tokenise(texts, model_tokenizer.from_folder(folder), 77, pad=0)
+        tokens = TokenItems.tokenize(texts, model_tokenizer.from_folder(folder), 77, pad=0)
         images = ArrayItems([cache.array])
         work = Work(
             folder, photos, texts, [], args.batch, EPOCHS * -(-args.photos // args.batch), 1e-3,

@@ -1,4 +1,4 @@
-"""Kernel launches, casts, synchronisations and copies of one training step, without a GPU.
+"""Kernel launches, casts, synchronizations and copies of one training step, without a GPU.
 
     python -m benchmarks.step_budget [CASE ...] [--host] [--json FILE]
 
@@ -74,7 +74,7 @@ def retrieval_step(
         clip.text_model.eos_token_id = WORDS - 1
     if device.type != "cpu":  # fake parameters cannot be moved, so they are made anew
         with device:
-            model_from_config.materialise(model)
+            model_from_config.materialize(model)
     precision = Precision(params.precision, device)
     entry = weekly.preset_entry()
     spec = RunSpec(suite="s", run_id="b", engine="retrieval", subset="s", model=entry.name,

@@ -1,4 +1,4 @@
-"""Counts of one training step on fake tensors: kernels, casts, synchronisations, bytes copied.
+"""Counts of one training step on fake tensors: kernels, casts, synchronizations, bytes copied.
 
 The framework of `step_budget.py`; nothing here knows an engine. A case hands over the `Training`
 that the engine assembles, and `loop.train` itself runs one step of it under a dispatch mode.

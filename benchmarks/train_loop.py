@@ -4,7 +4,7 @@
 
 Contenders, interleaved round by round on one machine in one process:
   bare    the compute limit: the same steps over batches that already lie in memory as tensors
-  ours    engines.torchkit.training.loop over the image cache and tokenised texts, as a run uses it
+  ours    engines.torchkit.training.loop over the image cache and tokenized texts, as a run uses it
   hf      Hugging Face Trainer
   st      sentence-transformers
 
@@ -191,7 +191,7 @@ def own_items(work: Work, cache_root: Path) -> tuple[ArrayItems, TokenItems, dic
     cache = ImageCache.open(names, root, work.image_size, cache_root)
     decoded = time.perf_counter()
     tokenizer = model_tokenizer.from_folder(work.folder)
-    tokens = TokenItems.tokenise(work.texts, tokenizer, 77, pad=0)
+    tokens = TokenItems.tokenize(work.texts, tokenizer, 77, pad=0)
     done = time.perf_counter()
     places = np.array([(0, cache.row(name)) for name in names])
     seconds = {"images": decoded - start, "texts": done - decoded}

@@ -1,6 +1,6 @@
 """The other loops of train_loop.py: Hugging Face Trainer and sentence-transformers.
 
-Both get the set-up that their own examples show, with what makes them faster here: tokenised once
+Both get the set-up that their own examples show, with what makes them faster here: tokenized once
 where the library allows it, fused AdamW, padding to the longest, loader workers.
 """
 
@@ -57,7 +57,7 @@ class Ticks(TrainerCallback):
 
 
 class Pairs(Dataset):
-    """Decodes, resizes and normalises in `__getitem__`, as run_clip.py does."""
+    """Decodes, resizes and normalizes in `__getitem__`, as run_clip.py does."""
 
     def __init__(self, work: Work) -> None:
         self.work = work

@@ -2,7 +2,7 @@
 
 Settings are those of the preset `weekly-m2kr` and of its model's entry; the sizes of the model are
 those that ship with the engine. The training is put together by the engine's own `assemble`, so an
-epoch here is one of `workbench run --preset weekly-m2kr`, without decoding and tokenising.
+epoch here is one of `workbench run --preset weekly-m2kr`, without decoding and tokenizing.
 """
 
 from __future__ import annotations

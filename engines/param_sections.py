@@ -88,12 +88,12 @@ class Data(Settings):
 
 
 class LanguageModel(Settings):
-    """Quantisation and LoRA of a language model."""
+    """Quantization and LoRA of a language model."""
 
     quantize: Literal["nf4", "none"] = Field(
         "nf4", description="Weights of the language model: 4-bit NF4 (bitsandbytes), or whole"
     )
-    double_quant: bool = Field(True, description="Quantise the scales of 4-bit weights as well")
+    double_quant: bool = Field(True, description="Quantize the scales of 4-bit weights as well")
     lora_rank: int = Field(16, ge=1, le=1024, description="Rank of LoRA")
     lora_alpha: int = Field(
         32, ge=1, le=4096, description="Scale of LoRA: lora_alpha / lora_rank times B A"

@@ -153,7 +153,7 @@ class LimitStep(StrictModel):
 
 
 class BalanceStep(StrictModel):
-    """Equalise the shares of groups: each keeps as many as the others, as far as it has them."""
+    """Equalize the shares of groups: each keeps as many as the others, as far as it has them."""
 
     do: Literal["balance"]
     by: tuple[GroupKey, ...] = Field(min_length=1)

@@ -63,7 +63,7 @@ class _CaptionModel(param_sections.Settings):
 
 
 class _CaptionLanguageModel(param_sections.LanguageModel):
-    """Quantisation, LoRA and base texts of the language model."""
+    """Quantization, LoRA and base texts of the language model."""
 
     lora_rank: int = Field(16, ge=0, le=1024, description="Rank of LoRA; 0: train the projector")
     use_dora: bool = Field(

@@ -1,4 +1,4 @@
-"""Preparation of data and model: builds subsets, decodes, tokenises, runs frozen towers, loads.
+"""Preparation of data and model: builds subsets, decodes, tokenizes, runs frozen towers, loads.
 
 Each part is a phase of its own, so that the time to first step can be attributed.
 """
@@ -177,7 +177,7 @@ def _from_weights(run: Context, data: RetrievalData, images: ArrayItems) -> Prep
         text_tokenizer = models_tokenizer.make_text_tokenizer(
             tokenizer, "built from the subset and its corpus"
         )
-    items = tokenise_texts(run, data.vocabularies.texts.values(), text_tokenizer)
+    items = tokenize_texts(run, data.vocabularies.texts.values(), text_tokenizer)
     run.process_group.release_other_ranks()
     run.emit.phase("import", "open_clip" if entry.family == "open-clip" else "transformers")
     run.emit.phase("load", entry.name)
@@ -213,7 +213,7 @@ def _from_frozen_towers(run: Context, data: RetrievalData, images: ArrayItems) -
     text_tokenizer = models_tokenizer.make_text_tokenizer(
         model_tokenizer.from_folder(tower.folder), "the model's own"
     )
-    items = tokenise_texts(run, data.vocabularies.texts.values(), text_tokenizer)
+    items = tokenize_texts(run, data.vocabularies.texts.values(), text_tokenizer)
     run.emit.phase("cache", "text features")
     texts = tower.features(items, run.cache_root, run.report_progress)
     run.emit.phase("cache", "image features")
@@ -231,9 +231,9 @@ def _from_frozen_towers(run: Context, data: RetrievalData, images: ArrayItems) -
     )
 
 
-def tokenise_texts(run: Context, texts: list[str], text_tokenizer: TextTokenizer) -> TokenItems:
+def tokenize_texts(run: Context, texts: list[str], text_tokenizer: TextTokenizer) -> TokenItems:
     """Token ids of all texts; sends a notice of truncated ones."""
-    items = TokenItems.tokenise(
+    items = TokenItems.tokenize(
         texts, text_tokenizer.tokenizer, run.params.max_length, text_tokenizer.pad
     )
     items.length = text_tokenizer.length

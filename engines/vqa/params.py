@@ -41,7 +41,7 @@ class _Picture(param_sections.Settings):
 
 
 class _LanguageModel(param_sections.LanguageModel):
-    """Quantisation, LoRA, gradient checkpointing, feature cache and base."""
+    """Quantization, LoRA, gradient checkpointing, feature cache and base."""
 
     gradient_checkpointing: param_sections.GradientCheckpointing = True
     feature_cache: bool = Field(

@@ -29,7 +29,7 @@ class MetricFields(BaseModel):
 
 
 class EvaluationFields(BaseModel):
-    """Cost of evaluating one split. Seconds, with a device synchronisation at every edge."""
+    """Cost of evaluating one split. Seconds, with a device synchronization at every edge."""
 
     split: str
     queries: int

@@ -1,4 +1,4 @@
-"""Every wording of "out of memory" is recognised, and nobody calls it a damaged file."""
+"""Every wording of "out of memory" is recognized, and nobody calls it a damaged file."""
 
 import ast
 import re
@@ -62,7 +62,7 @@ REPORTS = [
 
 
 @pytest.mark.parametrize(("error", "hint"), REPORTS, ids=lambda value: str(value)[-40:])
-def test_every_wording_is_recognised(error, hint):
+def test_every_wording_is_recognized(error, hint):
     assert child.classify(error) == hint
     assert out_of_memory.is_device_failure(error) is (
         hint != "failed" or "CUDA error" in str(error)

@@ -84,7 +84,7 @@ class Machine:
     library: str = "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1"
     environment: Mapping[str, str] = field(default_factory=dict)
     driver_seconds: float = 0.1
-    """Until NVML has named the GPUs; without persistence mode the driver initialises each."""
+    """Until NVML has named the GPUs; without persistence mode the driver initializes each."""
     processes: Processes = "named"
     initial_pid_namespace: bool = True
     """Whether our pids are those that the driver counts."""

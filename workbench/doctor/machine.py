@@ -41,7 +41,7 @@ def machine_findings() -> Iterator[Finding]:
     yield descriptors_finding(*resource.getrlimit(resource.RLIMIT_NOFILE))
     cards = len(list(Path("/dev").glob("nvidia[0-9]*")))
     yield shared_memory_finding(Path("/dev/shm"), cards)  # noqa: S108 - looked at, never written
-    yield clock_finding(_read_clock_source(), is_synchronised())
+    yield clock_finding(_read_clock_source(), is_synchronized())
 
 
 def cores_finding(limits: CgroupLimits) -> Finding:
@@ -107,8 +107,8 @@ def shared_memory_finding(folder: Path, gpus: int) -> Finding:
     )  # fmt: skip
 
 
-def clock_finding(source: str, synchronised: bool | None) -> Finding:
-    """The clock source, and whether the wall clock is synchronised and plausible.
+def clock_finding(source: str, synchronized: bool | None) -> Finding:
+    """The clock source, and whether the wall clock is synchronized and plausible.
 
     Durations come from the monotonic clock; the wall clock only labels suites and records.
     """
@@ -119,9 +119,9 @@ def clock_finding(source: str, synchronised: bool | None) -> Finding:
             "clock", f"source {source}: a reading costs microseconds",
             "boot with `tsc=reliable` if the machine allows it",
         )  # fmt: skip
-    state = {True: "synchronised", False: "not synchronised", None: "synchronisation unknown"}
-    text = f"{source or 'unknown source'}, {state[synchronised]}"
-    if synchronised is False:
+    state = {True: "synchronized", False: "not synchronized", None: "synchronization unknown"}
+    text = f"{source or 'unknown source'}, {state[synchronized]}"
+    if synchronized is False:
         return note("clock", text, "start chrony or ntpd: labels of two machines cannot be ordered")
     return ok("clock", text)
 
@@ -144,7 +144,7 @@ class _Timex(ctypes.Structure):
     ]  # fmt: skip
 
 
-def is_synchronised() -> bool | None:
+def is_synchronized() -> bool | None:
     """Whether the kernel's clock follows a time server; None: unknown."""
     state = _Timex()
     if ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(state)) < 0:

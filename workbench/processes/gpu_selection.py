@@ -33,7 +33,7 @@ WSL_DRIVER: Final = Path("/usr/lib/wsl/lib/libcuda.so.1")
 DRIVER_SECONDS: Final = 3.0
 """Time for a driver to list its GPUs if there is no device node of one."""
 DRIVER_SECONDS_WITH_NODES: Final = 10.0
-"""The same with a device node: without persistence mode a driver initialises each card first (up
+"""The same with a device node: without persistence mode a driver initializes each card first (up
 to about 1 s a card), and a run with unknown GPUs locks all of them."""
 
 

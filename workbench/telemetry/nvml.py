@@ -49,7 +49,7 @@ class GpuLocation(NamedTuple):
 
 
 class Nvml:
-    """Initialised NVML. Its list of GPUs has MIG slices instead of divided cards."""
+    """Initialized NVML. Its list of GPUs has MIG slices instead of divided cards."""
 
     def __init__(self, pynvml: Any) -> None:
         self._nvml = pynvml
@@ -89,7 +89,7 @@ class Nvml:
 
     @classmethod
     def open(cls) -> Nvml:
-        """Load and initialise it.
+        """Load and initialize it.
 
         Raises:
             NvmlAbsentError: no library, the wrong package, or the driver refuses.

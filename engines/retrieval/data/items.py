@@ -1,6 +1,6 @@
-"""Item stores: tokenised texts, decoded images and features, one row per distinct item.
+"""Item stores: tokenized texts, decoded images and features, one row per distinct item.
 
-Each distinct text is tokenised once, each image decoded once. Records and passages hold row numbers
+Each distinct text is tokenized once, each image decoded once. Records and passages hold row numbers
 only.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor
 Rows = npt.NDArray[np.int64]
 
 CHUNK: Final = 8192
-"""Texts tokenised at once: keeps the tokenizer's objects below some 100 MB."""
+"""Texts tokenized at once: keeps the tokenizer's objects below some 100 MB."""
 
 
 class ItemStore(Protocol):
@@ -52,7 +52,7 @@ class Vocabulary:
 
 
 class TokenItems:
-    """Tokenised texts, without padding: one flat array and the offsets of each text."""
+    """Tokenized texts, without padding: one flat array and the offsets of each text."""
 
     def __init__(
         self, flat: npt.NDArray[np.int32], offsets: Rows, pad: int, length: int = 0
@@ -67,10 +67,10 @@ class TokenItems:
         self.truncated = 0
 
     @classmethod
-    def tokenise(
+    def tokenize(
         cls, texts: Sequence[str], tokenizer: Tokenizer, max_length: int, pad: int
     ) -> TokenItems:
-        """Tokenise all texts; `truncated` counts those that were cut at `max_length`."""
+        """Tokenize all texts; `truncated` counts those that were cut at `max_length`."""
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length)
         pieces, lengths, truncated = [], [0], 0

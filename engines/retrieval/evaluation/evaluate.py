@@ -99,7 +99,7 @@ class RetrievalEvaluator:
 
     def _now(self) -> float:
         """Seconds since the attempt's start, after waiting for the device."""
-        self._encoder.synchronise()
+        self._encoder.synchronize()
         return self._emit.now()
 
     def _corpus(self, corpus: SearchCorpus, run_dir: Path) -> _EncodedCorpus:

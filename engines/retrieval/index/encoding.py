@@ -145,9 +145,9 @@ class CorpusEncoder:
             raise EngineError(f"no {name} has a text or an image; look at the subset's records")
         return EncodedItems(embedded, pictures, self._storage)
 
-    def synchronise(self) -> None:
+    def synchronize(self) -> None:
         """Wait for the device."""
-        self._watch.synchronise()
+        self._watch.synchronize()
 
     @torch.inference_mode()
     def _embed(
@@ -198,5 +198,5 @@ class CorpusEncoder:
     def _count_batch(self) -> None:
         self.batches += 1
         if self.first_batch_seconds is None:
-            self._watch.synchronise()
+            self._watch.synchronize()
             self.first_batch_seconds = self._emit.now()

@@ -86,7 +86,7 @@ def estimate_entry(query: MemoryQuery, entry: ModelEntry, params: Params) -> Mem
     )
     model = shape.build()
     with fake_training_step.fake_mode(options) as tracker:
-        model_from_config.materialise(model)
+        model_from_config.materialize(model)
         factory.validate_model(model, entry, params)
         factory.configure_model(model, entry, params, shape.tokenizer)
         fake_run = FakeRetrievalRun(

@@ -86,7 +86,7 @@ def measure_feature_pass(fake_run: FakeRetrievalRun) -> dict[str, int]:
     texts = frozen_towers.TOKENS_AT_ONCE // fake_run.tokens
     for tower, name in zip(towers, (TEXT, VISION), strict=True):
         tower.eval()
-        model_from_config.materialise(tower)
+        model_from_config.materialize(tower)
         tracker.assign((*tower.parameters(), *tower.buffers()), name)
         tracker.reset_peak()
         with fake_training_step.autocast(fake_run.options), torch.no_grad():

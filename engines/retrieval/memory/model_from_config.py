@@ -85,7 +85,7 @@ def find_model_shape(entry: ModelEntry, params: Params) -> ModelShape:
     return ModelShape(partial(clip.from_config, config, params.temperature), source)
 
 
-def materialise(model: nn.Module) -> None:
+def materialize(model: nn.Module) -> None:
     """Replace meta tensors by allocated ones, which are fake in fake mode."""
     weights: dict[int, nn.Parameter] = {}  # towers may share one
     for module in model.modules():

@@ -77,7 +77,7 @@ class ClipVisionTower(EncoderTower):
         self._native = (size, size)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """uint8 [n, S, S, 3] -> [n, D]; normalised here, on the device."""
+        """uint8 [n, S, S, 3] -> [n, D]; normalized here, on the device."""
         return self._clip.get_image_features(**self._arguments(inputs)).pooler_output  # type: ignore[no-any-return]
 
     def hidden_states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:

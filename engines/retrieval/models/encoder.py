@@ -1,8 +1,8 @@
 """Dual encoder of all families: fusion, scoring, temperature and GradCache.
 
 An item's vector(s), by setting:
-  pooled, layers averaged   text and image are projected into one space and normalised each; the
-                            item is the sum of what it has, normalised again. A missing modality
+  pooled, layers averaged   text and image are projected into one space and normalized each; the
+                            item is the sum of what it has, normalized again. A missing modality
                             adds nothing. Comparable with any mix of modalities, no parameters, and
                             a question can say what kind of passage is wanted while the image says
                             of which thing.
@@ -77,7 +77,7 @@ class DualEncoder(nn.Module):
         self.frozen = False
         """Whether the towers are frozen."""
         self.pixel_normalizer: PixelNormalizer | None = None
-        """Normalisation of images; None: the model uses cached features."""
+        """Normalization of images; None: the model uses cached features."""
         self.text_limit = 0
         """Largest number of tokens of a text; 0: no limit."""
         self.image_limit = 0
@@ -104,12 +104,12 @@ class DualEncoder(nn.Module):
         return self.late or self.fusion is not None
 
     def embed_texts(self, texts: Tensor, side: str) -> Tensor:  # noqa: ARG002 - one tower for both
-        """[n, D]; late: [n, T, D] with zeros for padding. Not normalised."""
+        """[n, D]; late: [n, T, D] with zeros for padding. Not normalized."""
         vectors: Tensor = self._call(self._embed, texts, self.text_tower, self.text_layers)
         return vectors
 
     def embed_images(self, images: Tensor, side: str) -> Tensor:  # noqa: ARG002 - one for both
-        """[n, D]; late: [n, T, D]. Not normalised."""
+        """[n, D]; late: [n, T, D]. Not normalized."""
         vectors: Tensor = self._call(self._embed, images, self.vision_tower, self.vision_layers)
         return vectors
 
@@ -267,7 +267,7 @@ def _first_rows(at: Tensor, edges: list[int]) -> list[int]:
     """First row of each part, for rows of the items `at`."""
     if len(at) in (0, edges[-1]):
         return [min(edge, len(at)) for edge in edges]
-    # One device synchronisation per side: rows are ragged, and shapes must be known.
+    # One device synchronization per side: rows are ragged, and shapes must be known.
     return torch.searchsorted(at, torch.tensor(edges, device=at.device)).tolist()
 
 

@@ -26,7 +26,7 @@ Tokens = tuple[Tensor, Tensor]
 HEAD_WIDTH: Final = 64
 DROPOUT: Final = 0.05
 QUERY_STD: Final = 0.2
-"""Standard deviation of the query tokens' initialisation, as published."""
+"""Standard deviation of the query tokens' initialization, as published."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class LayerStates:
 
 
 class RecurrentFusion(nn.Module):
-    """Layers of both towers -> tokens [B, queries, out], not normalised."""
+    """Layers of both towers -> tokens [B, queries, out], not normalized."""
 
     def __init__(self, text_width: int, vision_width: int, layers: int, sizes: FusionSizes) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """Master weights of a dual encoder: a bf16 replica that computes, with parts in float32.
 
-float32: pixels until they are normalised, batch norms with their statistics, the temperature and
+float32: pixels until they are normalized, batch norms with their statistics, the temperature and
 the bias of the loss; vectors are brought to unit length and compared in float32 anyway. Between
 blocks activations are bf16, where autocast adds them up in float32: the difference of the losses is
 in docs/retrieval.md.

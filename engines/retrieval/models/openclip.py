@@ -1,6 +1,6 @@
 """Models of open_clip: MobileCLIP (Vasu et al. 2024), MobileCLIP2 (Faghri et al. 2025), others.
 
-A folder in open_clip's layout has everything: architecture, context, image size, normalisation.
+A folder in open_clip's layout has everything: architecture, context, image size, normalization.
 Texts are padded to the whole context, because many of these text towers attend both ways and
 were trained without a mask. MobileOne's branches stay apart: merging them is for inference only.
 """
@@ -81,7 +81,7 @@ class OpenClipVisionTower(EncoderTower):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """uint8 [n, S, S, 3] -> [n, D]."""
-        return self._tower(self._normalise(inputs))  # type: ignore[no-any-return]
+        return self._tower(self._normalize(inputs))  # type: ignore[no-any-return]
 
     def hidden_states(self, inputs: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """[n, prefix + patches, width] each."""
@@ -89,7 +89,7 @@ class OpenClipVisionTower(EncoderTower):
             return super().hidden_states(inputs, layers)
         indices = sorted(set(layers))
         outputs = self._tower.forward_intermediates(
-            self._normalise(inputs),
+            self._normalize(inputs),
             indices=indices,
             intermediates_only=True,
             output_fmt="NLC",
@@ -123,7 +123,7 @@ class OpenClipVisionTower(EncoderTower):
         """
         if self.blocks:
             return super().last_tokens(inputs)
-        maps = self._trunk.forward_features(self._normalise(inputs))  # type: ignore[union-attr]
+        maps = self._trunk.forward_features(self._normalize(inputs))  # type: ignore[union-attr]
         positions = maps.flatten(2).transpose(1, 2)
         return self._tower.head(self._trunk.head.fc(positions))  # type: ignore[no-any-return, union-attr]
 
@@ -131,7 +131,7 @@ class OpenClipVisionTower(EncoderTower):
         """The tower, which holds its projection."""
         return (self._tower,)
 
-    def _normalise(self, images: Tensor) -> Tensor:
+    def _normalize(self, images: Tensor) -> Tensor:
         pixels: Tensor = self._normalizer(images)
         # Channels last, FastViT's backward pass ends in a segmentation fault on CPUs (torch 2.15).
         return pixels.contiguous() if pixels.device.type == "cpu" else pixels

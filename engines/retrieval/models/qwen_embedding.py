@@ -77,7 +77,7 @@ class QwenEmbedder(DualEncoder):
     def __init__(self, loaded: ImageEncoder, tokens: PromptTokens, temperature: float) -> None:
         super().__init__(temperature)
         self.model = model = loaded.model.requires_grad_(False)
-        self.pixel_normalizer = self._normalise = PixelNormalizer(*loaded.statistics)
+        self.pixel_normalizer = self._normalize = PixelNormalizer(*loaded.statistics)
         self._tokens = tokens
         vision = model.config.vision_config
         self._patch, self._merge = int(vision.patch_size), int(vision.spatial_merge_size)
@@ -136,7 +136,7 @@ class QwenEmbedder(DualEncoder):
     def _patches(self, images: Tensor) -> Tensor:
         """uint8 [n, S, S, 3] -> [n x patches, 3 x frames x patch x patch], token by token."""
         p, m, side = self._patch, self._merge, images.shape[1] // self.image_multiple
-        split = self._normalise(images).reshape(len(images), 3, side, m, p, side, m, p)
+        split = self._normalize(images).reshape(len(images), 3, side, m, p, side, m, p)
         # picture, token row and column, patch row and column in it, channel, y, x
         cut: Tensor = split.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(-1, 3, 1, p, p)
         return cut.expand(-1, -1, self._frames, -1, -1).flatten(1)

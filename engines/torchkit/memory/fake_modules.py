@@ -95,9 +95,9 @@ def _scales(count: int, double: bool) -> dict[str, Tensor]:
 
 
 def pack_four_bit(
-    model: nn.Module, is_quantised: Callable[[str], bool], compute: torch.dtype, *, double: bool
+    model: nn.Module, is_quantized: Callable[[str], bool], compute: torch.dtype, *, double: bool
 ) -> int:
-    """Replace the linear layers that `is_quantised` names by fake 4-bit ones; their number.
+    """Replace the linear layers that `is_quantized` names by fake 4-bit ones; their number.
 
     Raises:
         EngineError: bitsandbytes is missing.
@@ -105,17 +105,17 @@ def pack_four_bit(
     require_bitsandbytes()
     make_layer = _four_bit_class()
     model.is_loaded_in_4bit = True  # type: ignore[assignment]  # peft asks for it
-    return _replace(model, is_quantised, lambda layer: make_layer(layer, compute, double))
+    return _replace(model, is_quantized, lambda layer: make_layer(layer, compute, double))
 
 
 def _replace(
     model: nn.Module,
-    is_quantised: Callable[[str], bool],
+    is_quantized: Callable[[str], bool],
     make_layer: Callable[[nn.Linear], nn.Module],
 ) -> int:
     """A function of its own: a logged ImportError would keep its caller's list of layers alive."""
     layers = [
-        (n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear) and is_quantised(n)
+        (n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear) and is_quantized(n)
     ]
     for name, layer in layers:
         parent, _, last = name.rpartition(".")
@@ -185,7 +185,7 @@ def unpack_for_dora() -> Any:
 
 
 def skip_weight_init() -> Any:
-    """Context without truncated normal initialisation, which fake tensors do not support."""
+    """Context without truncated normal initialization, which fake tensors do not support."""
     return mock.patch.object(nn.init, "_no_grad_trunc_normal_", lambda tensor, *_, **__: tensor)
 
 

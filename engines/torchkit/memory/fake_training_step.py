@@ -83,7 +83,7 @@ class TrainingOptions:
 
     @property
     def dtype(self) -> torch.dtype:
-        """dtype of weights that are not quantised."""
+        """dtype of weights that are not quantized."""
         return DTYPES[self.precision] if self.target == "cuda" else torch.float32
 
     @property

@@ -71,7 +71,7 @@ class StoredFeatures:
 class FeatureStore:
     """Rows of one tower on disk, in immutable shards.
 
-    `shape`: of a row. float16 by default: a tower's outputs are then normalised or
+    `shape`: of a row. float16 by default: a tower's outputs are then normalized or
     projected, and 1e-3 relative is far below what heads learn.
     """
 

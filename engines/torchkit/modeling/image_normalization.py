@@ -1,4 +1,4 @@
-"""Pixel normalisation on the device, by statistics of a model folder's preprocessor_config.json."""
+"""Pixel normalization on the device, by statistics of a model folder's preprocessor_config.json."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def read_pixel_statistics(folder: Path, default: PixelStatistics) -> PixelStatis
 
 
 class PixelNormalizer(nn.Module):
-    """Pixel normalisation on the device: uint8 [n, S, S, 3] -> `dtype` [n, 3, S, S]."""
+    """Pixel normalization on the device: uint8 [n, S, S, 3] -> `dtype` [n, 3, S, S]."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """`mean` and `std` of the channels, for pixels between 0 and 1."""
@@ -65,7 +65,7 @@ class PixelNormalizer(nn.Module):
         self._rows: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised in float32, channels first.
+        """Normalized in float32, channels first.
 
         In place, and a row of the image at a time: vectors of three channels are slow on a CPU (64
         images of 224 px: 23 ms instead of 10), and each tensor of 38 MB is 9,400 page faults.

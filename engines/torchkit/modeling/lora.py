@@ -78,7 +78,7 @@ def merge_adapters(model: nn.Module) -> int:
 
     The weights are read from the layer's outputs for unit vectors, so that LoRA and DoRA, whole and
     4-bit weights are merged alike. A 4-bit layer becomes a whole one in the dtype of its products:
-    quantising the sum again would round it. Call it in evaluation mode; it cannot be undone.
+    quantizing the sum again would round it. Call it in evaluation mode; it cannot be undone.
     """
     from peft.tuners.lora import LoraLayer
 

@@ -1,4 +1,4 @@
-"""Frozen pretrained models of transformers from a local folder, quantised to 4 bits or whole.
+"""Frozen pretrained models of transformers from a local folder, quantized to 4 bits or whole.
 
 No code of the folder is run: the configuration is stripped of keys that choose code, attention is
 passed explicitly, and weights are safetensors only. Module types are checked after loading.
@@ -24,16 +24,16 @@ from engines.torchkit.runtime.precision import Precision
 
 @dataclass(frozen=True)
 class ModelKind:
-    """A kind of model: its auto class, and the modules that are never quantised."""
+    """A kind of model: its auto class, and the modules that are never quantized."""
 
     auto: str
     """Name of transformers' auto class."""
     description: str
     """Name of the kind in messages."""
     keep: tuple[str, ...] = ()
-    """Modules that are never quantised, by their whole names; empty: all but the language model."""
+    """Modules that are never quantized, by their whole names; empty: all but the language model."""
 
-    def quantised(self, name: str) -> bool:
+    def quantized(self, name: str) -> bool:
         """Whether a linear layer of this name is to be 4-bit."""
         return not any(name == kept or name.startswith(f"{kept}.") for kept in self.keep)
 
@@ -68,7 +68,7 @@ def load(
         )  # fmt: skip
     model.requires_grad_(False)
     if four_bit:
-        quantize.check_four_bit(model, kind.quantised)
+        quantize.check_four_bit(model, kind.quantized)
         quantize.keep_layout(model)
     widen_to_fp32(model)
     return model

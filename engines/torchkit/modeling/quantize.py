@@ -1,4 +1,4 @@
-"""4-bit quantisation through bitsandbytes, with a check of which layers became 4-bit.
+"""4-bit quantization through bitsandbytes, with a check of which layers became 4-bit.
 
 Settings that name modules fail silently: bitsandbytes skips nothing when a name does not match
 (transformers 5.23: `llm_int8_skip_modules=["visual"]`). So module types are checked after loading.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 KEPT = ("lm_head",)
-"""Never quantised: the output layer, which small errors hurt most (bitsandbytes' own choice)."""
+"""Never quantized: the output layer, which small errors hurt most (bitsandbytes' own choice)."""
 
 
 def require_bitsandbytes() -> None:
@@ -33,7 +33,7 @@ def require_bitsandbytes() -> None:
 def nf4_config(compute: torch.dtype, *, double: bool, keep: tuple[str, ...] = KEPT) -> Any:
     """A configuration for `from_pretrained`: NF4 weights (Dettmers et al. 2023, "QLoRA").
 
-    `compute`: dtype of products, see `Precision.product_dtype`. `double`: quantise the scales too
+    `compute`: dtype of products, see `Precision.product_dtype`. `double`: quantize the scales too
     (0.37 bits a weight less).
 
     Raises:
@@ -72,15 +72,15 @@ def keep_layout(model: nn.Module) -> None:
         module.support_avx512bf16_for_cpu = False
 
 
-def check_four_bit(model: nn.Module, is_quantised: Callable[[str], bool]) -> int:
-    """Check that exactly the linear layers that `is_quantised` names are 4-bit; their number.
+def check_four_bit(model: nn.Module, is_quantized: Callable[[str], bool]) -> int:
+    """Check that exactly the linear layers that `is_quantized` names are 4-bit; their number.
 
     Raises:
         EngineError: a layer is 4-bit that should not be, or the other way round.
     """
     four_bit_names = set(four_bit_layers(model))
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    expected = {name for name in linear if is_quantised(name)}
+    expected = {name for name in linear if is_quantized(name)}
     if wrong := sorted(four_bit_names ^ expected):
         state = "is 4-bit and should not be" if wrong[0] in four_bit_names else "is not 4-bit"
         raise EngineError(

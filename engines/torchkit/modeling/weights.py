@@ -1,6 +1,6 @@
 """Weights of a local folder for a model of transformers: safetensors only, no missing tensors.
 
-transformers initialises missing tensors at random and only logs so; a run would then report numbers
+transformers initializes missing tensors at random and only logs so; a run would then report numbers
 of an untrained model.
 """
 

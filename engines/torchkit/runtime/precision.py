@@ -100,7 +100,7 @@ class Precision:
 
     @property
     def weight_dtype(self) -> torch.dtype:
-        """dtype of frozen weights that are not quantised: float32 on a CPU."""
+        """dtype of frozen weights that are not quantized: float32 on a CPU."""
         return DTYPES[self.name] if self.device.type == "cuda" else torch.float32
 
     @property

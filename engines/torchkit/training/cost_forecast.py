@@ -190,7 +190,7 @@ class CostProbe:
             self._start, self._from = self._end, window.step
         if window.warmup:
             return False
-        # Time between the steps of a window (its synchronise) is spread over them.
+        # Time between the steps of a window (its synchronize) is spread over them.
         spread = window.seconds / (sum(window.step_seconds) or 1.0)
         self._seconds += [seconds * spread for seconds in window.step_seconds]
         self._samples += _sizes(self._order, window)

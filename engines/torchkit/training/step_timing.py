@@ -1,7 +1,7 @@
-"""Step timing by windows of steps, without a synchronise per step, and its summary.
+"""Step timing by windows of steps, without a synchronize per step, and its summary.
 
 On CUDA a host timer around a kernel measures its launch. So device times are event pairs, and the
-host clock is read only at window edges, after one synchronise. On a CPU both are the host clock.
+host clock is read only at window edges, after one synchronize. On a CPU both are the host clock.
 The time between two windows (sending messages, checkpoints) belongs to no step.
 """
 
@@ -21,7 +21,7 @@ from engines import messages
 from results.statistics import block_bootstrap_quantile
 
 WINDOW_SECONDS: Final = 0.5
-"""Host seconds until a window closes: two synchronises a second have no measurable cost."""
+"""Host seconds until a window closes: two synchronizes a second have no measurable cost."""
 
 MAX_WINDOW_STEPS: Final = 500
 
@@ -38,9 +38,9 @@ class Stopwatch(Protocol):
         """A time point of the device; cheap, does not wait."""
 
     def between(self, first: Any, second: Any) -> float:
-        """Seconds between two time points; only after `synchronise`."""
+        """Seconds between two time points; only after `synchronize`."""
 
-    def synchronise(self) -> None:
+    def synchronize(self) -> None:
         """Wait until the device has finished all submitted work."""
 
 
@@ -55,7 +55,7 @@ class HostStopwatch:
         """Seconds between two time points."""
         return second - first
 
-    def synchronise(self) -> None:
+    def synchronize(self) -> None:
         """Nothing to wait for."""
 
 
@@ -75,7 +75,7 @@ class CudaStopwatch:
         """Seconds between two events that have both happened."""
         return float(first.elapsed_time(second)) / 1000
 
-    def synchronise(self) -> None:
+    def synchronize(self) -> None:
         """Wait for the device."""
         torch.cuda.synchronize()
 
@@ -138,7 +138,7 @@ class StepTimer:
 
     def open(self) -> None:
         """Begin a window; waits for the device first."""
-        self._watch.synchronise()
+        self._watch.synchronize()
         self._part_host = self._watch.now()
         self._part_mark = self._watch.mark()
         self._window = _Window(self._part_host, self._part_mark)
@@ -195,7 +195,7 @@ class StepTimer:
     def close(self, step: int, lr: float) -> messages.Step:
         """Close the window; returns its message. Waits for the device."""
         window = self._open_window()
-        self._watch.synchronise()
+        self._watch.synchronize()
         seconds = self._watch.now() - window.start
         self._window = None
         marks = [window.first, *window.ends]

@@ -50,7 +50,7 @@ class TileTower:
         return self.tokens(size)
 
     def sample_bytes(self, size: Size) -> int:
-        """Normalised tiles in float32, as the processor makes them."""
+        """Normalized tiles in float32, as the processor makes them."""
         return self.tiles(size) * 3 * self.side**2 * 4
 
     def pixels(self, batch: int, size: Size) -> list[Tensor]:

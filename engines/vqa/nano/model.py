@@ -1,6 +1,6 @@
 """The nano Qwen2.5-VL: the same architecture in small sizes, with a processor built here.
 
-All parameters are trained on questions whose pictures are in no fold, before quantisation: LoRA on
+All parameters are trained on questions whose pictures are in no fold, before quantization: LoRA on
 random 4-bit weights learns nothing.
 """
 

@@ -214,7 +214,7 @@ def kept_kinds(counts: dict[str, int], **step: object) -> dict[str, int]:
     return dict(Counter(str(kinds[row]) for row in apply_steps([balance], rows).kept))
 
 
-def test_a_balance_equalises_shares_as_far_as_there_are_records() -> None:
+def test_a_balance_equalizes_shares_as_far_as_there_are_records() -> None:
     counts = {"a": 100, "b": 40, "c": 5}
     assert kept_kinds(counts, n=15) == {"a": 5, "b": 5, "c": 5}
     assert kept_kinds(counts, n=45) == {"a": 20, "b": 20, "c": 5}

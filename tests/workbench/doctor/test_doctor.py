@@ -60,7 +60,7 @@ def test_clocks() -> None:
     assert machine.clock_finding("hpet", True).standing == "note"
     assert machine.clock_finding("tsc", False).standing == "note"
     assert machine.clock_finding("", None).standing == "ok"
-    assert machine.is_synchronised() in (True, False, None)
+    assert machine.is_synchronized() in (True, False, None)
 
 
 # --- software ------------------------------------------------------------------------------------

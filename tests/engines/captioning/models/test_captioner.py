@@ -344,7 +344,7 @@ def test_what_changes_features_changes_their_place(tower_folder, tmp_path):
     tiny.write_tower(tmp_path / "normed")
     norm = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     (tmp_path / "normed" / "preprocessor_config.json").write_text(json.dumps(norm))
-    assert tower(tmp_path / "normed").fingerprint() != plain, "another normalisation"
+    assert tower(tmp_path / "normed").fingerprint() != plain, "another normalization"
     rounded = Params(precision="fp32", feature_dtype="float16")
     assert (
         VisionTower(

@@ -54,7 +54,7 @@ def opened(folder: Path, **settings) -> tuple[DualEncoder, tokenizer.TextTokeniz
 
 
 def token_ids(words: tokenizer.TextTokenizer, params: Params) -> torch.Tensor:
-    items = TokenItems.tokenise(TEXTS, words.tokenizer, params.max_length, words.pad)
+    items = TokenItems.tokenize(TEXTS, words.tokenizer, params.max_length, words.pad)
     items.length = words.length
     return items.gather(np.arange(3))
 
@@ -252,7 +252,7 @@ def test_a_late_item_without_a_text_has_the_image_tokens_alone(tmp_path):
 def test_pictures_are_encoded_where_no_item_has_a_text(tmp_path):
     clip_folder(tmp_path)
     model, words, params = opened(tmp_path, scoring="late", max_length=12)
-    texts = TokenItems.tokenise([], words.tokenizer, 12, words.pad)
+    texts = TokenItems.tokenize([], words.tokenizer, 12, words.pad)
     images = ArrayItems([pictures(params, 2).numpy()])
     encoder = JointCorpusEncoder(model, Precision("fp32", torch.device("cpu")), 8, Emitter())
     found = encoder.encode(ItemRows(np.full(2, NONE), np.arange(2)), "query", texts, images).fuse()
@@ -277,7 +277,7 @@ def test_clip_words_are_those_of_open_clip(tmp_path):
     plain_vit_folder(tmp_path)
     words = tokenizer.load_model_tokenizer(tmp_path, "open-clip")
     texts = ["A red  Disc, isn't it?", "낙타 🐫 ½ café №5", "word " * 100, "x", "don't/can_t #1"]
-    items = TokenItems.tokenise(texts, words.tokenizer, 77, words.pad)
+    items = TokenItems.tokenize(texts, words.tokenizer, 77, words.pad)
     items.length = words.length
     expected = open_clip.tokenizer.SimpleTokenizer()(texts)
     assert torch.equal(items.gather(np.arange(len(texts))), expected)

@@ -53,7 +53,7 @@ def model_and_sides(folder, family, **settings) -> tuple[DualEncoder, list[ItemI
     torch.manual_seed(0)
     model = factory.from_folder(entry, folder, words, params)
     factory.configure_model(model, entry, params, words)
-    texts = TokenItems.tokenise(families.TEXTS, words.tokenizer, params.max_length, words.pad)
+    texts = TokenItems.tokenize(families.TEXTS, words.tokenizer, params.max_length, words.pad)
     texts.length = words.length
     size = (4, params.image_size, params.image_size, 3)
     images = ArrayItems([np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)])

@@ -143,7 +143,7 @@ def test_a_replica_of_every_family_computes_what_its_masters_do(tmp_path, family
     model = factory.from_folder(entry, tmp_path, words, params)
     factory.configure_model(model, entry, params, words)
     replica = replica_of(model)
-    texts = TokenItems.tokenise(families.TEXTS, words.tokenizer, params.max_length, words.pad)
+    texts = TokenItems.tokenize(families.TEXTS, words.tokenizer, params.max_length, words.pad)
     texts.length = words.length
     size = (2, params.image_size, params.image_size, 3)
     images = ArrayItems([np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)])

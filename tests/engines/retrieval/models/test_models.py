@@ -71,7 +71,7 @@ def tinyclip(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tokens(tinyclip):
     texts = ["a red disc", "x", "What noise does this make? " * 10]
-    return TokenItems.tokenise(texts, model_tokenizer.from_folder(tinyclip[0]), 77, pad=0)
+    return TokenItems.tokenize(texts, model_tokenizer.from_folder(tinyclip[0]), 77, pad=0)
 
 
 @torch.inference_mode()
@@ -133,7 +133,7 @@ def test_long_texts_are_cut_at_77_with_their_end_kept(tinyclip, tokens):
 def test_old_configs_with_eos_2_pool_at_the_true_end(tmp_path):
     tinyclip_layout(tmp_path, eos=2)
     model = clip.from_folder(tmp_path, 0.07).eval()
-    items = TokenItems.tokenise(
+    items = TokenItems.tokenize(
         ["red", "a red disc"], model_tokenizer.from_folder(tmp_path), 77, pad=0
     )
     model.text_layers = (8,)
@@ -204,7 +204,7 @@ def test_text_features_are_those_of_sentence_transformers(tmp_path):
 
     texts = ["What is the capital?", "In Korean, camel is called 낙타.", "x"]
     tower = frozen_towers.MiniLMTower((), Precision("fp32", CPU))
-    items = TokenItems.tokenise(texts, model_tokenizer.from_folder(tower.folder), 64, pad=0)
+    items = TokenItems.tokenize(texts, model_tokenizer.from_folder(tower.folder), 64, pad=0)
     found = tower.features(items, tmp_path, silent).gather(np.arange(3)).float()
     reference = SentenceTransformer(str(tower.folder), device="cpu")
     expected = torch.from_numpy(reference.encode(texts, normalize_embeddings=True))

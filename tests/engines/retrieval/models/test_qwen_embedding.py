@@ -57,7 +57,7 @@ def librarys_vector(folder: Path, text: str | None, picture: np.ndarray | None) 
 def test_vectors_are_those_of_transformers(folder):
     """Text and picture, text alone, nothing, picture alone: in one batch, so three are padded."""
     model, words, params = opened(folder)
-    items = TokenItems.tokenise(TEXTS, words.tokenizer, params.max_length, words.pad)
+    items = TokenItems.tokenize(TEXTS, words.tokenizer, params.max_length, words.pad)
     pictures = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), np.uint8)
     inputs = ItemInputs(
         4, items.gather(np.arange(2)), torch.tensor([0, 1]), torch.from_numpy(pictures),

@@ -27,7 +27,7 @@ class LateDevice:
     """A device that works behind the host's back: marks fall when its queue gets there."""
 
     def __init__(self, clock: Clock) -> None:
-        self.clock, self.busy_until, self.synchronised = clock, clock.t, 0
+        self.clock, self.busy_until, self.synchronized = clock, clock.t, 0
         self.now = clock
 
     def work(self, seconds: float) -> None:
@@ -40,8 +40,8 @@ class LateDevice:
         assert self.clock.t >= second, "read before the device was there"
         return second - first
 
-    def synchronise(self) -> None:
-        self.synchronised += 1
+    def synchronize(self) -> None:
+        self.synchronized += 1
         self.clock.t = max(self.clock.t, self.busy_until)
 
 
@@ -191,7 +191,7 @@ def test_on_an_asynchronous_device_times_are_the_devices():
     assert timing.data_stall_share == pytest.approx(len(windows) * DATA / whole)
     assert timing.data_wait_share == pytest.approx(40 * DATA / whole), "most of it was hidden"
     assert timing.optimizer_share == pytest.approx(40 * UPDATE / whole, rel=0.01)
-    assert device.synchronised == 2 * len(windows), "one at each edge, none per step"
+    assert device.synchronized == 2 * len(windows), "one at each edge, none per step"
 
 
 def test_the_ledger_keeps_two_rates_that_can_disagree():

@@ -266,7 +266,7 @@ def test_the_vision_tower_stays_whole_and_the_folklore_name_is_refused(folder):
 class Folklore(pretrained.ModelKind):
     """Tells bitsandbytes "visual", which it passes over in silence; what is meant stays."""
 
-    def quantised(self, name: str) -> bool:
+    def quantized(self, name: str) -> bool:
         return not name.startswith("model.visual.") and name != "lm_head"
 
 

@@ -204,7 +204,7 @@ def test_several_threads_make_the_same_batches(seen):
                 assert torch.equal(made.inputs()[name], one), name
 
 
-def test_only_the_language_model_is_quantised_and_adapted(folder):
+def test_only_the_language_model_is_quantized_and_adapted(folder):
     loaded = model(folder, four_bit=True)
     language = pretrained.language_module_name(loaded)
     linear = {n for n, m in loaded.named_modules() if isinstance(m, torch.nn.Linear)}
