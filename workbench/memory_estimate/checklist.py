@@ -13,6 +13,7 @@ from engines import model_catalog
 from engines.memory_query import Phase
 from engines.protocol import RunSpec, count_ranks
 from workbench.memory_estimate import environment, policy
+from workbench.planning import availability
 
 _EXTRA: Final = re.compile(r"workbench-mm\[([\w-]+)\]")
 """An extra in the sentence by which a model's entry says what to install."""
@@ -43,6 +44,8 @@ def _find_extras(specs: Sequence[RunSpec]) -> set[str]:
     """Extras of the package that the engines, models and subsets of the runs need."""
     extras = set()
     for spec in specs:
+        if not availability.needs_model(spec.engine):
+            continue
         extras.update(_EXTRA.findall(model_catalog.load(spec.model).install))
         if spec.engine in ("captioning", "vqa"):  # scores of captions; stacking of folds
             extras.add(spec.engine)

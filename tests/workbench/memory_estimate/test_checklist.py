@@ -63,6 +63,12 @@ def test_what_is_to_be_installed_is_what_the_runs_need(preset, changes, target, 
     assert f"`pip install {target}` in the repository" in first
 
 
+def test_a_run_without_data_or_model_needs_no_extra(tmp_path):
+    probe = plan.parse({"engine": "probe", "subsets": "none", "models": "none"}, "plan.toml")
+    specs = plan_estimate.expand_runs(probe, tmp_path)
+    assert "`pip install .` in" in checklist.checklist_lines(specs, ["workbench", "run"])[0]
+
+
 def test_remedies_are_the_audits_even_where_it_fits(audit):
     text = "\n".join(checklist.remedy_lines(audit[0], "train"))
     assert "batch = 1, gradient_accumulation_steps = 16" in text
