@@ -50,11 +50,11 @@ def draw_verdicts(
     generator = np.random.default_rng(seed)
     verdicts = dict.fromkeys([*Verdict, "alarm at first"], 0.0)
     for _ in range(DRAWS):
-        order = generator.permutation(len(pairs.a.records))
+        order = generator.permutation(len(pairs.baseline.records))
         first, second = (judge(pairs, order[at : at + count], threshold) for at in (0, count))
         verdicts["alarm at first"] += first.verdict is Verdict.WORSE
         equal = generator.choice(noise, size=count, replace=False).tolist()
-        held = gate.hold_to_noise(first, gate.noise_of_pairs(equal, count))
+        held = gate.apply_noise_floor(first, gate.noise_bound(equal, count))
         (final,) = gate.confirm([held], [second])
         verdicts[final.verdict] += 1
     return {name: number / DRAWS for name, number in verdicts.items()}
@@ -84,7 +84,7 @@ def main() -> int:
     noise = log_ratios(measured["equal sides"])
     for name, pairs in measured.items():
         ratios = log_ratios(pairs)
-        step = np.median([record.timing.step_median.value for record in pairs.a.records])
+        step = np.median([record.timing.step_median.value for record in pairs.baseline.records])
         spread = ratios.std(ddof=1)
         print(f"{name}: {len(ratios)} pairs, step {step * 1e3:.1f} ms, mean "
               f"{np.expm1(ratios.mean()):+.2%}, spread of a pair {spread:.2%}")  # fmt: skip

@@ -23,7 +23,7 @@ import pyarrow as pa
 from datasets_mm import catalog
 from datasets_mm.adapters import load_adapter, shorten
 from datasets_mm.atomic_files import atomic_folder, folder_lock, locked
-from datasets_mm.building.download import fetch
+from datasets_mm.building.download import download_subset
 from datasets_mm.building.selection import Selection, is_inside, select, spelling_notices
 from datasets_mm.child_messages import Progress, emit_message, ignore_progress, percent_progress
 from datasets_mm.recipes.recipe import Recipe, RecipeError
@@ -331,12 +331,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cache-root", type=Path, required=True)
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--image-root", default="")
-    parser.add_argument("--download", action="store_true", help="fetch from the hub what is absent")
+    parser.add_argument(
+        "--download", action="store_true", help="download from the hub what is absent"
+    )
     options = parser.parse_args(arguments)
     progress = percent_progress()
     try:
         if options.download and options.data_root is None:
-            fetch(options.name, progress)
+            download_subset(options.name, progress)
         subset = build(
             options.name, options.cache_root, options.data_root, progress, options.image_root
         )

@@ -18,24 +18,24 @@ from datasets_mm.sources import hub_cache
 from datasets_mm.sources.fingerprint import SourceError
 
 
-def fetch(name: str, progress: Progress) -> None:
-    """Bring the files of a subset into the hub's local cache.
+def download_subset(name: str, progress: Progress) -> None:
+    """Download the files of a subset into the hub's local cache.
 
     Raises:
         RecipeError: there is no such subset.
-        SourceError: its files cannot be had, in one sentence with the remedy.
+        SourceError: its files cannot be downloaded; one sentence with the remedy.
     """
     sources = [source for source in catalog.lineage(name)[0].sources if source.hub]
     if not sources:
         raise SourceError("its recipe names no hub repository to download from")
-    download(sources[0], progress)
+    _download_snapshot(sources[0], progress)
 
 
-def download(source: Source, progress: Progress) -> Path:
+def _download_snapshot(source: Source, progress: Progress) -> Path:
     """The snapshot with the records and passages of this source, fetched where needed.
 
     Raises:
-        SourceError: it cannot be had, in one sentence with the remedy.
+        SourceError: it cannot be downloaded; one sentence with the remedy.
     """
     from huggingface_hub import errors, snapshot_download
 
@@ -79,16 +79,18 @@ def _progress_bar_class(progress: Progress) -> Any:
     There is a bar for bytes received and one for bytes written; the larger count is reported.
     """
     base = importlib.import_module("tqdm.auto").tqdm
-    sink, ahead = io.StringIO(), [0]
+    reported = 0
 
-    def start(bar: Any, *args: Any, **kwargs: Any) -> None:
-        quiet = {name: value for name, value in kwargs.items() if name != "name"}
-        base.__init__(bar, *args, **{**quiet, "file": sink, "disable": False})
+    class ProgressBar(base):  # type: ignore[misc,valid-type]  # tqdm has no types
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.pop("name", None)
+            super().__init__(*args, **{**kwargs, "file": io.StringIO(), "disable": False})
 
-    def display(bar: Any, *_: Any, **__: Any) -> bool:
-        if bar.unit == "B" and bar.total and bar.n > ahead[0]:
-            ahead[0] = int(bar.n)
-            progress(ahead[0], int(max(bar.total, bar.n)), "bytes")
-        return True
+        def display(self, *_: Any, **__: Any) -> bool:
+            nonlocal reported
+            if self.unit == "B" and self.total and self.n > reported:
+                reported = int(self.n)
+                progress(reported, int(max(self.total, self.n)), "bytes")
+            return True
 
-    return type("Bar", (base,), {"__init__": start, "display": display})
+    return ProgressBar

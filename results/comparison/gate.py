@@ -22,7 +22,7 @@ from results.records.schema import RunRecord
 from results.significance import Significance
 from results.statistics import Difference
 
-PROCESSES: Final = 5
+MIN_PROCESSES: Final = 5
 """Fresh processes that a cost needs on each side: one process says nothing about the next."""
 
 
@@ -43,8 +43,8 @@ class GateCheck(NamedTuple):
 
     name: str
     """A cost (`step`, seconds; `rss`, bytes) or `metric@split`."""
-    a: float
-    b: float
+    baseline: float
+    candidate: float
     harm: Difference
     """Relative change to the worse; without limits, `method` is the reason."""
     p: float | None
@@ -58,8 +58,8 @@ class GateCheck(NamedTuple):
 
 
 def check_sides(
-    a: RunGroup,
-    b: RunGroup,
+    baseline: RunGroup,
+    candidate: RunGroup,
     names: Sequence[str],
     threshold: float,
     *,
@@ -69,8 +69,8 @@ def check_sides(
     """All checks that both sides allow, with their verdicts.
 
     Args:
-        a: Baseline.
-        b: Candidate; where `paired`, its runs took turns with those of `a`.
+        baseline: Its runs.
+        candidate: Its runs; where `paired`, they took turns with those of the baseline.
         names: Costs (`step`, `rss`, …) and metrics (`recall@1`, `recall@1@emoji_val`).
         threshold: Harm that is accepted, 0.05 for 5 %.
         log_root: Where score files lie.
@@ -79,12 +79,15 @@ def check_sides(
     Raises:
         ValueError: a name fits no cost and no metric of both sides, or pairs lack a run.
     """
-    checks = [*_check_costs(a, b, names, paired=paired), *_check_metrics(a, b, names, log_root)]
+    checks = [
+        *_check_costs(baseline, candidate, names, paired=paired),
+        *_check_metrics(baseline, candidate, names, log_root),
+    ]
     names_of_checks = {name for check in checks for name in (check.name, _base(check.name))}
     if missing := [name for name in names if name not in names_of_checks]:
         raise ValueError(f"{', '.join(missing)}: no cost or metric that both sides have")
     adjusted = significance.adjust_by_holm([check.p for check in checks])
-    return [_judge(check, p, threshold) for check, p in zip(checks, adjusted, strict=True)]
+    return [_decide(check, p, threshold) for check, p in zip(checks, adjusted, strict=True)]
 
 
 def summarize(checks: Sequence[GateCheck]) -> Verdict:
@@ -95,7 +98,7 @@ def summarize(checks: Sequence[GateCheck]) -> Verdict:
     return Verdict.NOTHING_MEASURED
 
 
-def hold_to_noise(check: GateCheck, noise: float) -> GateCheck:
+def apply_noise_floor(check: GateCheck, noise: float) -> GateCheck:
     """The check, inconclusive if its harm is within what equal code differs by on this machine."""
     if check.verdict is not Verdict.WORSE or not check.is_cost or check.harm.delta > noise:
         return check
@@ -114,7 +117,7 @@ def confirm(first: Sequence[GateCheck], second: Sequence[GateCheck]) -> list[Gat
     ]  # fmt: skip
 
 
-def noise_of_pairs(log_ratios: Sequence[float], pairs: int) -> float:
+def noise_bound(log_ratios: Sequence[float], pairs: int) -> float:
     """Harm that the mean of `pairs` pairs of equal sides stays below in 97.5 % of the cases.
 
     Raises:
@@ -130,12 +133,15 @@ def noise_of_pairs(log_ratios: Sequence[float], pairs: int) -> float:
 
 
 def _check_costs(
-    a: RunGroup, b: RunGroup, names: Sequence[str], *, paired: bool
+    baseline: RunGroup, candidate: RunGroup, names: Sequence[str], *, paired: bool
 ) -> Iterator[GateCheck]:
-    other_machines = (_other_machine(a.records[0], record) for record in (*a.records, *b.records))
+    other_machines = (
+        _other_machine(baseline.records[0], record)
+        for record in (*baseline.records, *candidate.records)
+    )
     other_machine = next(filter(None, other_machines), "")
     for name in (name for name in COSTS if name in names):
-        first, second = (_cost_values(group.records, name) for group in (a, b))
+        first, second = (_cost_values(group.records, name) for group in (baseline, candidate))
         if paired and len(first) != len(second):
             raise ValueError(f"{len(first)} and {len(second)} runs cannot be paired")
         if paired:
@@ -145,9 +151,9 @@ def _check_costs(
         if not first or not second:
             continue
         reason = other_machine
-        if not reason and min(len(first), len(second)) < PROCESSES:
+        if not reason and min(len(first), len(second)) < MIN_PROCESSES:
             counts = f"{len(first)} and {len(second)}"
-            reason = f"{PROCESSES} processes a side are needed; there are {counts}"
+            reason = f"{MIN_PROCESSES} processes a side are needed; there are {counts}"
         mean_a, mean_b = fmean(first), fmean(second)
         unknown = Difference(mean_b / mean_a - 1, None, None, reason)
         test = Significance(unknown, None, None, min(len(first), len(second)))
@@ -163,43 +169,43 @@ def _cost_values(records: Sequence[RunRecord], name: str) -> list[float]:
     return [max(COSTS[name](record).value or 0.0, 0.0) for record in records]
 
 
-def _other_machine(a: RunRecord, b: RunRecord) -> str:
+def _other_machine(first: RunRecord, second: RunRecord) -> str:
     """Why costs of the two cannot be compared; empty: the same kind of machine."""
     for title, read in (
         ("CPU", lambda record: record.environment.cpu),
         ("number of cores", lambda record: record.environment.cores),
         ("GPUs", lambda record: [gpu.name for gpu in record.environment.run_gpus]),
     ):
-        if read(a) != read(b):
-            return f"measured on machines with another {title}: {read(a)}, {read(b)}"
+        if read(first) != read(second):
+            return f"measured on machines with another {title}: {read(first)}, {read(second)}"
     return ""
 
 
 def _check_metrics(
-    a: RunGroup, b: RunGroup, names: Sequence[str], log_root: Path | None
+    baseline: RunGroup, candidate: RunGroup, names: Sequence[str], log_root: Path | None
 ) -> Iterator[GateCheck]:
-    for change in compare_groups(a, b, log_root, every_metric=True).metrics:
+    for change in compare_groups(baseline, candidate, log_root, every_metric=True).metrics:
         name = f"{change.name}@{change.split}"
         if name in names or change.name in names:
             yield _metric_check(name, change)
 
 
 def _metric_check(name: str, change: MetricChange) -> GateCheck:
-    test, a, b = change.test, change.a.value or 0.0, change.b.value or 0.0
-    difference, scale = test.difference, abs(a)
+    test, baseline, candidate = change.test, change.a.value or 0.0, change.b.value or 0.0
+    difference, scale = test.difference, abs(baseline)
     if not scale:
         harm = Difference(0.0, None, None, "the baseline is 0: no relative change")
-        return GateCheck(name, a, b, harm, None, test.n, None, is_cost=False)
+        return GateCheck(name, baseline, candidate, harm, None, test.n, None, is_cost=False)
     sign = -1 / scale if change.higher_is_better else 1 / scale
     low, high = difference.low, difference.high
     if low is not None and high is not None:
         low, high = sorted((sign * low, sign * high))
     harm = Difference(sign * difference.delta, low, high, difference.method)
     detectable = None if test.detectable is None else test.detectable / scale
-    return GateCheck(name, a, b, harm, test.p, test.n, detectable, is_cost=False)
+    return GateCheck(name, baseline, candidate, harm, test.p, test.n, detectable, is_cost=False)
 
 
-def _judge(check: GateCheck, p: float | None, threshold: float) -> GateCheck:
+def _decide(check: GateCheck, p: float | None, threshold: float) -> GateCheck:
     """The check with its verdict; `p`: adjusted by Holm."""
     check, (delta, low, high, method) = check._replace(p=p), check.harm
     if low is None or high is None:

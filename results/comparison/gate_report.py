@@ -29,8 +29,8 @@ def checks_table(checks: Sequence[GateCheck]) -> Table:
     rows = tuple(
         (
             TableCell(check.name, "code"),
-            TableCell(_value(check, check.a), "value"),
-            TableCell(_value(check, check.b), "value"),
+            TableCell(_value(check, check.baseline), "value"),
+            TableCell(_value(check, check.candidate), "value"),
             TableCell(_harm(check), "value"),
             TableCell("" if check.p is None else f"{check.p:.3f}", "value"),
             TableCell("" if check.detectable is None else f"{check.detectable:.1%}", "value"),
@@ -55,7 +55,9 @@ def render_junit(checks: Sequence[GateCheck]) -> str:
     )  # fmt: skip
     for check in checks:
         case = ElementTree.SubElement(suite, "testcase", classname="gate", name=clean(check.name))
-        sentence = clean(f"{_value(check, check.a)} → {_value(check, check.b)}, {_harm(check)}")
+        sentence = clean(
+            f"{_value(check, check.baseline)} → {_value(check, check.candidate)}, {_harm(check)}"
+        )
         if _is_alarm(check):
             ElementTree.SubElement(case, "failure", message=sentence)
         elif check.verdict is Verdict.INCONCLUSIVE:
@@ -67,7 +69,7 @@ def render_junit(checks: Sequence[GateCheck]) -> str:
 def to_row(check: GateCheck) -> dict[str, Any]:
     """The check as plain values, for JSON; `harm` 0.05 is 5 % worse."""
     return {
-        "check": check.name, "a": check.a, "b": check.b, "harm": check.harm.delta,
+        "check": check.name, "a": check.baseline, "b": check.candidate, "harm": check.harm.delta,
         "low": check.harm.low, "high": check.harm.high, "p_holm": check.p, "n": check.n,
         "detectable": check.detectable, "method": check.harm.method,
         "verdict": check.verdict.value, "reason": check.reason,

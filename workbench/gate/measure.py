@@ -38,8 +38,8 @@ class IncompleteRunError(Exception):
 class GatePairs(NamedTuple):
     """Runs of both sides; the runs of one index were measured one after the other."""
 
-    a: RunGroup
-    b: RunGroup
+    baseline: RunGroup
+    candidate: RunGroup
 
 
 def is_plan(name: str) -> bool:
@@ -93,7 +93,11 @@ def check_side(side: GateSide, log_root: Path) -> None:
 
 
 def measure_pairs(
-    a: GateSide, b: GateSide, pairs: int, log_root: Path, report: Callable[[str], None]
+    baseline: GateSide,
+    candidate: GateSide,
+    pairs: int,
+    log_root: Path,
+    report: Callable[[str], None],
 ) -> GatePairs:
     """Run both sides `pairs` times in turns; `report` is told of each run.
 
@@ -103,10 +107,12 @@ def measure_pairs(
     records: tuple[list[RunRecord], list[RunRecord]] = ([], [])
     for pair in range(pairs):
         for which in (0, 1) if pair % 2 == 0 else (1, 0):
-            side = (a, b)[which]
+            side = (baseline, candidate)[which]
             report(f"pair {pair + 1} of {pairs}: {'AB'[which]}, {side.title}")
             records[which].append(_run_side(side, "ab"[which], log_root))
-    return GatePairs(RunGroup(a.title, tuple(records[0])), RunGroup(b.title, tuple(records[1])))
+    return GatePairs(
+        RunGroup(baseline.title, tuple(records[0])), RunGroup(candidate.title, tuple(records[1]))
+    )
 
 
 def _run_side(side: GateSide, letter: str, log_root: Path) -> RunRecord:

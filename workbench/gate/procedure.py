@@ -1,4 +1,4 @@
-"""Steps of `workbench gate`: measure in turns, judge, hold an alarm to the noise, confirm it."""
+"""Steps of `workbench gate`: measure in turns, decide, compare alarms with noise, confirm them."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def check_stored(log_root: Path, baseline: str, candidate: str, rule: GateRule) 
     Raises:
         SuiteError: a name fits no completed run, or a metric is not in both.
     """
-    a, b = run_groups.find_groups(log_root, [baseline, candidate])
-    return _check(GatePairs(a, b), rule, log_root, paired=False)
+    groups = run_groups.find_groups(log_root, [baseline, candidate])
+    return _check(GatePairs(*groups), rule, log_root, paired=False)
 
 
 def check_measured(
-    a: GateSide, b: GateSide, pairs: int, rule: GateRule, log_root: Path,
+    baseline: GateSide, candidate: GateSide, pairs: int, rule: GateRule, log_root: Path,
     report: Callable[[str], None],
 ) -> list[GateCheck]:  # fmt: skip
     """Checks of two sides that are measured now.
@@ -54,13 +54,13 @@ def check_measured(
         SuiteError: a side does not start or is several runs, or a metric is not in both.
         IncompleteRunError: a run did not complete.
     """
-    for side in dict.fromkeys((a, b)):
+    for side in dict.fromkeys((baseline, candidate)):
         measure.check_side(side, log_root)
     folder = log_root / FOLDER / time.strftime("%Y%m%d-%H%M%S")
-    first = measure.measure_pairs(a, b, pairs, folder, report)
+    first = measure.measure_pairs(baseline, candidate, pairs, folder, report)
     checks = _check(first, rule, folder, paired=True)
-    kept = noise.noise_file(paths.cache_root(), first.a.records[0])
-    if a[1:] == b[1:]:
+    kept = noise.noise_file(paths.cache_root(), first.baseline.records[0])
+    if baseline[1:] == candidate[1:]:
         noise.add_ratios(kept, *first)
         report("both sides are equal: their differences are kept as this machine's noise")
         return checks
@@ -69,21 +69,23 @@ def check_measured(
     ratios = noise.read_ratios(kept)
     if min((len(ratios.get(c.name, ())) for c in checks if c.is_cost), default=pairs) < pairs:
         report("an alarm; no noise is kept for this machine and run: two equal sides are measured")
-        ratios = noise.add_ratios(kept, *measure.measure_pairs(a, a, pairs, folder, report))
+        ratios = noise.add_ratios(
+            kept, *measure.measure_pairs(baseline, baseline, pairs, folder, report)
+        )
     checks = [
-        gate.hold_to_noise(c, gate.noise_of_pairs(ratios[c.name], pairs))
+        gate.apply_noise_floor(c, gate.noise_bound(ratios[c.name], pairs))
         if c.is_cost and len(ratios.get(c.name, ())) > 1 else c
         for c in checks
     ]  # fmt: skip
     if not _has_cost_alarm(checks):
         return checks
     report("an alarm above the noise: measured once more to confirm it")
-    second = measure.measure_pairs(a, b, pairs, folder, report)
+    second = measure.measure_pairs(baseline, candidate, pairs, folder, report)
     return gate.confirm(checks, _check(second, rule, folder, paired=True))
 
 
 def _check(pairs: GatePairs, rule: GateRule, log_root: Path, *, paired: bool) -> list[GateCheck]:
-    names = rule.names or _default_names(pairs.a.records[0])
+    names = rule.names or _default_names(pairs.baseline.records[0])
     try:
         return gate.check_sides(*pairs, names, rule.threshold, log_root=log_root, paired=paired)
     except ValueError as error:

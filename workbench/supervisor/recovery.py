@@ -18,7 +18,7 @@ from engines.protocol import RunSpec
 from results.records import store
 from workbench.processes import device_locks, tree
 from workbench.processes.limits import Limits
-from workbench.slurm import collector, queue, submission
+from workbench.slurm import accounting, collector, submission
 from workbench.suites import array_tasks, state, suite, suite_reader, warden_file
 from workbench.suites.journal import JournalBusyError, JournalLostError, Tail
 from workbench.supervisor.event_log import write_end
@@ -68,10 +68,10 @@ def recover_tasks(folder: Path, *, unsubmitted: bool = False) -> list[str]:
     recoverable = ("over", "unsubmitted") if unsubmitted else ("over",)
     pairs = [(v, t) for v, t in zip(runs, tasks, strict=True) if t.standing in recoverable]
     unended_jobs = [task.job for view, task in pairs if view.state.end is None and task.job]
-    accounting = queue.read_accounting(unended_jobs)
+    ended_jobs = accounting.read_accounting(unended_jobs)
     recovered = []
     for view, task in pairs:
-        outcome = accounting.describe(task.job, task.row)
+        outcome = ended_jobs.describe(task.job, task.row)
         detail = f"job {task.job}: {outcome}" if task.job else "no job was submitted"
         if recover_run(folder / "runs" / view.folder, view.spec, detail):
             recovered.append(view.spec.run_id)

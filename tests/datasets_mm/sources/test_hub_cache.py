@@ -169,7 +169,7 @@ def test_each_refusal_of_the_hub_has_its_own_remedy(
     refuse = mock.Mock(side_effect=kind("no", **more))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(SourceError, match=re.escape(f"cannot be downloaded (no); {remedy}")):
-        download.fetch("okvqa_test", lambda *_: None)
+        download.download_subset("okvqa_test", lambda *_: None)
 
 
 def test_the_real_library_offline_gives_one_sentence(

@@ -150,11 +150,11 @@ def test_an_alarm_lost_to_the_correction_says_so(make):
 def test_an_alarm_needs_more_than_noise_and_a_second_measurement(make):
     alarm = check(timed(make, 0.1 * (1 + NOISE)), timed(make, 0.105 * (1 + NOISE[::-1])))
     assert alarm.verdict is Verdict.WORSE
-    held = gate.hold_to_noise(alarm, 0.06)
+    held = gate.apply_noise_floor(alarm, 0.06)
     assert (held.verdict, held.reason) == (
         Verdict.INCONCLUSIVE, "within the noise of this machine, ±6.0% between equal sides",
     )  # fmt: skip
-    assert gate.hold_to_noise(alarm, 0.03) is alarm
+    assert gate.apply_noise_floor(alarm, 0.03) is alarm
     assert gate.confirm([alarm], [alarm]) == [alarm]
     (denied,) = gate.confirm([alarm], [alarm._replace(verdict=Verdict.PASS)])
     assert (denied.verdict, denied.reason) == (Verdict.INCONCLUSIVE, gate.NOT_CONFIRMED)
@@ -165,12 +165,12 @@ def test_noise_holds_its_share_of_equal_sides():
     generator = np.random.default_rng(1)
     below = [
         np.expm1(generator.normal(0, 0.02, 5).mean())
-        <= gate.noise_of_pairs(generator.normal(0, 0.02, 20).tolist(), 5)
+        <= gate.noise_bound(generator.normal(0, 0.02, 20).tolist(), 5)
         for _ in range(400)
     ]
     assert 0.955 <= np.mean(below) <= 0.995
     with pytest.raises(ValueError, match="one pair"):
-        gate.noise_of_pairs([0.1], 5)
+        gate.noise_bound([0.1], 5)
 
 
 def test_forms_of_the_checks(make):
