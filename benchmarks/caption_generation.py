@@ -36,9 +36,9 @@ from engines.captioning.prepare import PreparedCaptioner, prepare
 from engines.emitter import Emitter
 from engines.protocol import RunSpec
 from engines.torchkit.modeling import lora
+from engines.torchkit.modeling.eval_mode import eval_mode
 from engines.torchkit.runtime import run_setup
 from engines.torchkit.training import trained_model
-from engines.torchkit.training.early_stopping import eval_mode
 from workbench import paths
 
 Captions = list[list[int]]

@@ -20,9 +20,10 @@ from engines.captioning.training import Job
 from engines.emitter import EngineError
 from engines.torchkit.checkpointing import checkpoints
 from engines.torchkit.modeling import lora
+from engines.torchkit.modeling.eval_mode import eval_mode
 from engines.torchkit.runtime import device
 from engines.torchkit.training import export, trained_model
-from engines.torchkit.training.early_stopping import LAST_EPOCH, eval_mode
+from engines.torchkit.training.early_stopping import LAST_EPOCH
 from engines.torchkit.training.engine_task import EngineTask, TrainingStage
 from results.records import metric_names
 

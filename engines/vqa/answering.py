@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from engines.torchkit.training.early_stopping import eval_mode
+from engines.torchkit.modeling.eval_mode import eval_mode
 from engines.vqa.context import Context
 from engines.vqa.data.option_order import IDENTITY, Permutation
 from engines.vqa.data.questions import Questions, select_stratified

@@ -29,7 +29,7 @@ from engines.captioning.metrics.diversity import Diversity
 from engines.captioning.prepare import PreparedCaptioner
 from engines.emitter import EngineError, describe_artifact
 from engines.torchkit.data.data_loader import choose_others, split_rows
-from engines.torchkit.training.early_stopping import eval_mode
+from engines.torchkit.modeling.eval_mode import eval_mode
 from results.records.metric_names import with_variant
 from results.statistics import Interval, bootstrap_mean
 

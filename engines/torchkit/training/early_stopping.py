@@ -10,8 +10,7 @@ import json
 import math
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -301,15 +300,3 @@ def best_index(
         if gain > min_delta or (math.isnan(values[best]) and not math.isnan(value)):
             best = index
     return best, len(values) - 1 - best
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Context of evaluation mode without gradients; restores the mode afterwards."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(training)
