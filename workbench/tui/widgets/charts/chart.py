@@ -16,6 +16,7 @@ from textual.widget import Widget
 
 from workbench.tui.view_models.cells import Points, Series
 from workbench.tui.widgets.charts import axes, braille
+from workbench.tui.widgets.charts.curves import log10_values, mean_gap, nearest_point, smooth
 
 PLAIN_FONT: Final = (
     os.environ.get("TERM", "") == "linux"
@@ -120,9 +121,9 @@ def format_values(series: Series) -> list[tuple[str, str]]:
 
 def _read_value(points: Points, x: float) -> float | None:
     """The value next to x; None: the curve does not reach it."""
-    if not points or not points[0][0] <= x <= points[-1][0] + axes.mean_gap(points):
+    if not points or not points[0][0] <= x <= points[-1][0] + mean_gap(points):
         return None
-    point = axes.value_at(points, x)
+    point = nearest_point(points, x)
     return point[1] if point else None
 
 
@@ -169,9 +170,9 @@ def _layers(series: Series) -> list[tuple[str, Points, str]]:
         layers += [("chart--behind", points, "") for _, points in curves]
     for letter, points in curves:
         style = curve_style(letter, beside=bool(series.others))
-        layers.append((style, axes.smooth(points, series.smoothing), letter or UNMARKED))
+        layers.append((style, smooth(points, series.smoothing), letter or UNMARKED))
     if series.log:
-        return [(style, axes.logarithms(points), sign) for style, points, sign in layers]
+        return [(style, log10_values(points), sign) for style, points, sign in layers]
     return layers
 
 

@@ -60,15 +60,3 @@ def test_a_start_and_a_hiccup_do_not_flatten_the_curve() -> None:
     assert axes.value_span([points], "both") == (1601.0, 1659.0)
     assert axes.value_span([points[:5]], "both") == (5.8, 1604.0), "too few to leave any out"
     assert axes.value_span([[(0.0, math.nan)]]) is None
-
-
-def test_smoothing_is_debiased_and_keeps_gaps() -> None:
-    points = [(0.0, 1.0), (1.0, math.nan), (2.0, 1.0), (3.0, 3.0)]
-    smoothed = axes.smooth(points, 0.5)
-    assert smoothed[0] == (0.0, 1.0)
-    assert math.isnan(smoothed[1][1])
-    assert smoothed[2] == (2.0, pytest.approx(1.0))
-    weights = [0.125, 0.25, 0.5]  # pandas: ewm(alpha=0.5, adjust=True) of 1, 1, 3
-    mean = (0.125 * 1 + 0.25 * 1 + 0.5 * 3) / sum(weights)
-    assert smoothed[3] == (3.0, pytest.approx(mean))
-    assert axes.smooth(points, 0.0) is points
