@@ -25,7 +25,7 @@ GIB: Final = 1 << 30
 
 
 class GpuModel(BaseModel):
-    """Memory and compute capability of a GPU, named by a person or present in this machine."""
+    """Memory and compute capability of a GPU, as a person names it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -41,12 +41,15 @@ class GpuModel(BaseModel):
     """Rented machines with one of it: name -> GiB of host memory."""
     instance: str = ""
     """The one of these by which a person named it."""
-    present: bool = False
-    """Whether it is in this machine; else a person named it."""
-    driver: str = ""
-    """Driver version of this machine; empty for a GPU that is not in it."""
-    driver_cuda: tuple[int, int] | None = None
-    """CUDA version of this machine's libcuda; None: NVML does not report it."""
+
+
+class LocalGpu(GpuModel):
+    """A GPU of this machine."""
+
+    driver: str
+    """Driver version; empty: NVML does not report it."""
+    driver_cuda: tuple[int, int] | None
+    """CUDA version of libcuda; None: NVML does not report it."""
 
 
 class UnknownGpuError(LookupError):
@@ -74,9 +77,19 @@ def find_gpu(name: str) -> GpuModel:
     Raises:
         UnknownGpuError: there is no such GPU, or the capability is missing.
     """
+    return _find_instance(name) or _find_model(name) or _parse_size(name)
+
+
+def _find_instance(name: str) -> GpuModel | None:
+    """The GPU of a rented machine of this name."""
     for gpu in load_gpu_table().values():
         if name.lower() in gpu.instances:
             return gpu.model_copy(update={"instance": name.lower()})
+    return None
+
+
+def _find_model(name: str) -> GpuModel | None:
+    """The GPU of this name in the table; `RTX` may be left out."""
     gpus = {
         _normalize_name(title): gpu
         for key, gpu in load_gpu_table().items()
@@ -85,10 +98,16 @@ def find_gpu(name: str) -> GpuModel:
     normalized = _normalize_name(name)
     if normalized == "a100":
         normalized = "a10040"
-    for title in (normalized, f"rtx{normalized}"):
-        if title in gpus:
-            return gpus[title]
-    amount, _, capability = normalized.partition("@")
+    return gpus.get(normalized) or gpus.get(f"rtx{normalized}")
+
+
+def _parse_size(name: str) -> GpuModel:
+    """A GPU of a memory size and a compute capability: `16GiB@7.5`.
+
+    Raises:
+        UnknownGpuError: it is no size, or without a capability.
+    """
+    amount, _, capability = _normalize_name(name).partition("@")
     size = amount.removesuffix("gib").removesuffix("gb")
     if not size.replace(".", "", 1).isdigit():
         raise UnknownGpuError(
@@ -137,17 +156,16 @@ def list_gpus(answer: Mapping[str, Any]) -> list[GpuInfo]:
     return [GpuInfo.model_validate(row) for row in answer.get("gpus", [])]
 
 
-def gpu_from_nvml(info: GpuInfo, answer: Mapping[str, Any]) -> GpuModel:
+def gpu_from_nvml(info: GpuInfo, answer: Mapping[str, Any]) -> LocalGpu:
     """A GPU of this machine from NVML's facts; memory as torch sees it if the table has the GPU."""
     entry = next((gpu for gpu in load_gpu_table().values() if info.name in gpu.names), None)
     cuda_version = answer.get("cuda")
     sizes = [size for size in (info.memory_bytes, entry and entry.memory_bytes) if size]
-    return GpuModel(
+    return LocalGpu(
         name=info.name,
         memory_bytes=min(sizes, default=0),
         capability=info.capability or (entry.capability if entry else None),
         source=entry.source if entry else "NVML",
-        present=True,
         driver=str(answer.get("driver") or ""),
         driver_cuda=tuple(cuda_version) if cuda_version else None,
     )

@@ -16,7 +16,7 @@ from engines.memory_query import OTHERS, MemoryEstimate, MemoryQuery
 from engines.protocol import Device, RunSpec
 from workbench.memory_estimate import estimator_process, fit_check, gpus, policy, torch_build
 from workbench.memory_estimate.fit_check import HostMemory
-from workbench.memory_estimate.gpus import GpuModel
+from workbench.memory_estimate.gpus import GpuModel, LocalGpu
 from workbench.planning.plan import PlanError
 from workbench.processes import gpu_selection, host_memory
 from workbench.telemetry.gpus import is_library_present
@@ -232,13 +232,15 @@ def _build_problems(gpu: GpuModel, build: str) -> list[str]:
     if not build:
         remedy = "install a build for CUDA, or give --cpu"
         return [f"torch was built for CPUs only and cannot use {gpu.name}; {remedy}"]
-    if gpu.present:
-        problem = cuda_support.driver_problem(build, gpu.driver, gpu.capability, gpu.driver_cuda)
+    driver = ""
+    if isinstance(gpu, LocalGpu):
+        driver = gpu.driver
+        problem = cuda_support.driver_problem(build, driver, gpu.capability, gpu.driver_cuda)
         if problem:
             return [f"{problem}; or give --cpu"]
     if gpu.capability is None:
         return []
-    problem = cuda_support.card_problem(build, gpu.name, gpu.capability, gpu.driver)
+    problem = cuda_support.card_problem(build, gpu.name, gpu.capability, driver)
     return [f"{problem}; or give --cpu"] if problem else []
 
 
