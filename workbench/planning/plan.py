@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -22,12 +22,12 @@ from engines.protocol import Task
 from results.records.code_changes import CodeChange
 from results.text import renamed_words, secrets
 from workbench import paths
-from workbench.planning import cost_probe as planning_cost_probe
 from workbench.planning import (
     plan_paths,
     search_space,
     trained_models,
 )
+from workbench.planning.cost_probe import Share, StepCount
 from workbench.planning.run_matrix import (
     Criteria,
     Devices,
@@ -110,9 +110,9 @@ class SuitePlan(PlanPart):
     """Runs that are left out of the product."""
     label: str = ""
     """Name of the experiment in tables."""
-    cost_probe: planning_cost_probe.StepCount | None = None
+    cost_probe: StepCount | None = None
     """Cost probe: train this many timed steps, forecast the epoch and the run; never evaluate."""
-    max_uncertainty: planning_cost_probe.Share | None = None
+    max_uncertainty: Share | None = None
     """A cost probe ends as soon as its interval is narrower than this share, ± (0.02, "2%")."""
     oom_retries: int = Field(default=3, ge=0, le=16)
     """Attempts with a smaller micro-batch after the GPU ran out of memory."""
@@ -208,9 +208,9 @@ def parse(table: Mapping[str, Any], source: str = "plan") -> SuitePlan:
     return _read_plan(lambda: strict_toml.parse(table, SuitePlan, source))
 
 
-def _read_plan(read: Any) -> SuitePlan:
+def _read_plan(read: Callable[[], SuitePlan]) -> SuitePlan:
     try:
-        plan: SuitePlan = read()
+        plan = read()
     except TomlError as error:
         raise PlanError([secrets.mask_secrets(problem) for problem in error.problems]) from None
     if secret_locations := sorted(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from engines.trained_weights import PATH_PREFIX
 from workbench import paths
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from workbench.planning.search_space import SearchPlan
 
 PATH_SETTINGS: Final = ("data_root", "sample_submission", "paraphrases")
-MODEL_PATH: Final = "path:"
 
 
 def resolve_paths(plan: SuitePlan) -> SuitePlan:
@@ -91,5 +91,5 @@ def _resolve_image_root(part: str) -> str:
 
 
 def _resolve_model(name: str) -> str:
-    folder = name.removeprefix(MODEL_PATH)
-    return f"{MODEL_PATH}{paths.resolve(folder)}" if name != folder and folder else name
+    folder = name.removeprefix(PATH_PREFIX)
+    return f"{PATH_PREFIX}{paths.resolve(folder)}" if name != folder and folder else name
