@@ -63,7 +63,7 @@ class ValueChange(SuiteViewPart):
     delta: float
     """After less before; the mean over items where these were compared, of BLEU too."""
     low: float | None = None
-    """Of the difference."""
+    """Lower limit of the interval of `delta`; None: there is no interval."""
     high: float | None = None
     verdict: Literal["better", "worse", "equal", "not distinguishable", "no interval"]
 
@@ -74,9 +74,9 @@ class RunChange(SuiteViewPart):
     run: str
     """Its id in the document."""
     baseline: str
-    """`suite/id` of the other."""
+    """`suite/id` of the run that it is compared with."""
     label: str = ""
-    """Of the other."""
+    """Label of the baseline run."""
     relation: Literal["named", "previous", "first", "earlier"]
     """See `results.comparison.experiments`."""
     values: tuple[ValueChange, ...] = ()
@@ -85,7 +85,7 @@ class RunChange(SuiteViewPart):
     others: tuple[str, ...] = ()
     """What else differs: data, model, seed, code, versions, hardware."""
     public_score: str = ""
-    """Of the other."""
+    """Public score of the baseline run."""
 
 
 class RankedRuns(SuiteViewPart):
@@ -180,7 +180,7 @@ def merge_suites(suites: Sequence[SuiteView], words: SuiteWords | None = None) -
     if len(views) == 1 and words is None:
         return views[0]
     searches = [view.search for view in views if view.search is not None]
-    noted = {run: texts for view in views for run, texts in view.notes.items() if run}
+    run_notes = {run: texts for view in views for run, texts in view.notes.items() if run}
     findings = tuple(text for view in views for text in view.notes.get("", ()))
     forecasts = {(r.identity.suite, r.identity.run_id): r for v in views for r in v.forecasts}
     joined: dict[str, Any] = {
@@ -204,7 +204,7 @@ def merge_suites(suites: Sequence[SuiteView], words: SuiteWords | None = None) -
         state=_merge_states([view.state for view in views]),
         words=words or SuiteWords(),
         forecasts=tuple(forecasts.values()),
-        notes={**({"": findings} if findings else {}), **noted},
+        notes={**({"": findings} if findings else {}), **run_notes},
         audit=_merge_audits(views),
         search=searches[0] if len(searches) == 1 else None,
         **joined,
