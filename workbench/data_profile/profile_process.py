@@ -66,6 +66,8 @@ def make_profile(request: ProfileRequest, on_progress: ProgressCallback) -> Prof
     """
     from datasets_mm.profile.profile import Profile
 
+    if request.cached and not _is_built(request.target):
+        raise ProfileError(f"'{request.target}' was not described; `workbench data describe` does")
     profiles: list[Profile] = []
 
     def handle_message(message: dict[str, Any]) -> None:
@@ -81,6 +83,19 @@ def make_profile(request: ProfileRequest, on_progress: ProgressCallback) -> Prof
     if not profiles:
         raise ProfileError(f"{request.target}: the scan ended with code {code}")
     return profiles[-1]
+
+
+def _is_built(target: str) -> bool:
+    """Whether a target is a built subset, or a file: what is not built was never described."""
+    from datasets_mm import catalog
+    from datasets_mm.recipes.recipe import RecipeError
+
+    try:
+        if target not in catalog.names():
+            return True
+        return catalog.summary(target, paths.cache_root()).folder is not None
+    except RecipeError:
+        return True  # the child says what is wrong with it
 
 
 def find_tokenizer(name: str) -> tuple[Path | None, int]:

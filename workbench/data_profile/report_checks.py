@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,23 @@ if TYPE_CHECKING:
     from datasets_mm.profile.profile import Profile
 
 
+@dataclass
+class ReadProfiles:
+    """Profiles that a report has read, each once: every one is a process of its own."""
+
+    profiles: dict[str, Profile] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)
+    """Subsets that could not be scanned."""
+    has_scanned: bool = False
+    """Whether a subset was scanned, and so built if it was not."""
+
+
 def check_subsets(
-    runs: Sequence[Identity], on_message: Callable[[str], None], *, cached: bool = False
+    runs: Sequence[Identity],
+    on_message: Callable[[str], None],
+    read: ReadProfiles,
+    *,
+    cached: bool = False,
 ) -> tuple[SubsetCheck, ...]:
     """Every subset of the runs, checked in full; `on_message` gets a sentence before each scan.
 
@@ -36,8 +52,9 @@ def check_subsets(
     for name in dict.fromkeys(run.subset for run in runs):
         if not cached:
             on_message(f"{name}: full check …")
+            read.has_scanned = True
         try:
-            profile = profile_subset(name, runs, cached=cached)
+            profile = read.profiles.get(name) or profile_subset(name, runs, cached=cached)
         except profile_process.ProfileError:
             if cached:
                 continue
@@ -66,37 +83,44 @@ def find_originals(runs: Sequence[Identity]) -> list[tuple[str, str]]:
 
 
 def compare_originals(
-    runs: Sequence[Identity], on_message: Callable[[str], None]
+    runs: Sequence[Identity], on_message: Callable[[str], None], read: ReadProfiles
 ) -> tuple[DataComparison, ...]:
     """Each selected subset beside its original; `problem` says why two are not compared.
 
-    Profiles that are there are used; subsets whose data are here are scanned.
+    Profiles that are there are used; subsets whose data are here are scanned, one whose original
+    is not here is not.
     """
     comparisons = []
     for first, second in find_originals(runs):
-        profiles = {name: _profile_or_scan(name, runs, on_message) for name in (first, second)}
-        present = [profile for profile in profiles.values() if profile is not None]
-        if len(present) == 2:
-            comparisons.append(compare_profiles(*present))
+        missing = next(
+            (name for name in (first, second) if not _has_profile(name, runs, on_message, read)), ""
+        )
+        if not missing:
+            pair = read.profiles[first], read.profiles[second]
+            comparisons.append(compare_profiles(*pair))
             continue
-        missing = next(name for name, profile in profiles.items() if profile is None)
         problem = f"{missing} cannot be read here, `workbench data describe {missing}` says why"
         comparisons.append(DataComparison(first=first, second=second, problem=problem))
     return tuple(comparisons)
 
 
-def _profile_or_scan(
-    name: str, runs: Sequence[Identity], on_message: Callable[[str], None]
-) -> Profile | None:
-    """The profile that is there, else that of a scan; None: `on_message` has got the reason."""
+def _has_profile(
+    name: str, runs: Sequence[Identity], on_message: Callable[[str], None], read: ReadProfiles
+) -> bool:
+    """Whether the subset was described before, or is scanned now; `on_message` gets why not."""
+    if name in read.profiles or name in read.lost:
+        return name in read.profiles
     with contextlib.suppress(profile_process.ProfileError):
-        return profile_subset(name, runs, cached=True)
+        read.profiles[name] = profile_subset(name, runs, cached=True)
+        return True
     on_message(f"{name}: scanned for the comparison with its original …")
+    read.has_scanned = True
     try:
-        return profile_subset(name, runs)
+        read.profiles[name] = profile_subset(name, runs)
     except profile_process.ProfileError as error:
         on_message(clean_line(str(error)))
-        return None
+        read.lost.add(name)
+    return name in read.profiles
 
 
 def compare_subsets(first: str, second: str, runs: Sequence[Identity]) -> DataComparison:

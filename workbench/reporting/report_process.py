@@ -9,14 +9,16 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from results.comparison.document_view import DocumentView
 from results.records import published_runs
-from results.records.suite_view import DataComparison, SubsetCheck, SuiteView
+from results.records.suite_view import DataComparison, SubsetChart, SubsetCheck, SuiteView
 from workbench import paths
+from workbench.data_profile import profile_process, report_charts, report_checks
+from workbench.data_profile.report_checks import ReadProfiles
 from workbench.exit_codes import ExitCode
 from workbench.reporting import caption_examples
 from workbench.reporting.suite_view import print_message
@@ -48,8 +50,7 @@ def write_reports(
 ) -> ExitCode:
     """Print the reports, or write them with their figures into `out`, each of several in a folder.
 
-    Raises:
-        SuiteError: data that was asked for cannot be scanned.
+    `documents`: with the data of their subsets, see `add_data`.
     """
     for document in documents:
         runs = document.parts[0].runs if document.parts else ()
@@ -67,7 +68,7 @@ def _write_report(
     command += ["--appendix"] if options.appendix else []
     command += [f"--form={form}" for form in options.forms]
     command += ["--github", str(options.github)] if options.github else []
-    suite = _add_data_checks(document, options)
+    suite = document.suite
     if out is not None:
         command += ["--out", str(out)]
         suite = _add_contact_sheets(suite)
@@ -102,15 +103,36 @@ def print_document(markdown: str, *, brief: bool = False) -> None:
     sys.stdout.flush()
 
 
-def _add_data_checks(document: DocumentView, options: ReportOptions) -> SuiteView:
-    """The suite with the requested scans of its subsets.
+def add_data(
+    build: Callable[[], Sequence[DocumentView]], options: ReportOptions
+) -> list[DocumentView]:
+    """The documents that `build` gives, with the requested scans of their subsets.
+
+    A scan builds a subset, whose rows and captions the audit then knows: the documents are built
+    again after one, so that the first report has what every later one has.
+
+    Raises:
+        SuiteError: data that was asked for cannot be scanned.
+    """
+    documents, read = build(), ReadProfiles()
+    scanned = [_scan_data(document, options, read) for document in documents]
+    if read.has_scanned:
+        documents = build()
+    return [
+        document.model_copy(update={"suite": _join_published(document.suite, *data)})
+        for document, data in zip(documents, scanned, strict=True)
+    ]
+
+
+def _scan_data(
+    document: DocumentView, options: ReportOptions, read: ReadProfiles
+) -> tuple[Sequence[SubsetCheck], Sequence[DataComparison], Sequence[SubsetChart]]:
+    """Checks, comparisons and charts of the subsets of a document.
 
     A weekly report has the comparison of selected subsets with their originals, for which it scans
     what is here, and the checks of all subsets that are described then. Imported runs read other
     data than this machine's: their figures are those that were published with them.
     """
-    from workbench.data_profile import profile_process, report_charts, report_checks
-
     view = document.suite
     runs = [*(record.identity for record in view.records), *view.planned]
     imported = {r.identity.run_id for r in view.records if published_runs.is_imported(r)}
@@ -123,19 +145,23 @@ def _add_data_checks(document: DocumentView, options: ReportOptions) -> SuiteVie
         if options.compare:
             compared = (report_checks.compare_subsets(*options.compare, runs),)
         elif is_weekly:  # before the checks, which then have what was scanned here
-            compared = report_checks.compare_originals(own_runs, print_message)
+            compared = report_checks.compare_originals(own_runs, print_message, read)
         checks = (
-            report_checks.check_subsets(own_runs, print_message, cached=not options.data)
+            report_checks.check_subsets(own_runs, print_message, read, cached=not options.data)
             if options.data or is_weekly
             else ()
         )
     except profile_process.ProfileError as error:
         raise SuiteError(str(error)) from None
-    return _join_published(view, checks, compared).model_copy(update={"charts": drawn})
+    read.has_scanned |= bool(drawn or options.compare)
+    return checks, compared, drawn
 
 
 def _join_published(
-    view: SuiteView, checks: Sequence[SubsetCheck], compared: Sequence[DataComparison]
+    view: SuiteView,
+    checks: Sequence[SubsetCheck],
+    compared: Sequence[DataComparison],
+    charts: Sequence[SubsetChart] = (),
 ) -> SuiteView:
     """The view with what was scanned here, and of its published figures those that it lacks."""
     checked = {check.subset for check in checks}
@@ -145,6 +171,7 @@ def _join_published(
     update = {
         "checks": (*checks, *(c for c in view.checks if c.subset not in checked)),
         "comparisons": tuple((failed | published | scanned).values()),
+        "charts": tuple(charts),
     }
     return view.model_copy(update=update)
 

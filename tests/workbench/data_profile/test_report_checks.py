@@ -23,7 +23,7 @@ from datasets_mm.recipes.recipe import FIELDS
 from results import report
 from results.records.schema import Identity
 from results.records.suite_view import SubsetCheck, SuiteView
-from tests.results.report.test_korean import english
+from tests.results.report.korean_sources import english
 from workbench.cli.main import app
 from workbench.data_profile import profile_process, report_checks
 from workbench.memory_estimate import table as fit_tables
@@ -85,7 +85,8 @@ def test_the_full_check_is_a_part_of_the_report(monkeypatch: pytest.MonkeyPatch)
         record("02", identity={"subset": "okvqa_mm_train"}),
     ]
     said: list[str] = []
-    checks = report_checks.check_subsets([run.identity for run in runs], said.append)
+    identities = [run.identity for run in runs]
+    checks = report_checks.check_subsets(identities, said.append, report_checks.ReadProfiles())
     assert said == ["okvqa_mm_train: full check …"]
     assert [(w.target, w.data_root) for w in scanned] == [("okvqa_mm_train", Path("/data"))]
     page = report.render(SuiteView(name="s", checks=checks), "ko")
@@ -109,7 +110,8 @@ def test_a_weekly_report_has_the_checks_that_are_there(monkeypatch: pytest.Monke
     monkeypatch.setattr(profile_process, "make_profile", make)
     runs = [record(identity={"subset": name}).identity for name in ("unknown", "okvqa_mm_train")]
     said: list[str] = []
-    checks = report_checks.check_subsets(runs, said.append, cached=True)
+    read = report_checks.ReadProfiles()
+    checks = report_checks.check_subsets(runs, said.append, read, cached=True)
     assert [check.subset for check in checks] == ["okvqa_mm_train"]
     assert said == [], "nothing is scanned"
 
@@ -238,6 +240,18 @@ def test_a_plan_speaks_korean() -> None:
     )
 
 
+def test_a_subset_that_is_not_built_has_no_profile_and_none_is_built_to_find_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(profile_process, "run_child", lambda *_: pytest.fail("a child"))
+    with pytest.raises(profile_process.ProfileError, match="'emoji_train' was not described"):
+        profile_process.make_profile(
+            profile_process.ProfileRequest("emoji_train", cached=True), lambda *_: None
+        )
+    assert not list(tmp_path.iterdir())
+
+
 def _identity(subset: str) -> Identity:
     return Identity(suite="s", run_id=subset, engine="e", task="train", subset=subset, model="m")
 
@@ -262,13 +276,17 @@ def test_an_original_that_is_not_here_is_said(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(profile_process, "make_profile", make)
     messages: list[str] = []
-    runs = [_identity("infoseek_bal76k_train"), _identity("okvqa_mm_train")]
-    lost, compared = report_checks.compare_originals(runs, messages.append)
+    subsets = ("infoseek_bal76k_train", "okvqa_mm_train", "okvqa_bal_train")
+    runs, read = [_identity(subset) for subset in subsets], report_checks.ReadProfiles()
+    lost, compared, _ = report_checks.compare_originals(runs, messages.append, read)
     command = "`workbench data describe infoseek_train`"
     assert lost.problem == f"infoseek_train cannot be read here, {command} says why"
     assert compared.records == (100, 100)
     assert not compared.problem
     assert ("okvqa_train", True) in scans, "a profile that is there is used before a scan"
+    assert len(scans) == len(set(scans)), "each is a process of its own: once"
+    assert "infoseek_bal76k_train" not in dict(scans), "there is nothing to compare it with"
+    assert read.has_scanned
     page = report.render(SuiteView(name="s", comparisons=(lost, compared)), "en")
     assert "n/a (infoseek_train cannot be read here" in page
     assert "infoseek_train: its data are not here" in messages

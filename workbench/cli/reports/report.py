@@ -112,7 +112,9 @@ def report(  # noqa: PLR0913, PLR0917 - one parameter for each option
         Path(summary) if summary else None,
     )  # fmt: skip
     request, log_records = _select(names or [], log_root, kind, since, last)
-    documents = document.build_documents(request, log_records)
+    documents = report_process.add_data(
+        lambda: document.build_documents(request, log_records), options
+    )
     code = report_process.write_reports(documents, lang, out, options)
     if code is ExitCode.COMPLETED and out is None and (brief or report_process.is_terminal()):
         sys.stdout.flush()
