@@ -194,13 +194,14 @@ def _metric_check(name: str, change: MetricChange) -> GateCheck:
     test, baseline, candidate = change.test, change.a.value or 0.0, change.b.value or 0.0
     difference, scale = test.difference, abs(baseline)
     if not scale:
-        harm = Difference(0.0, None, None, "the baseline is 0: no relative change")
+        harm = Difference(math.nan, None, None, "the baseline is 0: no relative change")
         return GateCheck(name, baseline, candidate, harm, None, test.n, None, is_cost=False)
     sign = -1 / scale if change.higher_is_better else 1 / scale
     low, high = difference.low, difference.high
     if low is not None and high is not None:
         low, high = sorted((sign * low, sign * high))
-    harm = Difference(sign * difference.delta, low, high, difference.method)
+    delta = sign * difference.delta + 0.0  # not -0.0
+    harm = Difference(delta, low, high, difference.method)
     detectable = None if test.detectable is None else test.detectable / scale
     return GateCheck(name, baseline, candidate, harm, test.p, test.n, detectable, is_cost=False)
 

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 from xml.etree import ElementTree
 
 from results.comparison.gate import GateCheck, Verdict, summarize
+from results.records.message_translations import localize
 from results.text import formats
 from results.text.sanitize import clean
 from results.text.table import Table, TableCell, TableColumn, render_markdown, render_terminal
+from results.text.translations import translate
 
 _SECONDS: Final = ("epoch", "step", "wall")
+_COLUMNS: Final = ("check", "baseline", "candidate", "worse by", "p", "detectable", "verdict")
 
 
-def render(checks: Sequence[GateCheck], threshold: float, *, markdown: bool) -> str:
+def render(
+    checks: Sequence[GateCheck], threshold: float, lang: str = "en", *, markdown: bool
+) -> str:
     """The verdict in a line, and a row for each check."""
-    title = f"Gate: {summarize(checks).value} (accepted: {threshold:.1%} worse)"
-    table = checks_table(checks)
+    verdict = translate(f"gate.{summarize(checks).value}", lang)
+    title = translate("gate.title", lang).format(verdict, f"{threshold:.1%}")
+    table = checks_table(checks, lang)
     if markdown:
         return f"### {title}\n\n{render_markdown(table)}"
     return f"{title}\n\n{render_terminal(table)}"
 
 
-def checks_table(checks: Sequence[GateCheck]) -> Table:
+def checks_table(checks: Sequence[GateCheck], lang: str = "en") -> Table:
     """A row a check: both values, the relative change to the worse with its interval, verdict."""
-    titles = ("check", "baseline", "candidate", "worse by", "p", "detectable", "verdict")
     rows = tuple(
         (
             TableCell(check.name, "code"),
@@ -34,15 +40,25 @@ def checks_table(checks: Sequence[GateCheck]) -> Table:
             TableCell(_harm(check), "value"),
             TableCell("" if check.p is None else f"{check.p:.3f}", "value"),
             TableCell("" if check.detectable is None else f"{check.detectable:.1%}", "value"),
-            TableCell(check.verdict.value, "strong" if _is_alarm(check) else "value"),
+            TableCell(
+                translate(f"gate.{check.verdict.value}", lang),
+                "strong" if _is_alarm(check) else "value",
+            ),
         )
         for check in checks
     )
-    remarks = [TableCell(f"{check.name}: {check.reason}") for check in checks if check.reason]
+    remarks = [
+        TableCell(f"{check.name}: {localize(check.reason, lang)}")
+        for check in checks
+        if check.reason
+    ]
     methods = dict.fromkeys(c.harm.method for c in checks if c.harm.low is not None)
-    remarks += [TableCell(method) for method in methods]
-    columns = tuple(TableColumn(title, title not in ("check", "verdict")) for title in titles)
-    return Table(columns, rows, tuple(remarks))
+    remarks += [TableCell(localize(method, lang)) for method in methods]
+    columns = tuple(
+        TableColumn(translate(f"gate.{name}", lang), name not in ("check", "verdict"))
+        for name in _COLUMNS
+    )
+    return Table(columns if rows else (), rows, tuple(remarks))
 
 
 def render_junit(checks: Sequence[GateCheck]) -> str:
@@ -88,5 +104,7 @@ def _value(check: GateCheck, value: float) -> str:
 
 def _harm(check: GateCheck) -> str:
     delta, low, high, _ = check.harm
+    if not math.isfinite(delta):
+        return ""
     limits = "" if low is None or high is None else f" [{low:+.1%}, {high:+.1%}]"
     return f"{delta:+.1%}{limits}"

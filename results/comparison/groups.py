@@ -7,6 +7,7 @@ seeds, whose interval holds that noise.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 from results import significance, statistics
 from results.comparison.costs import COSTS
-from results.comparison.scores import read_scores
+from results.comparison.scores import ItemScores, read_scores
 from results.records.metric_names import CHANCE, is_shown, split_name
 from results.records.schema import MetricRecord, Reading, RunRecord
 from results.significance import Significance
@@ -176,7 +177,7 @@ def metric_difference(
     a: tuple[RunRecord, MetricRecord], b: tuple[RunRecord, MetricRecord], log_root: Path | None
 ) -> Difference:
     """b - a of one metric of two runs; paired where `log_root` holds the scores of both."""
-    return _test_runs(a, b, log_root).difference
+    return _test_items([a], [b], log_root).difference
 
 
 def _metrics(group: RunGroup, every_metric: bool) -> dict[tuple[str, str], list[MetricRecord]]:
@@ -199,27 +200,47 @@ def _test_metric(
 ) -> Significance:
     if min(len(metrics_a), len(metrics_b)) > 1:
         return significance.compare_seeds(*([m.value for m in ms] for ms in (metrics_a, metrics_b)))
-    return _test_runs((a.records[0], metrics_a[0]), (b.records[0], metrics_b[0]), log_root)
+    first = list(zip(a.records, metrics_a, strict=True))
+    second = list(zip(b.records, metrics_b, strict=True))
+    return _test_items(first, second, log_root)
 
 
-def _test_runs(
-    a: tuple[RunRecord, MetricRecord], b: tuple[RunRecord, MetricRecord], log_root: Path | None
+MeasuredRun = tuple[RunRecord, MetricRecord]
+
+
+def _test_items(
+    a: Sequence[MeasuredRun], b: Sequence[MeasuredRun], log_root: Path | None
 ) -> Significance:
-    (metric_a, metric_b) = a[1], b[1]
+    """b - a over items; of several runs of a side each item's mean. One side is one run."""
     if log_root is not None:
-        first, second = read_scores(log_root, *a), read_scores(log_root, *b)
+        first, second = (_mean_scores(side, log_root) for side in (a, b))
         if len(first.values) > 1 and first.values.keys() == second.values.keys():
             return significance.compare_pairs(
                 list(first.values.values()),
                 [second.values[item] for item in first.values],
                 list(first.clusters.values()),
             )
-    (va, la, ha), (vb, lb, hb) = ((m.value, m.low, m.high) for m in (metric_a, metric_b))
-    if la is None or ha is None or lb is None or hb is None:
+    (va, la, ha), (vb, lb, hb) = (
+        (reading.value or 0.0, reading.low, reading.high)
+        for reading in (_mean_reading([metric for _, metric in side]) for side in (a, b))
+    )
+    if not math.isfinite(vb - va):
+        difference = Difference(math.nan, None, None, "a value is not finite")
+    elif la is None or ha is None or lb is None or hb is None:
         difference = Difference(vb - va, None, None, "no scores and no intervals")
     else:
         difference = statistics.unpaired_difference((va, la, ha), (vb, lb, hb))
-    return Significance(difference, None, None, min(metric_a.n, metric_b.n))
+    return Significance(difference, None, None, min(metric.n for _, metric in (*a, *b)))
+
+
+def _mean_scores(side: Sequence[MeasuredRun], log_root: Path) -> ItemScores:
+    """Mean score of each item over the runs; none where one run lacks an item of another."""
+    of_runs = [read_scores(log_root, *run) for run in side]
+    first = of_runs[0]
+    if any(scores.values.keys() != first.values.keys() for scores in of_runs):
+        return ItemScores({}, {})
+    means = {item: fmean(scores.values[item] for scores in of_runs) for item in first.values}
+    return ItemScores(means, first.clusters)
 
 
 def _mean_reading(metrics: Sequence[MetricRecord]) -> Reading:
@@ -261,6 +282,8 @@ def _cost_difference(a: Sequence[Reading], b: Sequence[Reading]) -> Difference:
     if min(len(a), len(b)) > 1:
         return significance.compare_seeds(values_a, values_b).difference
     (first, second) = a[0], b[0]
+    if len(values_a) != len(values_b):
+        return Difference(fmean(values_b) - fmean(values_a), None, None, "single readings")
     if first.low is None or first.high is None or second.low is None or second.high is None:
         return Difference(values_b[0] - values_a[0], None, None, "single readings")
     return statistics.unpaired_difference(

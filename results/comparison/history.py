@@ -5,6 +5,7 @@ Everything is computed here, once, so that a report is a function of its view al
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
@@ -152,9 +153,10 @@ def _rank_split(
         for group in _group_seeds(records)
         if all(any((m.split, m.name) == (split, name) for m in r.metrics) for r in group.records)
     ]
+    means = {group.title: _mean(group, split, name) for group in groups}
+    groups = [group for group in groups if math.isfinite(means[group.title])]
     if len(groups) < 2:
         return None
-    means = {group.title: _mean(group, split, name) for group in groups}
     groups.sort(key=lambda group: means[group.title], reverse=directions[name])
     groups = groups[:MAX_PLACES]
     tests = [compare_metric(groups[0], other, split, name, log_root) for other in groups[1:]]

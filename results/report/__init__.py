@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,8 @@ View = DocumentView | SuiteView
 """What a report is of; a suite alone is a document of kind `suite`."""
 
 SUMMARY_BYTES: Final = 900 * 1024
+FENCE: Final = "```\n"
+FOLD_END: Final = "\n</details>\n"
 
 
 def render(view: View, lang: str = "en", *, appendix: bool = False) -> str:
@@ -93,7 +96,7 @@ def _write_form(text: str, report: Path, form: str, lang: str) -> list[Path]:
     return [path]
 
 
-def append_step_summary(text: str, path: Path) -> bool:
+def append_step_summary(text: str, path: Path, lang: str = "en") -> bool:
     """Append a report to the file that GITHUB_STEP_SUMMARY names; True: it was cut.
 
     GitHub drops a summary of more than 1 MiB without a word.
@@ -105,12 +108,20 @@ def append_step_summary(text: str, path: Path) -> bool:
     data = text.encode() + b"\n"
     cut = len(data) > room
     if cut:
-        note = translate("summary cut", "en").format(len(data) // 1024)
-        kept = data[: max(0, room - len(note.encode()) - 2)]
-        data = kept[: kept.rfind(b"\n") + 1] + f"\n{note}\n".encode()
+        note = translate("summary cut", lang).format(len(data) // 1024)
+        kept = data[: max(0, room - len(note.encode()) - len(FENCE + FOLD_END) - 2)]
+        kept = kept[: kept.rfind(b"\n") + 1]
+        data = kept + f"{_open_parts(kept.decode())}\n{note}\n".encode()
     with path.open("ab") as file:
         file.write(data)
     return cut
+
+
+def _open_parts(text: str) -> str:
+    """What ends the code block and the fold in which a report was cut: the note is in neither."""
+    fence = FENCE if len(re.findall(r"^```", text, flags=re.MULTILINE)) % 2 else ""
+    is_folded = text.count("<details>") > text.count("</details>")
+    return fence + (FOLD_END if is_folded else "")
 
 
 def _write_figures(

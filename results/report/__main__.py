@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         view = _parse_view(_read(options.view))
         if options.github is not None:
             text = report.render(view, options.lang, appendix=options.appendix)
-            if report.append_step_summary(text, options.github):
+            if report.append_step_summary(text, options.github, options.lang):
                 sys.stderr.write("the step summary was cut to 900 KiB\n")
         elif options.out is None:
             _print(report.render(view, options.lang, appendix=options.appendix))

@@ -86,21 +86,30 @@ def models(records: Sequence[RunRecord], lang: str) -> str:
 
 
 def _model_facts(records: Sequence[RunRecord], lang: str) -> Iterator[str]:
-    """Each fact once; one that differs between the model's runs with the subsets it is of."""
-    subsets_of_value: dict[str, dict[str, list[str]]] = {}
+    """Each fact once; one that differs between the model's runs with what it is of."""
+    runs_of_value: dict[str, dict[str, list[RunRecord]]] = {}
     for record in records:
         for key, value in record.facts.items():
             if key not in INTERNAL_FACTS:
-                subsets_of_value.setdefault(key, {}).setdefault(value, []).append(
-                    record.identity.subset
-                )
-    for key, values in subsets_of_value.items():
-        for value, subsets in values.items():
-            names = ", ".join(map(code, dict.fromkeys(subsets)))
+                runs_of_value.setdefault(key, {}).setdefault(value, []).append(record)
+    for key, values in runs_of_value.items():
+        names = _tell_apart(list(values.values()))
+        for value, name in zip(values, names, strict=True):
             title = escape(message_translations.localize_fact_name(key, lang)) + (
-                f" ({names})" if len(values) > 1 else ""
+                f" ({name})" if len(values) > 1 else ""
             )
             yield f"{title}: {sentence(message_translations.localize(value, lang))}"
+
+
+def _tell_apart(groups: Sequence[Sequence[RunRecord]]) -> list[str]:
+    """Names of groups of runs: their subsets, where these differ, else their labels or ids."""
+    subsets = [list(dict.fromkeys(r.identity.subset for r in group)) for group in groups]
+    if len({name for names in subsets for name in names}) == sum(map(len, subsets)):
+        return [", ".join(map(code, names)) for names in subsets]
+    return [
+        _join_runs(list(dict.fromkeys(r.identity.label or r.identity.run_id for r in group)))
+        for group in groups
+    ]
 
 
 def _revision(records: Sequence[RunRecord], lang: str) -> list[str]:

@@ -2,7 +2,9 @@
 
 The tables are read from the report's Markdown, so that none is forgotten. A column whose cells are
 all quantities of one kind becomes numbers in SI units, an interval two columns of its own,
-`n/a (reason)` a null with a column for the reason, and flags have a column.
+`n/a (reason)` a null with a column for the reason, and flags have a column. A forecast
+(`~8:01 ± 0:09`) is a value with its limits, an upper bound (`≤ 7:43`) a limit alone; of `40 of 120`
+the 120 has a column.
 """
 
 from __future__ import annotations
@@ -20,8 +22,20 @@ if TYPE_CHECKING:
 
 _UNKNOWN: Final = re.compile(r"n/a(?: \((?P<reason>.*)\))?", re.DOTALL)
 _INTERVAL: Final = re.compile(r"(?P<value>.+?) \[(?P<low>[^,\]]+), (?P<high>[^\]]+)\]")
+_FORECAST: Final = re.compile(r"~?(?P<value>.+?) ± (?P<half>.+)")
+_PART: Final = re.compile(r"(?P<value>\d[\d,]*) (?:of|/) (?P<whole>\d[\d,]*)")
 _NUMBER: Final = r"[+−-]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]?\d+)?"
-BLANKS: Final = frozenset({"", "–", "—"})
+BLANKS: Final = frozenset({"", "–", "—", "null"})
+
+
+class CellNumbers(NamedTuple):
+    """A cell as numbers."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    of: float | None = None
+    """Of how many, where the cell says so."""
 
 
 class ReportTable(NamedTuple):
@@ -59,8 +73,8 @@ def _to_number(text: str) -> float:
 
 
 def _parse_clock(text: str) -> float | None:
-    """`8:01.39`, `1:02:03` in seconds."""
-    match = re.fullmatch(r"(?:(\d+):)?(\d+):(\d\d(?:\.\d+)?)", text)
+    """`8:01.39`, `~8:01`, `1:02:03` in seconds."""
+    match = re.fullmatch(r"~?(?:(\d+):)?(\d+):(\d\d(?:\.\d+)?)", text)
     if match is None:
         return None
     hours, minutes, seconds = match.groups()
@@ -71,8 +85,18 @@ def _parse_plain(text: str) -> float | None:
     return _to_number(text) if re.fullmatch(_NUMBER, text) else None
 
 
+def _parse_parameters(text: str) -> float | None:
+    """`245,952`, `1.2 M`, `8.03 B`: numbers of weights."""
+    match = re.fullmatch(rf"(?P<number>{_NUMBER})(?: (?P<unit>M)|(?<=\.\d\d) (?P<giga>B))?", text)
+    if match is None:
+        return None
+    factor = 1e6 if match["unit"] else 1e9 if match["giga"] else 1.0
+    return float(f"{_to_number(match['number']) * factor:.12g}")
+
+
 QUANTITIES: Final = (
     Quantity("", _parse_plain),
+    Quantity("", _parse_parameters),
     Quantity("s", _parse_clock),
     Quantity("s", _scale(rf"(?P<number>{_NUMBER}) (?P<unit>ms|s)", {"ms": 1e-3, "s": 1.0})),
     Quantity(
@@ -187,24 +211,28 @@ def make_frame(table: ReportTable) -> Any:
 
 
 def _read_column(cells: Sequence[str]) -> dict[str, tuple[list[Any], str]]:
-    """Values and unit by the end of the column's name: `""`, `.low`, `.high`, `.reason`."""
+    """Values and unit by the end of the column's name: `""`, `.low`, `.high`, `.of`, `.reason`."""
     unknown = [_UNKNOWN.fullmatch(cell) for cell in cells]
     reasons = [match["reason"] if match else None for match in unknown]
     present = [cell for cell, match in zip(cells, unknown, strict=True) if not match]
     filled = [cell for cell in present if cell not in BLANKS]
     for quantity in QUANTITIES if filled else ():
-        parts = [_read_interval(cell, quantity.parse) for cell in filled]
+        parts = [_read_cell(cell, quantity.parse) for cell in filled]
         if any(part is None for part in parts):
             continue
         values = iter(parts)
-        triples = [
-            (None, None, None) if match or cell in BLANKS else next(values) or (None, None, None)
+        blank = CellNumbers()
+        numbers = [
+            blank if match or cell in BLANKS else next(values) or blank
             for cell, match in zip(cells, unknown, strict=True)
         ]
-        columns: dict[str, tuple[list[Any], str]] = {"": ([t[0] for t in triples], quantity.unit)}
-        if any(t[1] is not None for t in triples):
-            columns |= {".low": ([t[1] for t in triples], quantity.unit),
-                        ".high": ([t[2] for t in triples], quantity.unit)}  # fmt: skip
+        columns: dict[str, tuple[list[Any], str]] = {
+            "": ([n.value for n in numbers], quantity.unit)
+        }
+        for name in ("low", "high", "of"):
+            limits = [getattr(n, name) for n in numbers]
+            if any(number is not None for number in limits):
+                columns[f".{name}"] = (limits, quantity.unit)
         break
     else:
         texts = [None if m or c in BLANKS else c for c, m in zip(cells, unknown, strict=True)]
@@ -214,12 +242,21 @@ def _read_column(cells: Sequence[str]) -> dict[str, tuple[list[Any], str]]:
     return columns
 
 
-def _read_interval(
-    text: str, parse: Callable[[str], float | None]
-) -> tuple[float | None, float | None, float | None] | None:
-    """Value, low, high; the limits have the unit of the value. None: no quantity of this kind."""
+def _read_cell(text: str, parse: Callable[[str], float | None]) -> CellNumbers | None:
+    """Value and limits, which have the unit of the value. None: no quantity of this kind."""
     if (value := parse(text)) is not None:
-        return value, None, None
+        return CellNumbers(value)
+    if text.startswith("≤ "):
+        high = parse(text.removeprefix("≤ "))
+        return None if high is None else CellNumbers(high=high)
+    if match := _FORECAST.fullmatch(text):
+        value, half = parse(match["value"]), parse(match["half"])
+        if value is None or half is None:
+            return None
+        return CellNumbers(value, value - half, value + half)
+    if match := _PART.fullmatch(text):
+        value, whole = parse(match["value"]), parse(match["whole"])
+        return None if value is None or whole is None else CellNumbers(value, of=whole)
     match = _INTERVAL.fullmatch(text)
     if match is None or (value := parse(match["value"])) is None:
         return None
@@ -228,4 +265,4 @@ def _read_interval(
         limit if (limit := parse(match[end])) is not None else parse(match[end] + unit)
         for end in ("low", "high")
     )
-    return None if low is None or high is None else (value, low, high)
+    return None if low is None or high is None else CellNumbers(value, low, high)

@@ -16,6 +16,7 @@ from results.comparison.groups import (
     UnmeasuredCost,
 )
 from results.records.message_translations import localize
+from results.records.metric_names import TRAIN_SPLIT
 from results.records.schema import Reading
 from results.text import formats
 from results.text.table import Table, TableCell, TableColumn
@@ -47,16 +48,23 @@ def metrics_table(comparison: GroupComparison, lang: str = "en", other: str = "B
     """A row a metric: both values, the difference with its interval, p, verdict, power."""
     names = ("split", "metric", "a", "b", "delta", "p", "verdict", "detectable")
     rows = tuple(_metric_row(change, lang, other) for change in comparison.metrics)
-    remarks = [_word("remark seeds" if comparison.over_seeds else "remark one seed", lang)]
+    remarks = [_word(key, lang) for key in _noise_remarks(comparison)]
     methods = dict.fromkeys(change.test.difference.method for change in comparison.metrics)
-    remarks += [TableCell(method) for method in methods]
+    remarks += [TableCell(localize(method, lang)) for method in methods]
     if any(change.p is not None for change in comparison.metrics):
         remarks.append(_word("remark p", lang))
     for key, missing in (("only a", comparison.only_a), ("only b", comparison.only_b)):
         if missing:
-            title = translate(f"compare.{key}", lang).replace("B", other)
+            title = _name_side(key, lang, other)
             remarks.append(TableCell(f"{title}: {', '.join(missing)}"))
-    return Table(_columns(names, lang, other), rows, tuple(remarks))
+    return Table(_columns(names, lang, other) if rows else (), rows, tuple(remarks))
+
+
+def _noise_remarks(comparison: GroupComparison) -> list[str]:
+    """Keys of what is said about the intervals of the metrics, or that there is no metric."""
+    if not comparison.metrics:
+        return ["no metrics"]
+    return ["remark seeds" if comparison.over_seeds else "remark one seed"]
 
 
 def costs_table(comparison: GroupComparison, lang: str = "en", other: str = "B") -> Table:
@@ -89,10 +97,11 @@ def cases_table(compared: CaseComparison | None, lang: str = "en", other: str = 
         return Table((), (), (_word("no cases", lang),))
     titles = [translate("compare.kind", lang), translate("compare.item", lang)]
     sides = [TableColumn(f"{side} {compared.metric}", right=True) for side in ("A", other)]
-    ranks = [TableColumn(f"{side} rank", right=True) for side in ("A", other)]
+    rank = translate("predictions.rank", lang)
+    ranks = [TableColumn(f"{side} {rank}", right=True) for side in ("A", other)]
     rows = tuple(
         (
-            _word(case.kind, lang),
+            TableCell(_name_side(case.kind, lang, other), "value"),
             TableCell(case.id, "code"),
             *(TableCell(formats.number(score), "value") for score in (case.a, case.b)),
             *(TableCell(str(line.get("rank") or "–")) for line in (case.a_line, case.b_line)),
@@ -100,7 +109,7 @@ def cases_table(compared: CaseComparison | None, lang: str = "en", other: str = 
         for case in compared.cases
     )
     counts = ", ".join(
-        f"{translate(f'compare.{kind}', lang)}: {formats.count(count)}"
+        f"{_name_side(kind, lang, other)}: {formats.count(count)}"
         for kind, count in compared.counts.items()
     )
     remark = TableCell(f"{compared.metric} ({compared.split}): {counts}", "prose")
@@ -134,8 +143,7 @@ def explain(
     lines += [_explain_cost(change, lang) for change in comparison.costs if change.a.value]
     if (choices := count_choices(differences)) > 1:
         lines.append(translate("compare.several causes", lang).format(choices))
-    if not comparison.over_seeds:
-        lines.append(translate("compare.remark one seed", lang))
+    lines += [translate(f"compare.{key}", lang) for key in _noise_remarks(comparison)]
     return lines
 
 
@@ -151,8 +159,13 @@ def _word(key: str, lang: str) -> TableCell:
     return TableCell(translate(f"compare.{key}", lang), "value")
 
 
+def _name_side(key: str, lang: str, other: str) -> str:
+    """Words about a side, such as `b better`, with the letter that the side has."""
+    return translate(f"compare.{key}", lang).replace("B", other)
+
+
 def _verdict_cell(verdict: str, lang: str, other: str) -> TableCell:
-    text = translate(f"compare.{verdict}", lang).replace("B", other)
+    text = _name_side(verdict, lang, other)
     return TableCell(text, "strong" if verdict.endswith(("better", "less")) else "value")
 
 
@@ -211,11 +224,16 @@ def _format_values(values: tuple[Any, ...]) -> str:
 
 
 def _by_evidence(changes: Sequence[MetricChange]) -> list[MetricChange]:
-    """The most certain first; at most five."""
-    tested = [change for change in changes if change.p is not None]
-    return sorted(tested, key=lambda change: (change.p or 0.0, -abs(change.test.difference.delta)))[
-        :5
-    ]
+    """The most certain first, then those without a test, of held-out splits first; five at most."""
+
+    def order(change: MetricChange) -> tuple[bool, float, bool, bool, bool, float]:
+        difference, tested = change.test.difference, change.p is not None
+        return (
+            not tested, change.p or 0.0, difference.low is None, not difference.distinguishable,
+            change.split == TRAIN_SPLIT, -abs(difference.delta) if tested else 0.0,
+        )  # fmt: skip
+
+    return sorted(changes, key=order)[:5]
 
 
 def _explain_causes(differences: Sequence[FieldDifference], lang: str) -> str:
@@ -234,9 +252,9 @@ def _explain_metric(change: MetricChange, lang: str) -> str:
     difference = change.test.difference
     text = formats.interval(difference.delta, difference.low, difference.high)
     sign = "+" if difference.delta > 0 else ""
-    return f"{change.name} ({change.split}): {sign}{text}, p {_format_p(change.p or 0.0)}: " + (
-        translate(f"compare.{change.verdict}", lang)
-    )
+    p = "" if change.p is None else f", p {_format_p(change.p)}"
+    verdict = translate(f"compare.{change.verdict}", lang)
+    return f"{change.name} ({change.split}): {sign}{text}{p}: {verdict}"
 
 
 def _explain_cost(change: CostChange, lang: str) -> str:

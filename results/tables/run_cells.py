@@ -132,7 +132,9 @@ def exit_cell(record: RunRecord, lang: str = "en") -> TableCell:
 
 
 def epochs_done(record: RunRecord) -> float | None:
-    """Epochs that were done, cut to hundredths; of a cost probe those of the whole run.
+    """Epochs that were done, to hundredths; of a cost probe those of the whole run.
+
+    A part of an epoch is never rounded up to a whole one.
 
     Of a run without that number: the planned ones, times the share of its steps. None when
     the engine has no such setting, or trains nothing. An evaluation goes over its queries once,
@@ -149,7 +151,9 @@ def epochs_done(record: RunRecord) -> float | None:
         return planned
     if done is None:
         done = (planned or 0.0) * min(1.0, record.steps / (record.planned_steps or 1))
-    return math.floor(done * 100 + 1e-6) / 100
+    nearest = math.floor(done * 100 + 0.5) / 100
+    is_whole = nearest == int(nearest) and nearest > done + 1e-6
+    return math.floor(done * 100) / 100 if is_whole else nearest
 
 
 def _planned_epochs(record: RunRecord) -> float | None:

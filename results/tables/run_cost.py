@@ -232,7 +232,7 @@ def total_line(records: Sequence[RunRecord], lang: str = "en") -> str:
     if not counted and expected:
         return f"{translate('total line', lang)}: {forecast_total}"
     line = _measured_total(counted, lang)
-    return f"{line}; {forecast_total}" if forecast_total else line
+    return translate("joint", lang).join(filter(None, (line, forecast_total)))
 
 
 def _forecast_total(records: Sequence[RunRecord], lang: str) -> str:
@@ -247,7 +247,9 @@ def _forecast_total(records: Sequence[RunRecord], lang: str) -> str:
         [_sum_text([f"~{formats.clock(value)}" for value in seconds], lang)] if seconds else []
     )
     details += [translate("runs not measured", lang).format(missing)] if missing else []
-    return translate("forecast total", lang).format(f"**{total}**", "; ".join(details))
+    return translate("forecast total", lang).format(
+        f"**{total}**", translate("joint", lang).join(details)
+    )
 
 
 def _measured_total(records: Sequence[RunRecord], lang: str) -> str:
@@ -261,7 +263,7 @@ def _measured_total(records: Sequence[RunRecord], lang: str) -> str:
         "runs not completed": sum(r.exit.cause != "completed" for r in records),
     }
     counts_of_runs = [translate(key, lang).format(n) for key, n in counts.items() if n]
-    details = "; ".join(filter(None, [sum_text, *counts_of_runs]))
+    details = translate("joint", lang).join(filter(None, [sum_text, *counts_of_runs]))
     return f"{translate('total line', lang)}: **{total}** ({details})"
 
 
@@ -270,7 +272,8 @@ def _sum_text(parts: Sequence[str], lang: str) -> str:
     if len(parts) <= MAX_PARTS:
         return " + ".join(parts)
     runs = translate("runs in all", lang).format(len(parts))
-    return " + ".join([*parts[: MAX_PARTS - 1], "…", parts[-1]]) + f"; {runs}"
+    ends = " + ".join([*parts[: MAX_PARTS - 1], "…", parts[-1]])
+    return translate("joint", lang).join((ends, runs))
 
 
 def failure_table(records: Sequence[RunRecord], lang: str = "en") -> Table:

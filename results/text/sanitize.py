@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import codecs
 import io
+import json
+import math
 import re
 import unicodedata
-from typing import IO, Final
+from typing import IO, Any, Final
 
 _FORBIDDEN: Final = re.compile(
     "["
@@ -30,6 +32,9 @@ _BREAKS: Final = re.compile(r"[\n\t]+")
 
 _FORMULA: Final = re.compile(r"[\s;\"',]*[=+\-@＝＋－＠]|[\t\r]")
 """Also behind a separator of other locales, and the wide signs that East Asian ones accept."""
+
+_SIGNED_NUMBER: Final = re.compile(r"[+-]\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?(?: ?%)?")
+"""`-0.5`, `+1.67`, `-16.7 %`: a spreadsheet reads a number, no formula."""
 
 PLAIN: Final = str.maketrans(
     {
@@ -63,12 +68,25 @@ def clean_line(text: str, limit: int = 500) -> str:
 
 def starts_formula(text: str) -> bool:
     """Whether a spreadsheet could take the text of a CSV cell for a formula (CWE-1236)."""
-    return bool(_FORMULA.match(text))
+    return bool(_FORMULA.match(text)) and not _SIGNED_NUMBER.fullmatch(text)
 
 
 def escape_json(text: str) -> str:
     """A line of JSON with control characters as escapes; it parses to the same value."""
     return _FORBIDDEN.sub(_escape_character, text)
+
+
+def dump_json(value: Any) -> str:
+    """A line of JSON; NaN and infinity, which JSON has not, are null."""
+    return escape_json(json.dumps(_replace_non_finite(value), ensure_ascii=False))
+
+
+def _replace_non_finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _replace_non_finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replace_non_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def degrade_characters(error: UnicodeError) -> tuple[str, int]:

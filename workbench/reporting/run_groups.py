@@ -15,14 +15,26 @@ def find_groups(log_root: Path, names: Sequence[str]) -> list[RunGroup]:
     """A group of completed runs for each name.
 
     Raises:
-        SuiteError: no completed run has the name, or runs of several subsets, models or suites.
+        SuiteError: no completed run has the name, or runs of several subsets, models or suites;
+            two names are of one run.
     """
     records = [r for r in read_records(log_root) if r.exit.cause == "completed"]
-    return [RunGroup(name, _find_runs(records, name, log_root)) for name in names]
+    groups = [RunGroup(name, _find_runs(records, name, log_root)) for name in names]
+    titles: dict[str, str] = {}
+    for group in groups:
+        for run in (_names(record)[0] for record in group.records):
+            if run in titles:
+                raise SuiteError(
+                    f"'{titles[run]}' and '{group.title}' are one run, {run}; name another one"
+                )
+        titles |= dict.fromkeys((_names(record)[0] for record in group.records), group.title)
+    return groups
 
 
 def _find_runs(records: Sequence[RunRecord], name: str, log_root: Path) -> tuple[RunRecord, ...]:
     """Whole names first: an id, a label, `suite/id`, `suite/label`; then a part of `suite/id`."""
+    if not name.strip():
+        raise SuiteError("the name of a run is empty; `workbench results list` has them")
     exact = [r for r in records if name in _names(r)]
     matches = exact or [r for r in records if name in _names(r)[0]]
     if not matches:

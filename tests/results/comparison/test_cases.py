@@ -37,8 +37,9 @@ def test_items_are_counted_by_kind_and_the_largest_differences_come_first(make, 
     assert "recall@1" not in first.a_line
     assert json.loads(json.dumps(compared.as_row()))["cases"][0]["id"] == "q0"
     shown = render_terminal(cases_table(compared, "ko", "C"))
-    assert "B가 더 좋음: 3" in shown
-    assert shown.splitlines()[0].split()[-4:] == ["A", "rank", "C", "rank"]
+    assert "C가 더 좋음: 3" in shown
+    assert "B가" not in shown
+    assert shown.splitlines()[0].split()[-4:] == ["A", "순위", "C", "순위"]
 
 
 @pytest.mark.parametrize("metric", ["mrr@10", "recall@1@test"])

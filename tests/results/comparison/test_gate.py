@@ -10,7 +10,9 @@ from results.comparison import gate, gate_report
 from results.comparison.gate import Verdict, check_sides
 from results.comparison.groups import RunGroup
 from results.records.schema import Environment, MetricRecord, Reading
+from results.text.sanitize import dump_json
 from tests.results.conftest import untimed
+from tests.results.report.korean_sources import english
 
 NOISE = np.array([0.0, 0.004, -0.003, 0.002, -0.004])
 
@@ -66,6 +68,20 @@ def test_a_metric_is_worse_in_its_own_direction(make, values, higher, verdict):
     a, b = (measured(make, value, higher_is_better=higher) for value in values)
     assert check(a, b, "recall@1@val").verdict == verdict
     assert check(a, b, "recall@1").verdict == verdict
+
+
+def test_what_has_no_relative_change_shows_none(make):
+    for value, reason in ((float("nan"), "a value is not finite"), (0.0, "the baseline is 0")):
+        result = check(measured(make, value), measured(make, 0.8), "recall@1")
+        assert (result.verdict, result.reason.partition(":")[0]) == (Verdict.INCONCLUSIVE, reason)
+        shown = gate_report.render([result], 0.02, markdown=True)
+        assert "%" not in shown.partition("| `recall@1@val` |")[2].splitlines()[0]
+        assert json.loads(dump_json(gate_report.to_row(result)))["harm"] is None
+        korean = gate_report.render([result], 0.02, "ko", markdown=True)
+        assert korean.startswith("### Gate: 판정 불가 (허용 저하 2.0%)")
+        assert not english(korean)
+    equal = check(measured(make, 0.8), measured(make, 0.8), "recall@1")
+    assert "+0.0% [" in gate_report.render([equal], 0.02, markdown=False)
 
 
 def test_repeats_of_a_seed_are_no_seeds(make):

@@ -12,6 +12,7 @@ from results.records.schema import MetricRecord, Reading
 from results.tables import comparison as tables
 from results.text.table import render_markdown
 from tests.results.conftest import untimed
+from tests.results.report.korean_sources import english
 
 
 def scored(make, log_root, run_id, values, name="recall@1", clusters=None, **more):
@@ -73,6 +74,21 @@ def test_without_scores_the_two_are_not_distinguishable(pair):
     assert "+0.015 [-0.0" in render_markdown(tables.metrics_table(comparison))
 
 
+def test_what_has_no_test_is_explained_too(make, pair):
+    """Published runs have neither scores nor intervals, and their metrics are the news."""
+    lines = tables.explain(compare(*pair), [])
+    assert lines[1] == "recall@1 (val): +0.015 [-0.054, 0.084]: not distinguishable"
+    published = [
+        make.record(
+            name, metrics=[MetricRecord(name="METEOR", value=v, split=split, n=97)
+                           for split in ("train", "val")])
+        for name, v in (("01", 0.066), ("02", math.nan))
+    ]  # fmt: skip
+    lines = tables.explain(compare(published[0], published[0]), [])
+    assert [line.partition(":")[0] for line in lines[1:3]] == ["METEOR (val)", "METEOR (train)"]
+    assert "METEOR (val): NaN: no interval" in tables.explain(compare(*published), [])
+
+
 def test_other_queries_are_not_paired(make, tmp_path, pair):
     other = scored(make, tmp_path, "03-c", [1.0] * 100 + [0.0] * 200)
     (change,) = compare(pair[0], other, log_root=tmp_path).metrics
@@ -126,6 +142,32 @@ def test_repeats_of_a_seed_say_nothing_about_the_noise_of_training(make, tmp_pat
     (change,) = comparison.metrics
     assert (change.verdict, comparison.over_seeds) == ("not distinguishable", False)
     assert "seeds" not in change.test.difference.method
+
+
+def test_one_run_beside_seeds_is_compared_with_their_mean(make, tmp_path):
+    """The difference is that of the values shown: the mean of the seeds, not the first of them."""
+    rates = (0.40, 0.50)
+    seeds = tuple(
+        seeded(scored(make, tmp_path, f"a-{n}", [float(i < 100 * r) for i in range(100)]), n)
+        for n, r in enumerate(rates)
+    )
+    single = scored(make, tmp_path, "b-0", [float(i < 48) for i in range(100)])
+    for log_root, interval in ((tmp_path, True), (None, False)):
+        comparison = compare(seeds, single, log_root=log_root)
+        (change,) = comparison.metrics
+        assert change.a.value == pytest.approx(0.45)
+        assert change.test.difference.delta == pytest.approx(0.03)
+        assert (change.test.difference.low is not None) == interval
+        assert not comparison.over_seeds
+        (wall,) = [cost for cost in comparison.costs if cost.name == "wall"]
+        assert (wall.difference.delta, wall.verdict) == (0, "no interval")
+
+
+def test_the_methods_of_a_korean_table_are_korean(pair, make, tmp_path):
+    seeds = tuple(seeded(pair[0], n) for n in range(2))
+    for sides, root in ((pair, tmp_path), (pair, None), ((seeds, seeds), None)):
+        table = tables.metrics_table(compare(*sides, log_root=root), "ko")
+        assert not english(render_markdown(table))
 
 
 def test_costs_with_intervals_have_a_verdict_and_single_readings_none(make):
@@ -194,3 +236,7 @@ def test_what_only_one_has_is_listed(mixed):
     assert comparison.metrics == ()
     assert "recall@1 on emoji_val" in comparison.only_a
     assert "recall@1[chance] on emoji_val" not in comparison.only_a
+    assert "No metric that both have." in tables.explain(comparison, [])
+    shown = render_markdown(tables.metrics_table(comparison))
+    assert "No metric that both have." in shown
+    assert "|" not in shown, "no table without a row"

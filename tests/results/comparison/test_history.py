@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from results.comparison import history
 from results.records.schema import Exit, MetricRecord, Reading
 
@@ -21,7 +23,7 @@ def scored(make, number, value, half=0.01, *, wall=100.0, cause="completed", **i
 
 def test_a_ranking_says_what_can_be_told_apart(make) -> None:
     runs = [scored(make, 1, 0.50), scored(make, 2, 0.80), scored(make, 3, 0.795),
-            scored(make, 4, 0.99, cause="failed")]  # fmt: skip
+            scored(make, 4, 0.99, cause="failed"), scored(make, 5, math.nan)]  # fmt: skip
     (ranking,) = history.rank_runs(runs, {("s", "02-run"): "x/02-run"})
     assert (ranking.split, ranking.metric) == ("emoji_val", "recall@1")
     assert [p.runs[0] for p in ranking.places] == ["x/02-run", "03-run", "01-run"]

@@ -5,6 +5,7 @@ import re
 import zipfile
 
 import pytest
+from markdown_it import MarkdownIt
 
 from results import report
 from results.report import table_files
@@ -97,6 +98,22 @@ def test_a_step_summary_is_appended_and_cut_with_a_word(tmp_path):
     data = path.read_bytes()
     assert len(data) <= report.SUMMARY_BYTES
     assert data.decode().rstrip().endswith("`workbench report` prints the whole.")
+    assert report.append_step_summary("한 줄\n" * 200_000, path.with_name("ko.md"), "ko")
+    assert path.with_name("ko.md").read_text().rstrip().endswith("`workbench report`로 출력할 것.")
+
+
+def test_a_cut_summary_says_so_outside_of_folds_and_code(tmp_path):
+    path = tmp_path / "summary.md"
+    folded = "<details>\n<summary>Settings</summary>\n\n```toml\n" + "name = 1\n" * 120_000
+    assert report.append_step_summary(f"# R\n\n{folded}```\n\n</details>\n", path)
+    text = path.read_text()
+    assert len(path.read_bytes()) <= report.SUMMARY_BYTES
+    tokens = MarkdownIt("commonmark", {"html": True}).parse(text)
+    assert [t.type for t in tokens[-4:]] == [
+        "paragraph_open", "inline", "paragraph_close", "blockquote_close",
+    ]  # fmt: skip
+    assert text.count("<details>") == text.count("</details>") == 1
+    assert text.index("</details>") < text.index("> The report is")
 
 
 def test_a_notion_archive_holds_the_page_and_its_pictures(folder):

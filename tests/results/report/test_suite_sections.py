@@ -116,6 +116,23 @@ def test_settings_are_fixed_or_differ(make, mixed):
     assert "- Not set: `fp16`" in fixed
 
 
+def test_a_fact_that_differs_names_what_tells_the_runs_apart(make):
+    def run(name, subset, label, monitor):
+        identity = {"subset": subset, "model": "m", "label": label}
+        return make.record(
+            name, identity=identity, facts={"monitor": monitor, "optimizer": "AdamW"}
+        )
+
+    by_subset = [run("01", "a", "E1", "loss"), run("02", "b", "E1", "meteor")]
+    assert "  - monitor (`a`): loss\n  - monitor (`b`): meteor\n" in sections.models(
+        by_subset, "en"
+    )
+    by_label = [run("01", "a", "E1", "loss"), run("02", "a", "", "meteor")]
+    text = sections.models(by_label, "en")
+    assert "  - monitor (`E1`): loss\n  - monitor (`02`): meteor\n" in text
+    assert "  - optimizer: AdamW\n" in text
+
+
 def test_many_settings_that_differ_are_a_list_of_runs(make):
     def run(name, value):
         params = {f"s{n}": value for n in range(12)} | {"off": None}

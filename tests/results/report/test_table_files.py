@@ -55,10 +55,31 @@ def test_flags_names_and_text_stay_what_they_are():
 
 
 def test_a_column_with_one_word_is_text():
-    rows = (("1",), ("12 of 480",), ("n/a (lost)",))
-    frame = table_files.make_frame(ReportTable("t", ("steps",), rows))
-    assert list(frame["steps"].dropna()) == ["1", "12 of 480"]
-    assert list(frame["steps.reason"].dropna()) == ["lost"]
+    rows = (("0",), ("137 (killed)",), ("n/a (lost)",))
+    frame = table_files.make_frame(ReportTable("t", ("exit",), rows))
+    assert list(frame["exit"].dropna()) == ["0", "137 (killed)"]
+    assert list(frame["exit.reason"].dropna()) == ["lost"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "columns"),
+    [
+        (("8:00.50", "~8:01 ± 0:09"), {"": [480.5, 481], ".low": [472], ".high": [490]}),
+        (("8:00.50", "≤ 7:43.50"), {"": [480.5], ".high": [463.5]}),
+        (("5,300", "40 of 5,300"), {"": [5300, 40], ".of": [5300]}),
+        (("7", "0 / 7"), {"": [7, 0], ".of": [7]}),
+        (("0.003", "0.001 / 0.003"), {"": ["0.003", "0.001 / 0.003"]}),
+        (("245,952", "1.2 M", "8.03 B"), {"": [245_952, 1.2e6, 8.03e9]}),
+        (("35 B", "1.00 GiB"), {"": [35, 2**30]}),
+        (("1e-3", "null"), {"": [1e-3]}),
+    ],
+)
+def test_forecasts_bounds_parts_and_sizes_are_numbers(cells, columns):
+    rows = tuple((cell,) for cell in cells)
+    frame = table_files.make_frame(ReportTable("t", ("x",), rows))
+    assert {name: list(frame[name].dropna()) for name in frame.columns} == {
+        f"x{part}": values for part, values in columns.items()
+    }
 
 
 def test_a_table_without_rows_keeps_its_columns():

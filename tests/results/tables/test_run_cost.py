@@ -163,8 +163,8 @@ def test_epochs_are_those_that_were_done(make):
     cut = make.record(identity={"params": {"epochs": 8}}, epochs=2.40625, train={"loss": 1.0})
     table = run_cost.cost_table([cut])
     at = [c.title for c in table.columns].index("epochs")
-    assert table.rows[0][at].text == "2.4"
-    assert "train_loss (epoch=2.4)" in render_markdown(run_cost.training_table([cut]))
+    assert table.rows[0][at].text == "2.41"
+    assert "train_loss (epoch=2.41)" in render_markdown(run_cost.training_table([cut]))
     killed = make.record(epochs=0.999, exit=Exit(cause="killed", signal=9))
     assert run_cells.epochs_done(killed) == 0.99, "not rounded up to all"
     assert run_cells.is_one_epoch([make.record(epochs=1.0), killed]), (

@@ -161,7 +161,7 @@ def test_both_languages_have_every_word(make):
     made = view(make, {"04-vqa-ensemble": (answered(),)})
     korean = report.render(made, "ko")
     assert "오답 분석" in korean
-    assert "구별할 수 없음" in korean
+    assert "구별 안 됨" in korean
 
 
 def test_other_tables_leave_vqa_alone(make):

@@ -52,6 +52,15 @@ def test_names_that_fit_nothing_or_too_much_are_refused(tmp_path, name, sentence
         find_groups(tmp_path, [name])
 
 
+@pytest.mark.parametrize("names", [("base", "01-a"), ("high rate", "03"), ("base", "base")])
+def test_a_run_is_not_compared_with_itself(tmp_path, names):
+    write_runs(tmp_path)
+    with pytest.raises(SuiteError, match=f"'{names[0]}' and '{names[1]}' are one run, study/0"):
+        find_groups(tmp_path, names)
+    with pytest.raises(SuiteError, match="the name of a run is empty"):
+        find_groups(tmp_path, ["", "base"])
+
+
 def test_the_commands_print_tables_sentences_and_json(tmp_path):
     write_runs(tmp_path)
 

@@ -53,7 +53,7 @@ def test_changes_of_code_are_in_the_report_and_in_no_hash(tmp_path: Path) -> Non
     page = report.render(DocumentView(kind="study", suite=view), "ko")
     shown = page[page.index("## 코드 변경 사항") :]
     assert page.index("<details>") < page.index("## 코드 변경 사항"), "folded"
-    assert "- 효과: no warnings\n- 적용 버전: v2" in shown
+    assert "- 목적: no warnings\n- 적용 버전: v2" in shown
     assert "**변경 전**\n\n```python\ntorch.cuda.amp.autocast()\n```" in shown
     assert "```python\nwith torch.amp.autocast('cuda'):\n    train()\n```" in shown
 

@@ -8,9 +8,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from engines.protocol import RunSpec
 from results.records import notes, store
 from tests.results.conftest import record
+from workbench.cli.main import app
 from workbench.reporting.suite_pack import MANIFEST, pack_suite, unpack_suite
 from workbench.suites.suite import SuiteError
 
@@ -71,6 +74,20 @@ def test_no_secret_no_home_no_host_is_in_it(folder: Path, tmp_path: Path) -> Non
     for secret in (TOKEN, str(tmp_path), "gpu-server-7"):
         assert secret.encode() not in everything
     assert b"token [secret] on host at ~/data" in everything
+
+
+def test_a_run_is_packed_by_each_of_its_names(folder: Path, tmp_path: Path) -> None:
+    for run_id, label in (("01-run", ""), ("02-run", "E5-v2")):
+        spec = RunSpec(suite=SUITE, run_id=run_id, engine="probe", subset="none", model="none",
+                       label=label, params={}, cache_root="cache")  # fmt: skip
+        (folder / "runs" / run_id / "spec.json").write_text(spec.model_dump_json())
+    target, run = tmp_path / "run.zip", ["pack", "--log-root", str(folder.parent)]
+    for name in ("E5-v2", f"{SUITE}/02"):
+        done = CliRunner().invoke(app, [*run, name, "--out", str(target)])
+        assert done.exit_code == 0, done.output
+        assert json.loads(zipfile.ZipFile(target).read(MANIFEST))["runs"] == ["02-run"]
+    lost = CliRunner().invoke(app, [*run, "another-suite"])
+    assert "another-suite has no folder here" in str(lost.exception)
 
 
 def test_one_run_and_its_checkpoints(folder: Path, tmp_path: Path) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from results.text.sanitize import dump_json
 from workbench.cli import completion
 from workbench.cli.options import AsJson, AsMarkdown, Language, LogRoot
 
@@ -73,7 +73,7 @@ def compare_runs(  # noqa: PLR0913, PLR0917 - one parameter for each option
             if cases:
                 compared = _find_cases(comparison, root, cases, case_metric)
                 row["cases"] = compared.as_row() if compared else None
-            typer.echo(json.dumps(row, ensure_ascii=False))
+            typer.echo(dump_json(row))
         return
     _print_table("", tables.groups_table(sides, lang), markdown)
     for at, comparison in enumerate(comparisons, 1):
@@ -119,7 +119,7 @@ def explain_runs(
     comparison = groups.compare_groups(sides[0], sides[1], root)
     unequal = differences.find_differences(sides)
     if as_json:
-        typer.echo(json.dumps(_to_json(comparison, unequal), ensure_ascii=False))
+        typer.echo(dump_json(_to_json(comparison, unequal)))
         return
     for line in tables.explain(comparison, unequal, lang):
         typer.echo(clean_line(line, 1000))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from results.text.sanitize import dump_json
 from workbench.cli import start
-from workbench.cli.options import AsJson, AsMarkdown, LogRoot, Models, Settings, Subsets
+from workbench.cli.options import AsJson, AsMarkdown, Language, LogRoot, Models, Settings, Subsets
 from workbench.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def gate(  # noqa: PLR0913, PLR0917 - one parameter for each option
     junit: JunitFile = None,
     github: StepSummary = False,
     log_root: LogRoot = None,
+    lang: Language = "en",
     markdown: AsMarkdown = False,
     as_json: AsJson = False,
 ) -> None:
@@ -121,13 +122,13 @@ def gate(  # noqa: PLR0913, PLR0917 - one parameter for each option
         except measure.IncompleteRunError as error:
             start.print_progress(str(error))
             raise typer.Exit(ExitCode.FAILED) from None
-    _write_files(checks, accepted, junit, Path(summary) if summary else None)
-    _print_checks(checks, accepted, markdown=markdown, as_json=as_json)
+    _write_files(checks, accepted, lang, junit, Path(summary) if summary else None)
+    _print_checks(checks, accepted, lang, markdown=markdown, as_json=as_json)
     raise typer.Exit(_EXIT_CODES[rules.summarize(checks)])
 
 
 def _write_files(
-    checks: list[GateCheck], accepted: float, junit: Path | None, summary: Path | None
+    checks: list[GateCheck], accepted: float, lang: str, junit: Path | None, summary: Path | None
 ) -> None:
     """JUnit XML, and the table below a job's summary."""
     from results.comparison import gate_report
@@ -136,19 +137,19 @@ def _write_files(
         junit.write_text(gate_report.render_junit(checks), encoding="utf-8")
     if summary is not None:
         with summary.open("a", encoding="utf-8") as file:
-            file.write(gate_report.render(checks, accepted, markdown=True))
+            file.write(gate_report.render(checks, accepted, lang, markdown=True))
 
 
 def _print_checks(
-    checks: list[GateCheck], accepted: float, *, markdown: bool, as_json: bool
+    checks: list[GateCheck], accepted: float, lang: str, *, markdown: bool, as_json: bool
 ) -> None:
     from results.comparison import gate_report
 
     if as_json:
         for check in checks:
-            typer.echo(json.dumps(gate_report.to_row(check), ensure_ascii=False))
+            typer.echo(dump_json(gate_report.to_row(check)))
     else:
-        typer.echo(gate_report.render(checks, accepted, markdown=markdown), nl=False)
+        typer.echo(gate_report.render(checks, accepted, lang, markdown=markdown), nl=False)
 
 
 _EXIT_CODES: Final = {

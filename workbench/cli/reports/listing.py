@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from results.text.sanitize import dump_json
 from workbench.cli import completion
 from workbench.cli.options import AsJson, LogRoot, fail, print_message
 
@@ -111,7 +111,7 @@ def _print_runs(root: Path, runs: Sequence[ListedRun], view: ResultView, *, as_j
         for run in runs:
             row: dict[str, Any] = {"suite": run.summary.suite, "run_id": run.summary.run_id}
             row |= {key: values.read_value(run, key, view.metric) for key in view.columns}
-            _print_line(json.dumps(row))
+            _print_line(dump_json(row))
     elif view.columns:
         sys.stdout.write(render_terminal(values.make_table(runs, view.columns, view.metric)))
     elif as_json:
@@ -131,7 +131,7 @@ def list_views(context: typer.Context, as_json: AsJson = False) -> None:
     views = _read_views()
     for name, view in views.items():
         if as_json:
-            _print_line(json.dumps({"name": name, **view.as_table()}))
+            _print_line(dump_json({"name": name, **view.as_table()}))
         else:
             facts = (
                 f"{key}: {','.join(value) if isinstance(value, tuple) else value}"

@@ -24,7 +24,13 @@ def register(app: typer.Typer) -> None:
 
 
 def pack(
-    name: Annotated[str, typer.Argument(metavar="SUITE[/RUN]", help="A suite or one of its runs.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="SUITE|RUN",
+            help="A suite by a part of its name, or a run: id, label, suite/run.",
+        ),
+    ],
     out: PackFile = None,
     checkpoints: WithCheckpoints = False,
     log_root: LogRoot = None,
@@ -32,14 +38,19 @@ def pack(
     """Write a suite, its records and notes into one file, without secrets, home and host names."""
     from results.text import formats
     from workbench import paths
-    from workbench.reporting import suite_pack
-    from workbench.suites import suite
+    from workbench.reporting import selection, suite_pack, suite_view
+    from workbench.suites.suite import SuiteError
 
-    suite_name, _, run_id = name.partition("/")
-    folder = suite.find_suite(paths.log_root(log_root), suite_name)
-    target = (out or Path(f"{folder.name}.zip")).absolute()
-    runs = frozenset({run_id}) if run_id else frozenset[str]()
-    size = suite_pack.pack_suite(folder, target, runs, checkpoints=checkpoints)
+    root = selection.find_log_root(paths.log_root(log_root), [name])
+    (chosen,) = selection.select_by_names(root, [name], suite_view.read_records(root))
+    if chosen.folder is None:
+        raise SuiteError(
+            f"{chosen.name} has no folder here: it was imported, or its folder was deleted; only "
+            "runs of this log root can be packed"
+        )
+    target = (out or Path(f"{chosen.name}.zip")).absolute()
+    runs = chosen.runs or frozenset[str]()
+    size = suite_pack.pack_suite(chosen.folder, target, runs, checkpoints=checkpoints)
     typer.echo(f"{target}: {formats.file_size(size)}")
 
 

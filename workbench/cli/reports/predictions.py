@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from results.text.sanitize import dump_json
 from workbench.cli import completion
 from workbench.cli.options import AsJson, AsMarkdown, Language, LogRoot
 
@@ -65,6 +65,6 @@ def _print_json(listed: PredictionList | None) -> None:
     """A line about the list, then one an item; nothing where there is none."""
     if listed is None:
         return
-    typer.echo(json.dumps(listed.as_row(), ensure_ascii=False))
+    typer.echo(dump_json(listed.as_row()))
     for item in listed.predictions:
-        typer.echo(json.dumps(item._asdict(), ensure_ascii=False))
+        typer.echo(dump_json(item._asdict()))
