@@ -10,9 +10,11 @@ from __future__ import annotations
 import functools
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
+
+from pydantic import BaseModel
 
 from results.records import published_runs
 from results.records.schema import Reading, RunRecord
@@ -21,31 +23,47 @@ from results.text.table import Table, TableCell
 from results.text.translations import LANGS
 
 GROUPS: Final = (
-    "notices", "reasons", "methods", "facts", "recipes", "data", "plan", "oddities", "errors",
+    "findings", "notices", "reasons", "methods", "facts", "recipes", "data", "plan", "oddities",
+    "errors",
 )  # fmt: skip
+_EXPERIMENT: Final = "experiment "
+"""How a finding begins that `workbench experiment` noted; people's own are left as they are."""
 _DEPTH: Final = 3
 """A sentence inside a sentence inside a sentence."""
 _CODE: Final = re.compile(r"([a-z][a-z0-9-]*): (.+)", re.DOTALL)
 """A notice as records hold it: its code, then its text."""
+_PLACE: Final = re.compile(r"(\{[#?]?\})")
 
 
-def localize(text: str, lang: str, depth: int = 0) -> str:
-    """The sentence in that language, the sentences inside it too; unchanged where it is unknown."""
-    if lang == "en" or not text:
-        return text
-    for pattern, template in _load_phrases(lang):
+def localize(text: str, lang: str) -> str:
+    """The sentence in that language, the sentences inside it too; unchanged where it is unknown.
+
+    Of several templates that fit, the one counts whose own letters, and those of the templates of
+    its parts, are most of the sentence.
+    """
+    return text if lang == "en" else _translate(text, lang, 0)[0]
+
+
+@functools.lru_cache(maxsize=4096)
+def _translate(text: str, lang: str, depth: int) -> tuple[str, int]:
+    """The sentence in that language, and how many of its letters are those of templates."""
+    best, most = text, 0
+    for pattern, template, letters in _load_phrases(lang) if text else ():
         if match := pattern.fullmatch(text):
-            inner = match.groups()
+            inner = [(part, 0) for part in match.groups()]
             if depth < _DEPTH:
-                inner = tuple(localize(part, lang, depth + 1) for part in inner)
-            return template.format(*inner)
+                inner = [_translate(part, lang, depth + 1) for part in match.groups()]
+            count = letters + sum(score for _, score in inner)
+            if count > most:
+                best, most = template.format(*(part for part, _ in inner)), count
+    if most or depth >= _DEPTH:
+        return best, most
     for separator in ("; ", ", "):
-        if separator in text and depth < _DEPTH:
-            parts = text.split(separator)
-            translated = [localize(part, lang, depth + 1) for part in parts]
-            if translated != parts:
-                return separator.replace(";", ",").join(translated)
-    return text
+        if separator in text:
+            parts = [_translate(part, lang, depth + 1) for part in text.split(separator)]
+            if count := sum(score for _, score in parts):
+                return separator.replace(";", ",").join(part for part, _ in parts), count
+    return text, 0
 
 
 def localize_fact_name(key: str, lang: str) -> str:
@@ -57,6 +75,14 @@ def localize_notice(text: str, lang: str) -> str:
     """A notice, `code: text`; the code stays."""
     match = _CODE.fullmatch(text)
     return f"{match[1]}: {localize(match[2], lang)}" if match else localize(text, lang)
+
+
+def localize_findings(notes: Mapping[str, Sequence[str]], lang: str) -> dict[str, tuple[str, ...]]:
+    """Notes by run, with what experiments found in that language."""
+    return {
+        run: tuple(localize(t, lang) if t.startswith(_EXPERIMENT) else t for t in texts)
+        for run, texts in notes.items()
+    }
 
 
 def localize_records(records: Sequence[RunRecord], lang: str) -> tuple[RunRecord, ...]:
@@ -79,9 +105,6 @@ def _localize_record(record: RunRecord, lang: str) -> RunRecord:
     if not published_runs.is_imported(record):  # whose detail is what marks it
         ended = ended.model_copy(update={"detail": localize(ended.detail, lang)})
     update: dict[str, Any] = {
-        "timing": _localize_readings(record.timing, lang),
-        "memory": _localize_readings(record.memory, lang),
-        "energy": _localize_readings(record.energy, lang),
         "metrics": metrics,
         "notices": tuple(localize_notice(text, lang) for text in record.notices),
         "exit": ended,
@@ -89,18 +112,24 @@ def _localize_record(record: RunRecord, lang: str) -> RunRecord:
             update={"gpu_reason": localize(machine.gpu_reason, lang)}
         ),
     }
-    for part in ("forecast", "fit"):
-        value = getattr(record, part)
-        update[part] = _localize_readings(value, lang) if value is not None else None
-    return record.model_copy(update=update)
+    localized: RunRecord = _localize_readings(record.model_copy(update=update), lang)
+    return localized
 
 
 def _localize_readings(part: Any, lang: str) -> Any:
-    """A part of a record with the texts of its readings in that language."""
-    update = {
-        key: _localize_reading(value, lang) for key, value in part if isinstance(value, Reading)
+    """A part of a record with the texts of its readings, and of its own parts, in that language."""
+    if isinstance(part, Reading):
+        return _localize_reading(part, lang)
+    if isinstance(part, tuple):
+        return tuple(_localize_readings(each, lang) for each in part)
+    if not isinstance(part, BaseModel):
+        return part
+    inner = {
+        key: _localize_readings(value, lang)
+        for key, value in part
+        if isinstance(value, BaseModel | tuple)
     }
-    return part.model_copy(update=update)
+    return part.model_copy(update=inner)
 
 
 def _localize_reading(reading: Reading, lang: str) -> Reading:
@@ -111,17 +140,23 @@ def _localize_reading(reading: Reading, lang: str) -> Reading:
 
 
 @functools.cache
-def _load_phrases(lang: str) -> list[tuple[re.Pattern[str], str]]:
-    return [
-        (_compile_pattern(english), KoreanTemplate(other) if lang == "ko" else other)
-        for group in GROUPS
-        for english, other in _load_table(lang)[group]
+def _load_phrases(lang: str) -> list[tuple[re.Pattern[str], str, int]]:
+    """Pattern, template and own letters of each; those with most letters first."""
+    pairs = [pair for group in GROUPS for pair in _load_table(lang)[group]]
+    phrases = [
+        (
+            _compile_pattern(english),
+            KoreanTemplate(other) if lang == "ko" else other,
+            len(_PLACE.sub("", english)),
+        )
+        for english, other in pairs
     ]
+    return sorted(phrases, key=lambda phrase: -phrase[2])
 
 
 def _compile_pattern(template: str) -> re.Pattern[str]:
     """`{}` is any text, as short as it can be, `{?}` also none; `{#}` is a number."""
-    parts = re.split(r"(\{[#?]?\})", template)
+    parts = _PLACE.split(template)
     kinds = {"{}": "(.+?)", "{?}": "(.*?)", "{#}": r"([-+]?\d[\d.,]*(?: ?%)?)"}
     return re.compile("".join(kinds.get(part) or re.escape(part) for part in parts), re.DOTALL)
 

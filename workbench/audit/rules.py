@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from results.records.suite_view import AuditRow
+from results.text.particles import KoreanTemplate
 from results.text.translations import LANGS
 from workbench.audit import (
     rules_captions,
@@ -139,7 +140,10 @@ def _clean_row(rule: RunRule | SuiteRule, verdicts: Sequence[Verdict]) -> AuditR
         counts = {"judged": str(len(judged)), "runs": str(len(verdicts))}
         parts += [_fill(reasons["partly"], counts)] if unjudged else []
         parts += [_fill(reasons["others"], counts)] if any(v != sound[0] for v in sound) else []
-        evidence = {lang: "; ".join(part[lang] for part in parts) for lang in LANGS}
+        evidence = {
+            lang: {"en": "; ", "ko": ", "}[lang].join(part[lang] for part in parts)
+            for lang in LANGS
+        }
     return AuditRow(
         code=rule.code, standing=standing, severity=rule.severity, title=texts["title"],
         evidence=evidence,
@@ -147,4 +151,4 @@ def _clean_row(rule: RunRule | SuiteRule, verdicts: Sequence[Verdict]) -> AuditR
 
 
 def _fill(text: Text, values: dict[str, str]) -> Text:
-    return {lang: sentence.format(**values) for lang, sentence in text.items()}
+    return {"en": text["en"].format(**values), "ko": KoreanTemplate(text["ko"]).format(**values)}

@@ -79,7 +79,7 @@ def _judge_length(lengths: TextLengths, limit: int) -> Verdict:
     values = {
         "share": formats.percent(share), "n": formats.count(lengths.n), "limit": str(limit),
         "median": formats.count(lengths.median),
-        "tokenizer": lengths.tokenizer or f"none, 1 for {BYTES_PER_TOKEN} bytes",
+        "tokenizer": lengths.tokenizer or f"– ({BYTES_PER_TOKEN} B/token)",
     }  # fmt: skip
     return decide(values, faulty=share >= SOME)
 

@@ -217,6 +217,7 @@ def render(
         update={
             "records": message_translations.localize_records(suite.records, lang),
             "forecasts": message_translations.localize_records(suite.forecasts, lang),
+            "notes": message_translations.localize_findings(suite.notes, lang),
         }
     )
     document = document.model_copy(update={"suite": suite})

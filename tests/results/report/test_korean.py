@@ -14,32 +14,17 @@ from pydantic import BaseModel
 from engines.messages import Cause
 from results import report
 from results.records import message_translations
-from results.records.schema import MemoryEstimateRecord, Reading
+from results.records.schema import MemoryEstimateRecord, Reading, StageRecord
 from results.records.suite_view import RecipeWords, SuiteView
 from results.text.table import Table, render_markdown
 from results.text.translations import cause
+from tests.results.report.korean_sources import HANGUL, english, text_of
 from tests.results.tables import test_ablation as switches
 from tests.results.tables import test_captioning as spoken
 from tests.results.tables import test_vqa as asked
+from workbench.audit import experiments
 
 ROOT = Path(__file__).parents[3]
-HANGUL = re.compile("[가-힣]")
-FUNCTION_WORDS = frozenset(
-    (
-        "a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "from", "has", "in", "is",
-        "it", "no", "not", "of", "on", "or", "so", "than", "that", "the", "their", "this", "to",
-        "was", "were", "which", "with", "without",
-    )
-)  # fmt: skip
-ERRORS = frozenset(
-    (
-        "AmbiguousError", "BuildError", "DiskFullError", "EncodingError", "EngineError",
-        "EngineStartError", "FoldError", "LineError", "LookupError", "NoCaptionError",
-        "NoCheckpointError", "NoRoomError", "ProfileError", "ScanError", "SourceError",
-        "TargetError", "UnknownEngineError", "UnusableError",
-    )
-)  # fmt: skip
-"""Exceptions whose sentences end in a record or are printed by `workbench data`."""
 FACTS = {
     "layers": "3,7,11 -> text 2,5,8; vision 3,7,11",
     "fusion": "sum of unit text and image vectors, at unit length",
@@ -76,22 +61,18 @@ NOTICES = (
 )
 
 
-def english(page: str) -> list[str]:
-    """Runs of four English words and more with a function word among them, outside of code."""
-    page = re.sub(r"```.*?```|`[^`\n]*`|\]\([^)]*\)", " ", page, flags=re.DOTALL)
-    return [
-        run
-        for run in re.findall(r"[A-Za-z][A-Za-z'-]*(?:,? [A-Za-z'-]+){3,}", page)
-        if FUNCTION_WORDS & {word.strip(",").lower() for word in run.split()}
-    ]
-
-
 def test_the_detector_knows_a_sentence_from_names() -> None:
     assert english("12 queries, 77 tokens") == []
     assert english("x 12 of the queries were cut") == ["of the queries were cut"]
     assert english("그리고 the weights of epoch six") == ["the weights of epoch six"]
     assert english("Vision encoder, Gradient Checkpointing, Mixed Precision, LR Scheduler") == []
     assert english("`the weights of epoch six`") == []
+
+
+FINDING = (
+    "experiment shuffled-images: recall@1 on val 0.412 [0.388, 0.436], with the images of other "
+    "records 0.101 [0.080, 0.122]; the images are used (20261127-120000-images-1a2b)"
+)
 
 
 def _told(record, **more):
@@ -116,7 +97,8 @@ def pages(make, mixed, weekly) -> Iterator[tuple[str, str]]:
     bare = bare.model_copy(update={"records": (*bare.records[:2], last)})
     yield "mixed", report.render(bare, "ko", appendix=True)
     study = [spoken.caption_run(make, "01-c", "E5-v2"), spoken.caption_run(make, "02-c", "E5-v3")]
-    yield "captions", report.render(SuiteView(name="s", records=tuple(study)), "ko")
+    found = {"01-c": (FINDING,)}
+    yield "captions", report.render(SuiteView(name="s", records=tuple(study), notes=found), "ko")
     quiz = [asked.fold(make, n, 0.5) for n in (1, 2)] + [asked.together(make)]
     yield "answers", report.render(SuiteView(name="s", records=tuple(quiz)), "ko")
     switched = [
@@ -139,57 +121,6 @@ def test_one_style_of_ending(make, mixed, weekly) -> None:
     assert not re.findall("그림|보류 (?:질문|손실)|가지치기", words), "field words: 이미지, 검증셋"
 
 
-def templates() -> Iterator[tuple[str, str]]:
-    """(place, sentence) of what engines, data and the warden say; placeholders are 7."""
-    for room in ("engines", "datasets_mm", "workbench"):
-        for path in sorted((ROOT / room).rglob("*.py")):
-            tree = ast.parse(path.read_text("utf-8"))
-            known = {
-                name.id: text
-                for node in ast.walk(tree)
-                if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
-                if isinstance(name := _target(node), ast.Name) and (text := _text(node.value))
-            }
-            for node in ast.walk(tree):
-                if isinstance(node, ast.Call):
-                    for value in _said(node):
-                        text = _text(value) or known.get(getattr(value, "id", ""), "")
-                        if text:
-                            yield f"{path.relative_to(ROOT)}:{node.lineno}", text
-
-
-def _target(node: ast.Assign | ast.AnnAssign) -> ast.expr:
-    return node.targets[0] if isinstance(node, ast.Assign) else node.target
-
-
-def _said(call: ast.Call) -> list[ast.expr]:
-    called = getattr(call.func, "attr", getattr(call.func, "id", ""))
-    if called == "notice" and len(call.args) > 1:
-        return [call.args[1]]
-    counted = called in ("skip", "note") and ast.unparse(call.func).endswith(f"report.{called}")
-    if called in ERRORS or counted:
-        return call.args[:1]
-    wanted = {
-        "Notice": ("text",),
-        "Reading": ("reason",),
-        "Metric": ("method",),
-        "MetricRecord": ("method",),
-    }.get(called, ())
-    return [word.value for word in call.keywords if word.arg in wanted]
-
-
-def _text(node: ast.expr) -> str:
-    if isinstance(node, ast.Constant):
-        return node.value if isinstance(node.value, str) else ""
-    if isinstance(node, ast.JoinedStr):
-        return "".join(str(getattr(part, "value", "")) if isinstance(part, ast.Constant) else "7"
-                       for part in node.values)  # fmt: skip
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        left, right = _text(node.left), _text(node.right)
-        return (left or "7") + (right or "7") if left or right else ""
-    return ""
-
-
 def verdicts() -> Iterator[tuple[str, str]]:
     """Every sentence that `exit_cause.decide_cause` gives, and what is wrong with files."""
     for node in ast.walk(
@@ -197,7 +128,7 @@ def verdicts() -> Iterator[tuple[str, str]]:
     ):
         if isinstance(node, ast.Return) and node.value is not None:
             values = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
-            yield from (("verdict.py", text) for value in values if (text := _text(value)))
+            yield from (("verdict.py", text) for value in values if (text := text_of(value)))
 
 
 def test_every_way_to_fail_has_its_korean() -> None:
@@ -238,17 +169,6 @@ def test_why_a_run_failed_is_korean_in_the_report(mixed) -> None:
 )  # fmt: skip
 def test_errors(text: str, korean: str) -> None:
     assert message_translations.localize(text, "ko") == korean
-
-
-def test_every_notice_reason_and_method_has_its_korean() -> None:
-    found = list(templates())
-    assert len(found) > 300, "the sentences of the engines are found at all"
-    missing = [
-        f"{place}: {text}"
-        for place, text in found
-        if english(text) and not HANGUL.search(message_translations.localize(text, "ko"))
-    ]
-    assert not missing, "add them to results/text/lang/messages.ko.toml:\n" + "\n".join(missing)
 
 
 def test_recipes_that_ship_have_their_korean() -> None:
@@ -312,7 +232,26 @@ def test_readings_of_every_part_of_a_record_are_in_that_language(mixed) -> None:
     reasons = {(name, key): value.reason for name in parts for key, value in getattr(shown, name)
                if isinstance(value, Reading)}  # fmt: skip
     assert {"timing", "memory", "energy"} <= parts
+    names = ("wall_seconds", "epoch_wall_seconds", "step_median", "samples_per_second")
+    counts = ("stage", "trainable_parameters", "planned_steps", "steps", "planned_epochs", "epochs")
+    stage = StageRecord(**dict.fromkeys(counts, 1), **dict.fromkeys(names, unknown))
+    staged = record.model_copy(update={"stages": (stage,)})
+    (shown,) = message_translations.localize_records([staged], "ko")
+    assert {getattr(shown.stages[0], name).reason for name in names} == {"측정하지 않음"}
     assert set(reasons.values()) == {message_translations.localize("not measured", "ko")}
+
+
+def test_what_an_experiment_found_is_korean_and_a_persons_words_stay() -> None:
+    own = "experiment with the images of other records"
+    shown = message_translations.localize_findings({"r": (FINDING, own)}, "ko")["r"]
+    assert shown == (
+        "실험 shuffled-images: recall@1 (val) 0.412 [0.388, 0.436], 다른 레코드의 이미지로는 "
+        "0.101 [0.080, 0.122]. 이미지를 사용함 (20261127-120000-images-1a2b)",
+        own,
+    )
+    for each in experiments.EXPERIMENTS:
+        found = message_translations.localize(f"experiment {each.code}: x (s)", "ko")
+        assert found == f"실험 {each.code}: x (s)"
 
 
 def test_a_table_of_the_report_names_no_english_reason(weekly) -> None:
@@ -348,7 +287,7 @@ def test_parts_of_a_memory_estimate_have_their_korean() -> None:
         for path in files
         for node in ast.parse(path.read_text("utf-8")).body
         if isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) == "Final"
-        if node.value is not None and (text := _text(node.value)) and text[0].islower()
+        if node.value is not None and (text := text_of(node.value)) and text[0].islower()
     }
     assert "half-precision copy of the weights" in parts
     missing = {part for part in parts if not set(part.split()) <= FIELD_TERMS}

@@ -46,6 +46,12 @@ def print_text(text: str, *, markdown: bool) -> None:
     typer.echo(clean(translate(text)) + ("\n" if markdown else ""))
 
 
+def print_paragraph(sentence: str, *, markdown: bool) -> None:
+    """Print a sentence in the language of the process, in lines of a terminal."""
+    text = translate(sentence)  # before it is wrapped: its template has no line breaks
+    print_text(text if markdown else wrap(text), markdown=markdown)
+
+
 def print_table(table: Table, *, markdown: bool) -> None:
     """Print a table in the language of the process."""
     from results.text.table import render_markdown, render_terminal

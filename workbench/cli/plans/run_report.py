@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 
 from workbench.cli.plans import output
-from workbench.output_language import translate
 
 if TYPE_CHECKING:
     from engines.memory_query import MemoryEstimate
@@ -93,7 +92,7 @@ class RunReport:
             f"what is forecast: this program's engine `{spec.engine}`, task `{spec.task}`, with "
             f"`{spec.model}`; another program with these settings needs other memory"
         )
-        output.print_text(subject if markdown else output.wrap(subject), markdown=markdown)
+        output.print_paragraph(subject, markdown=markdown)
         if isinstance(device, gpus.GpuModel) and device.instance:
             machine = (
                 f"machine: {device.instance} with {device.name} of "
@@ -194,8 +193,8 @@ class RunReport:
 
         if not audited_prediction.is_audited(self.spec, memory_estimate, device):
             return
-        sentence = translate(audited_prediction.describe(memory_estimate, device))
-        output.print_text(sentence if markdown else output.wrap(sentence), markdown=markdown)
+        sentence = audited_prediction.describe(memory_estimate, device)
+        output.print_paragraph(sentence, markdown=markdown)
         query = memory_check.build_query(self.spec, device, **audited_prediction.UNCACHED)
         (uncached,) = estimator_process.request_estimates([query], paths.cache_root())
         gap = audited_prediction.gap_table(memory_estimate, uncached, device)

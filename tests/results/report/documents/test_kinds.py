@@ -33,7 +33,7 @@ from results.report.documents.run_titles import main_runs, title_of_run, title_o
 from results.report.html import render_html
 from results.report.latex import render_latex
 from results.text.translations import LANGS
-from tests.results.report.test_korean import english
+from tests.results.report.korean_sources import english
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TITLES = {"en": "no EOS", "ko": "EOS 없음"}
