@@ -6,18 +6,19 @@ computed from the same state. No I/O, no clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby, islice
 from typing import Any, Final, Literal
 
 from engines import messages, protocol
 from workbench.processes.lanes import LaneStatus
+from workbench.suites.curves import NO_CURVE, Curve
 from workbench.suites.energy import EnergyCounter
 from workbench.suites.orders import NO_ORDERS, Orders
 
-MAX_POINTS: Final = 512
-"""Maximum number of points of a curve; beyond it every second one is dropped."""
-
+MAX_STEPS: Final = 1_024
+"""Steps that are added together: no journal is in memory as a whole."""
 MAX_NOTICES: Final = 50
 """Number of notices kept with their text; older ones only in `notice_counts`."""
 
@@ -34,35 +35,6 @@ CLEAN_CAUSES: Final = frozenset({"completed", "pruned", "skipped", "stopped"})
 
 FULL_SHARE: Final = 0.9
 """Samples of a window against those of as many full batches."""
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """Curve of a chart, thinned to `MAX_POINTS`: every `stride`-th added point is kept."""
-
-    points: tuple[tuple[float, float], ...] = ()
-    stride: int = 1
-    offered: int = 0
-    last: tuple[float, float] | None = None
-
-    def add(self, x: float, y: float) -> Curve:
-        """The curve with one more point."""
-        points, stride = self.points, self.stride
-        if self.offered % stride == 0:
-            points = (*points, (x, y))
-            if len(points) > MAX_POINTS:
-                points, stride = points[::2], stride * 2
-        return Curve(points, stride, self.offered + 1, (x, y))
-
-    def values(self) -> list[float]:
-        """All y values, oldest first; the newest is always included."""
-        ys = [y for _, y in self.points]
-        if self.last is not None and (not self.points or self.points[-1] != self.last):
-            ys.append(self.last[1])
-        return ys
-
-
-NO_CURVE: Final = Curve()
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +163,8 @@ def advance(state: RunState, entry: protocol.Entry) -> RunState:
     if entry.seq <= state.last_seq:
         return state
     msg = entry.msg
+    if isinstance(msg, messages.Step):
+        return _add_steps(state, [entry])
     position: dict[str, Any] = {
         "message_count": state.message_count + 1,
         "last_seq": entry.seq,
@@ -206,18 +180,37 @@ def advance(state: RunState, entry: protocol.Entry) -> RunState:
 
 
 def reduce_entries(entries: Iterable[protocol.Entry], state: RunState | None = None) -> RunState:
-    """`advance` over many entries, from `state` or the empty one."""
+    """`advance` over many entries, from `state` or the empty one; steps are added together."""
     state = state or RunState()
-    for entry in entries:
-        state = advance(state, entry)
+    for is_step, group in groupby(entries, lambda entry: isinstance(entry.msg, messages.Step)):
+        if is_step:
+            while steps := list(islice(group, MAX_STEPS)):
+                state = _add_steps(state, steps)
+        else:
+            for entry in group:
+                state = advance(state, entry)
     return state
+
+
+def _add_steps(state: RunState, entries: Sequence[protocol.Entry]) -> RunState:
+    """The state after entries that all are steps."""
+    steps: list[messages.Step] = []
+    t, last_seq, gaps = state.t, state.last_seq, state.gaps
+    for entry in entries:
+        if entry.seq > last_seq and isinstance(entry.msg, messages.Step):
+            steps.append(entry.msg)
+            t, gaps, last_seq = max(t, entry.msg.t), gaps + entry.seq - last_seq - 1, entry.seq
+    if not steps:
+        return state
+    return replace(
+        state, t=t, message_count=state.message_count + len(steps), last_seq=last_seq, gaps=gaps,
+        **_step_changes(state, steps),
+    )  # fmt: skip
 
 
 def _changes(state: RunState, msg: messages.Message, wall: float) -> dict[str, Any]:
     """The fields that a message changes."""
     match msg:
-        case messages.Step():
-            return _step_changes(state, msg)
         case messages.Sample():
             return _sample_changes(state, msg)
         case messages.Progress():
@@ -269,36 +262,43 @@ def is_full_window(plan: messages.Plan | None, msg: messages.Step) -> bool:
     return plan is None or msg.samples >= FULL_SHARE * msg.count * plan.effective_batch
 
 
-def _step_changes(state: RunState, msg: messages.Step) -> dict[str, Any]:
-    curves, whole = {**state.curves}, is_full_window(state.plan, msg)
-    samples = state.samples + msg.samples
-    values = {"lr": msg.lr, CLOCK: msg.t, SEEN_SAMPLES: float(samples)}
-    if whole or state.last_full is None:  # a short batch would be a cliff at the end of each epoch
-        values |= {"loss": msg.loss, **msg.metrics}
-    if msg.count:
-        values["step_seconds"] = msg.seconds / msg.count
-    if msg.grad_norm is not None:
-        values["grad_norm"] = msg.grad_norm
-    for name, value in values.items():
-        curves[name] = curves.get(name, NO_CURVE).add(msg.step, value)
-    timed = not msg.warmup
-    parts = {**state.timed_parts}
-    for name in STEP_PARTS if timed else ():
-        if (seconds := getattr(msg, name)) is not None:
-            parts[name] = parts.get(name, 0.0) + seconds
+def _step_changes(state: RunState, steps: Sequence[messages.Step]) -> dict[str, Any]:
+    added: dict[str, tuple[list[float], list[float]]] = {}
+    parts, samples, last_full = {**state.timed_parts}, state.samples, state.last_full
+    timed_from, timed_seconds = state.timed_from, state.timed_seconds
+    timed_steps, timed_samples = state.timed_steps, state.timed_samples
+    for msg in steps:
+        samples += msg.samples
+        whole = is_full_window(state.plan, msg)
+        values = {"lr": msg.lr, CLOCK: msg.t, SEEN_SAMPLES: float(samples)}
+        if whole or last_full is None:  # a short batch would be a cliff at the end of each epoch
+            values |= {"loss": msg.loss, **msg.metrics}
+        last_full = msg if whole else last_full
+        if msg.count:
+            values["step_seconds"] = msg.seconds / msg.count
+        if msg.grad_norm is not None:
+            values["grad_norm"] = msg.grad_norm
+        for name, value in values.items():
+            xs, ys = added.setdefault(name, ([], []))
+            xs.append(msg.step)
+            ys.append(value)
+        if msg.warmup:
+            continue
+        timed_from = timed_from if timed_steps else msg.t - msg.seconds
+        timed_seconds += msg.seconds
+        timed_steps += msg.count
+        timed_samples += msg.samples
+        for name in STEP_PARTS:
+            if (seconds := getattr(msg, name)) is not None:
+                parts[name] = parts.get(name, 0.0) + seconds
+    curves = {n: state.curves.get(n, NO_CURVE).extend(*points) for n, points in added.items()}
     return {
-        "timed_from": msg.t - msg.seconds if timed and not state.timed_steps else state.timed_from,
-        "step": max(state.step, msg.step),
-        "samples": samples,
-        "timed_parts": parts,
-        "skipped_steps": state.skipped_steps + msg.skipped_steps,
-        "last": msg,
-        "last_full": msg if whole else state.last_full,
-        "timed_seconds": state.timed_seconds + (msg.seconds if timed else 0.0),
-        "timed_steps": state.timed_steps + (msg.count if timed else 0),
-        "timed_samples": state.timed_samples + (msg.samples if timed else 0),
-        "curves": curves,
-    }
+        "step": max(state.step, *(msg.step for msg in steps)), "samples": samples,
+        "skipped_steps": state.skipped_steps + sum(msg.skipped_steps for msg in steps),
+        "last": steps[-1], "last_full": last_full, "timed_from": timed_from,
+        "timed_seconds": timed_seconds, "timed_steps": timed_steps,
+        "timed_samples": timed_samples, "timed_parts": parts, "curves": {**state.curves, **curves},
+    }  # fmt: skip
 
 
 def _sample_changes(state: RunState, msg: messages.Sample) -> dict[str, Any]:
@@ -315,7 +315,7 @@ def _sample_changes(state: RunState, msg: messages.Sample) -> dict[str, Any]:
     for name, value in ((name, value) for name, value in values.items() if value is not None):
         peaks[name] = max(peaks.get(name, value), value)
         if name != "rss_main_peak":
-            curves[name] = curves.get(name, NO_CURVE).add(msg.t, value)
+            curves[name] = curves.get(name, NO_CURVE).extend([msg.t], [value])
     is_timed = state.timed_steps > 0 and state.phase == "train"
     energy = state.energy.add(msg, state.samples, is_timed=is_timed)
     return {"sample": msg, "curves": curves, "peaks": peaks, "energy": energy}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import random
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engines import messages as msg
 from engines import protocol as p
-from workbench.suites.state import MAX_POINTS, Curve, RunState, advance, reduce_entries
+from workbench.suites.curves import MAX_POINTS, Curve
+from workbench.suites.state import RunState, advance, reduce_entries
 
 
 def entries(*messages: msg.Message, start: int = 0) -> list[p.Entry]:
@@ -80,6 +82,29 @@ def test_folding_in_pieces_is_folding_at_once() -> None:
         assert reduce_entries(WHOLE[cut:], reduce_entries(WHOLE[:cut])) == reduce_entries(WHOLE)
 
 
+def test_many_steps_together_are_the_same_steps_one_by_one() -> None:
+    rng = random.Random(4)
+    steps = [
+        step(number, t=number / 3, warmup=number < 5, loss=rng.random()).model_copy(
+            update={
+                "samples": rng.choice((1, 8)), "count": rng.randrange(3),
+                "grad_norm": rng.choice((None, 2.5)), "forward": rng.choice((None, 0.1)),
+                "skipped_steps": rng.randrange(2), "metrics": {rng.choice("ab"): 0.5},
+            }
+        )
+        for number in range(2_100)
+    ]  # fmt: skip
+    journal = [*WHOLE[:6], *entries(*steps, start=8), *WHOLE[6:8]]
+    one_by_one = RunState()
+    for entry in journal:
+        one_by_one = advance(one_by_one, entry)
+    together = reduce_entries(journal)
+    assert together == one_by_one
+    assert (together.message_count, together.gaps) == (2_106, 2)
+    assert together.samples == sum(s.samples for s in steps)
+    assert together.timed_steps == sum(s.count for s in steps[5:])
+
+
 def test_entries_seen_before_are_ignored_and_missing_ones_counted() -> None:
     run = reduce_entries(WHOLE)
     assert reduce_entries(WHOLE, run) == run
@@ -106,11 +131,12 @@ def test_nan_loss_stays_nan() -> None:
     assert math.isnan(run.curves["loss"].points[0][1])
 
 
-@given(st.integers(min_value=0, max_value=5000))
-def test_curves_stay_bounded_even_and_keep_the_newest(count: int) -> None:
-    curve = Curve()
-    for x in range(count):
-        curve = curve.add(x, float(x))
+@given(st.lists(st.integers(min_value=1, max_value=1500), max_size=5))
+def test_curves_stay_bounded_even_and_keep_the_newest(parts: list[int]) -> None:
+    curve, count = Curve(), sum(parts)
+    for part in parts:
+        added = range(curve.offered, curve.offered + part)
+        curve = curve.extend(added, added)
     xs = [x for x, _ in curve.points]
     assert len(xs) <= MAX_POINTS
     assert xs == list(range(0, count, curve.stride))[: len(xs)]
