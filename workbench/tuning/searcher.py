@@ -27,7 +27,8 @@ from workbench.planning.search_space import Settings
 from workbench.processes import tree
 from workbench.suites import control, suite_reader, trials, warden_file
 from workbench.suites.control import Command
-from workbench.suites.state import CLEAN_CAUSES, Curve, RunState, RunView, SuiteState, is_unfinished
+from workbench.suites.curves import Curve
+from workbench.suites.state import CLEAN_CAUSES, RunState, RunView, SuiteState, is_unfinished
 from workbench.suites.trials import TrialError
 from workbench.tuning.optuna_study import PRUNING_POINTS, SpaceExhaustedError, TuningStudy
 from workbench.tuning.searcher_process import GAVE_UP

@@ -1,4 +1,5 @@
-"""Event loop that says when it is idle: threads that read long files then leave it the interpreter.
+"""Event loop that says when it is idle: threads that read long files then leave it the interpreter,
+and a key is handed to it when the key before has had its effect.
 
 Python runs one thread at a time, and the loop, which waits anew after each of the some fifty
 callbacks of a key, gets its turn back from a thread that decodes only after
@@ -10,13 +11,19 @@ from __future__ import annotations
 import asyncio
 import selectors
 import threading
+import time
+from collections import deque
 from typing import Final
 
 LONGEST_WAIT: Final = 0.25
 """Seconds after which a reader goes on although the loop is at work."""
+STOP_SECONDS: Final = 0.02
+"""From an order to stop until a thread obeys that waits for the loop."""
 
 _IDLE: Final = threading.Event()
 _IDLE.set()
+_SETTLED: Final[deque[threading.Event]] = deque()
+"""Set, and removed, as soon as the loop is idle."""
 
 
 class IdleSelector(selectors.DefaultSelector):
@@ -27,6 +34,8 @@ class IdleSelector(selectors.DefaultSelector):
         if timeout is not None and timeout <= 0:  # callbacks wait for their turn
             return super().select(timeout)
         _IDLE.set()
+        while _SETTLED:
+            _SETTLED.popleft().set()
         try:
             return super().select(timeout)
         finally:
@@ -46,3 +55,14 @@ def make_loop() -> asyncio.AbstractEventLoop:
 def give_way() -> None:
     """Wait until the loop is idle; from a thread that reads, between two pieces of work."""
     _IDLE.wait(LONGEST_WAIT)
+
+
+def settle(loop: asyncio.AbstractEventLoop, seconds: float, stopped: threading.Event) -> bool:
+    """Wait until a loop of `make_loop` has done all that it was given before, and what followed
+    from it; from another thread. False: not within `seconds`, or `stopped` was set."""
+    settled, end = threading.Event(), time.monotonic() + seconds
+    loop.call_soon_threadsafe(_SETTLED.append, settled)
+    while not settled.wait(STOP_SECONDS):
+        if stopped.is_set() or time.monotonic() > end:
+            return False
+    return True

@@ -10,6 +10,8 @@ Four faults of Textual 8.2 are worked around:
   ever. Writes to a dead terminal are discarded.
 - The input thread woke ten times a second, a fifth of the cost of an idle screen. It sleeps until
   there is input.
+
+Keys are given to the app one after the other.
 """
 
 from __future__ import annotations
@@ -20,17 +22,23 @@ import select
 import selectors
 import threading
 from codecs import getincrementaldecoder
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import IO, Any, Final, cast
 
 from textual._xterm_parser import XTermParser
 from textual.drivers.linux_driver import LinuxDriver
+from textual.events import Key, Paste
+from textual.message import Message
 
 from results.text.sanitize import degrade_cell
+from workbench.tui.system import idle_loop
 
 READ_BYTES: Final = 4096
 ESCAPE_SECONDS: Final = 0.12
 """How long a lone Escape waits for the rest of a sequence; Textual's parser decides after 0.1."""
+
+KEY_SECONDS: Final = 0.5
+"""How long a key waits for the effect of the one before; after that all that were typed go on."""
 
 _X10_REPORT: Final = re.compile(rb"\x1b\[M[\s\S]{3}")
 _X10_BEGUN: Final = re.compile(rb"\x1b\[M[\s\S]{0,2}\Z")
@@ -143,10 +151,20 @@ class TerminalDriver(LinuxDriver):
                     if old_mouse.removed > count:
                         self._enable_mouse_support()
                     if text:  # an empty feed would tell the parser that the input ended
-                        for event in parser.feed(text):
-                            self.process_message(event)
-                for event in parser.tick():
-                    self.process_message(event)
+                        self._hand_on(parser.feed(text))
+                self._hand_on(parser.tick())
+
+    def _hand_on(self, typed: Iterable[Message]) -> None:
+        """Give events to the app, a key when the one before it has had its effect.
+
+        Textual hands a key to what has the focus at that moment: the `3` of `Enter 3` typed ahead
+        would go to the list instead of the editor that Enter opens.
+        """
+        is_quick = True
+        for event in typed:
+            self.process_message(event)
+            if is_quick and isinstance(event, Key | Paste):
+                is_quick = idle_loop.settle(self._loop, KEY_SECONDS, self._leaving)
 
     def _read(self) -> bytes:
         try:

@@ -1,16 +1,27 @@
-"""The terminal driver's filters: bytes in, bytes out."""
+"""The terminal driver: filters of bytes, and the order of keys."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import io
 import os
 import select
 import threading
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from textual.events import Key
 
-from workbench.tui.system.terminal_driver import LenientFile, WakingEvent, X10Filter
+from workbench.tui.system import idle_loop, terminal_driver
+from workbench.tui.system.terminal_driver import (
+    LenientFile,
+    TerminalDriver,
+    WakingEvent,
+    X10Filter,
+)
 
 
 def report(x: int, y: int, button: int = 0) -> bytes:
@@ -92,3 +103,50 @@ def test_who_is_woken_finds_the_event_set() -> None:
         event.clear()
         os.close(event._read)
         os.close(event._write)
+
+
+class Typing(TerminalDriver):
+    """A driver without a terminal, whose keys have effects that take some rounds of the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, rounds: int) -> None:
+        self._loop = self.loop = loop
+        self._rounds = rounds
+        self._leaving = WakingEvent()
+        self.log: list[str] = []
+
+    def process_message(self, event: Key) -> None:
+        asyncio.run_coroutine_threadsafe(self._work(event.key), self._loop)
+
+    async def _work(self, key: str) -> None:
+        for _ in range(self._rounds):
+            self.log += key
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+def typing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Typing]:
+    """A driver that waits long, with the loop of the app."""
+    monkeypatch.setattr(terminal_driver, "KEY_SECONDS", 90.0)
+    with contextlib.closing(idle_loop.make_loop()) as loop:
+        yield Typing(loop, rounds=20)
+
+
+KEYS = [Key(key, key) for key in "abc"]
+
+
+def test_a_key_typed_ahead_waits_for_the_effect_of_the_one_before(typing: Typing) -> None:
+    loop = typing.loop
+    loop.run_until_complete(loop.run_in_executor(None, typing._hand_on, KEYS))
+    assert typing.log == sorted("abc" * 20)
+
+
+def test_a_loop_that_ends_the_input_thread_does_not_wait_for_keys(typing: Typing) -> None:
+    thread = threading.Thread(target=typing._hand_on, args=(KEYS,))
+
+    async def leave() -> bool:
+        thread.start()
+        typing._leaving.set()
+        thread.join(60)
+        return not thread.is_alive()
+
+    assert typing.loop.run_until_complete(leave())
