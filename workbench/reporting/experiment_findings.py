@@ -16,7 +16,7 @@ from results.records.schema import MetricRecord, Reading, RunRecord
 from results.text import formats
 from workbench.audit import experiments
 from workbench.reporting import note_writer, suite_view
-from workbench.suites.state import NO_CURVE
+from workbench.suites.curves import NO_CURVE
 from workbench.suites.suite import SuiteError
 from workbench.suites.suite_reader import SuiteReader
 
