@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import threading
 
 from workbench.tui.system import idle_loop
@@ -25,3 +26,15 @@ def test_a_reader_waits_while_the_loop_is_at_work(monkeypatch) -> None:
         assert not loop.run_until_complete(work())
     reader.join()
     idle_loop.give_way()  # without a loop there is nothing to wait for
+
+
+def test_what_lives_before_a_long_reading_is_left_out_of_the_search_for_garbage() -> None:
+    idle_loop.freeze_objects.cache_clear()
+    gc.unfreeze()
+    idle_loop.freeze_objects()
+    frozen = gc.get_freeze_count()
+    assert frozen > 10_000, "most of it are objects of libraries"
+    more = [[] for _ in range(100)]
+    idle_loop.freeze_objects()  # once: what a closed screen leaves is to be found
+    assert gc.get_freeze_count() <= frozen
+    assert len(more) == 100

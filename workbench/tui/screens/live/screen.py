@@ -182,6 +182,7 @@ class LiveScreen(RunPanels):
         wake: threading.Event,
     ) -> None:
         painted.set()
+        idle_loop.freeze_objects()
 
         def wait(seconds: float) -> bool:
             wake.wait(seconds)
