@@ -114,6 +114,11 @@ def count(value: float) -> str:
     return f"{value:,.0f}" if math.isfinite(value) else number(value)
 
 
+def count_noun(value: int, noun: str) -> str:
+    """`1 run`, `2,000 runs`; the plural ends in s."""
+    return f"{value:,} {noun}" + ("" if value == 1 else "s")
+
+
 def number(value: float, digits: int = 4) -> str:
     """`1.5284`; `NaN` and `inf` as such; tiny values as `3.2e-05`, never as 0.0000."""
     if math.isnan(value):

@@ -32,6 +32,8 @@ from results.text import formats
         (formats.size, 612 * 2**20, "612 MiB"),
         (formats.size, 0, "0 MiB"),
         (formats.count, 339_137, "339,137"),
+        (lambda n: formats.count_noun(n, "run"), 1, "1 run"),
+        (lambda n: formats.count_noun(n, "run"), 2_000, "2,000 runs"),
         (formats.number, 1.52844, "1.5284"),
         (formats.number, 0.0, "0.0000"),
         (formats.number, 3.2e-5, "3.2e-05"),

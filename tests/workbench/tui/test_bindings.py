@@ -13,9 +13,15 @@ import pytest
 from textual.actions import parse
 from textual.binding import Binding
 from textual.dom import DOMNode
+from textual.keys import format_key
 
 import workbench.tui
 from workbench.tui.app import WorkbenchApp
+from workbench.tui.screens.data import DataScreen
+from workbench.tui.screens.dialogs import HELP_SECTIONS
+from workbench.tui.screens.live.screen import LiveScreen
+from workbench.tui.screens.plan.screen import PlanScreen
+from workbench.tui.screens.results.screen import ResultsScreen
 
 FOLDER = Path(__file__).parent
 PRESSED_IN = {
@@ -71,6 +77,27 @@ def test_every_key_has_an_action_and_a_test_that_presses_it() -> None:
     assert len(classes) > 20
     gaps = [gap for owner in classes for gap in find_gaps(owner, pressed)]
     assert not gaps, "\n".join(gaps)
+
+
+def name_key(key: str) -> str:
+    """A key as the help names it, without Shift: `/`, `F1`, `Esc`, `Ctrl+S`."""
+    *modifiers, last = key.removeprefix("shift+").split("+")
+    name = {"escape": "Esc"}.get(last, format_key(last))
+    is_letter = len(name) == 1 and not modifiers
+    return "+".join([*map(str.capitalize, modifiers), name if is_letter else name.capitalize()])
+
+
+@pytest.mark.parametrize(
+    ("title", "screen"),
+    [("Everywhere", WorkbenchApp), ("Plan", PlanScreen), ("Live", LiveScreen),
+     ("Results", ResultsScreen), ("Data", DataScreen)],
+)  # fmt: skip
+def test_the_help_tells_every_key_of_a_screen(title: str, screen: type[DOMNode]) -> None:
+    sections = {name: " ".join(keys for keys, _ in lines) for name, lines in HELP_SECTIONS}
+    told = {*sections[title].split(), *sections["Everywhere"].split()}
+    own = [base for base in screen.__mro__ if base.__module__.startswith("workbench.")]
+    for declared in (binding for base in own for binding in vars(base).get("BINDINGS", ())):
+        assert told & set(map(name_key, declared.key.split(","))), declared.key
 
 
 @pytest.mark.parametrize("binding", [Binding("n", "nothing", ""), Binding("f12", "help", "")])

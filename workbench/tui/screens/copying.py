@@ -6,11 +6,14 @@ from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from textual.screen import Screen
 
+from results.text.formats import count_noun
 from results.text.table import Table, TableCell, TableColumn, render_markdown
 from workbench.tui.view_models.cells import GridCell, GridRow
 from workbench.tui.widgets.grid import Grid
 
 MAX_ROWS: Final = 2_000
+DRAWN: Final = frozenset(("mark", "interval", "trend", "pace", "load"))
+"""Columns that are drawn, not written."""
 
 
 class CopyChoice(NamedTuple):
@@ -37,12 +40,14 @@ def collect_choices(screen: Screen[object]) -> list[CopyChoice]:
         choices.append(CopyChoice("row, Markdown", _make_markdown(grid, [row])))
         rows = list(grid.rows[:MAX_ROWS])
         choices.append(
-            CopyChoice(f"table of {len(rows):,} rows, Markdown", _make_markdown(grid, rows))
+            CopyChoice(
+                f"table of {count_noun(len(rows), 'row')}, Markdown", _make_markdown(grid, rows)
+            )
         )
         choices += [
             CopyChoice(f"cell {column.title or column.key}", text)
             for column, text in zip(grid.columns, _texts(row), strict=False)
-            if text and column.key not in ("mark", "interval")
+            if text and column.key not in DRAWN
         ]
     return [choice for choice in choices if choice.text]
 
@@ -52,7 +57,7 @@ def _texts(row: GridRow) -> list[str]:
 
 
 def _make_markdown(grid: Grid, rows: list[GridRow]) -> str:
-    shown = [at for at, column in enumerate(grid.columns) if column.key not in ("mark", "interval")]
+    shown = [at for at, column in enumerate(grid.columns) if column.key not in DRAWN]
     columns = tuple(TableColumn(grid.columns[at].title, grid.columns[at].right) for at in shown)
     lines = []
     for row in rows:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from results.text.formats import count_noun
 from results.text.sanitize import clean_line
 from workbench.tui.screens.dialogs import MessageDialog
 
@@ -104,7 +105,9 @@ def _screen_entries(app: WorkbenchApp) -> Iterator[PaletteEntry]:
 def _suite_entries(app: WorkbenchApp) -> Iterator[PaletteEntry]:
     for suite in app.suites or ():
         show = partial(app.show_suite, suite.folder)
-        yield PaletteEntry(f"suite {suite.name}", show, f"{suite.state}, {suite.runs} runs")
+        yield PaletteEntry(
+            f"suite {suite.name}", show, f"{suite.state}, {count_noun(suite.runs, 'run')}"
+        )
 
 
 def _run_entry(app: WorkbenchApp, run: ListedRun) -> PaletteEntry:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from rich.console import Group, RenderableType
 from rich.text import Text
 from textual import work
 from textual.app import ComposeResult
@@ -18,6 +19,7 @@ from workbench.output_language import chosen_language
 from workbench.tui.screens.dialogs import ChoiceDialog, TextDialog
 from workbench.tui.view_models.cells import GridColumn
 from workbench.tui.widgets.footer import Footer
+from workbench.tui.widgets.name_table import make_name_table
 from workbench.tui.widgets.top_bar import Heading
 
 if TYPE_CHECKING:
@@ -89,8 +91,8 @@ class RecordScreen(ModalScreen[None]):
             text.update(Text(f" This record cannot be found again. {trouble}"))
             return
         self.query_one("#record-title", Heading).remark = event.record.identity.suite
-        page = _notes_page(event.noted) if event.noted else Text()
-        text.update(page.append_text(_record_page(event.record)))
+        notes = _notes_page(event.noted) if event.noted else []
+        text.update(Group(*notes, *_record_page(event.record)))
 
     def action_finding(self) -> None:
         """Add a finding."""
@@ -141,33 +143,35 @@ class RecordScreen(ModalScreen[None]):
         self.dismiss(None)
 
 
-def _notes_page(noted: RunNotes) -> Text:
-    """The notes of a run as text; empty if there are none."""
+def _notes_page(noted: RunNotes) -> list[RenderableType]:
+    """The notes of a run; empty if there are none."""
     from workbench.reporting import note_writer
 
     lines = note_writer.standing_lines(noted)
-    page = Text()
-    if lines:
-        page.append("\n Notes\n", style="bold")
-    cells = max((len(name) for name, _ in lines), default=0) + 2
-    for name, text in lines:
-        page.append(f"   {name:<{cells}}", style="dim")
-        page.append(f"{clean_line(text, 4000)}\n")
-    return page
+    if not lines:
+        return []
+    cells = max(len(name) for name, _ in lines) + 4
+    rows = [(Text(f"   {name}", "dim"), Text(clean_line(text, 4000))) for name, text in lines]
+    return [Text("\n Notes", "bold"), make_name_table(rows, cells)]
 
 
-def _record_page(record: RunRecord) -> Text:
+def _record_page(record: RunRecord) -> list[RenderableType]:
     from results.records import message_translations
     from workbench.reporting import record_detail
 
-    page = Text()
+    page: list[RenderableType] = []
     (localized,) = message_translations.localize_records([record], chosen_language())
     groups = record_detail.build_groups(localized)
-    cells = max(len(line.name) for group in groups for line in group.lines) + 2
+    cells = max(len(line.name) for group in groups for line in group.lines) + 4
     for group in groups:
-        page.append(f"\n {group.title}\n", style="bold")
-        for line in group.lines:
-            page.append(f"   {line.name:<{cells}}", style="dim")
-            page.append(line.value, style="bold" if line.failed else "")
-            page.append(f"   {line.remark}\n" if line.remark else "\n", style="dim")
+        rows = [
+            (
+                Text(f"   {line.name}", "dim"),
+                Text(line.value, "bold" if line.failed else "").append(
+                    f"   {line.remark}" if line.remark else "", "dim"
+                ),
+            )
+            for line in group.lines
+        ]
+        page += [Text(f"\n {group.title}", "bold"), make_name_table(rows, cells)]
     return page

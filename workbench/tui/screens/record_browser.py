@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
+from rich.console import Group
 from rich.text import Text
 from textual import on, work
 from textual.app import ComposeResult
@@ -22,6 +23,7 @@ from workbench.tui.screens.footer_keys import FooterKeys
 from workbench.tui.system.child_process import ChildError, read_messages
 from workbench.tui.widgets.find_input import FindInput
 from workbench.tui.widgets.footer import Footer
+from workbench.tui.widgets.name_table import make_name_table
 from workbench.tui.widgets.top_bar import Heading
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 SAMPLE_SIZE: Final = 50
 PASSAGE_CHARACTERS: Final = 1_200
+NAME_CELLS: Final = 12
 """Maximum shown length of a passage."""
 SHEET_CELLS: Final = (28, 9)
 """Least columns and rows of a record on a contact sheet."""
@@ -295,7 +298,7 @@ def _make_cell(record: Mapping[str, Any], height: int) -> Vertical:
     )
     picture.styles.height = max(1, height)
     answer = ", ".join(fields["answer"]) or (fields["passage_text"] or [""])[0]
-    words = Text(no_wrap=True, overflow="ellipsis")
+    words = Text()
     words.append(f"{record['row']:,}  ", style="dim")
     words.append(f"{clean_line(fields['question'] or fields['instruction'], 200)}\n")
     words.append(clean_line(answer, 200), style="dim")
@@ -310,31 +313,29 @@ def select_pictures(record: dict[str, Any]) -> list[tuple[str, str]]:
     return [*pictures, ("positive", positive)] if positive else pictures
 
 
-def format_record(record: dict[str, Any]) -> Text:
+def format_record(record: dict[str, Any]) -> Group:
     """The fields of a record as sanitized text."""
     from results.text.sanitize import clean, clean_line
 
     fields = record["fields"]
+    options = zip(LETTERS, fields.get("options") or (), strict=False)
+    lines = [
+        ("question", fields["question"]),
+        ("instruction", fields["instruction"]),
+        *((f"  {letter}", option) for letter, option in options),
+        ("answer", ", ".join(fields["answer"])),
+        ("picture", fields["image_path"]),
+        ("id", f"{fields['data_id']}  ({fields['dataset_id']})"),
+    ]
+    rows = [(Text(name, "dim"), Text(clean_line(value) or "–")) for name, value in lines]
     text = Text()
-
-    def line(name: str, value: str) -> None:
-        text.append(f"{name:<12}", style="dim")
-        text.append(f"{clean_line(value) or '–'}\n")
-
-    line("question", fields["question"])
-    line("instruction", fields["instruction"])
-    for letter, option in zip(LETTERS, fields.get("options") or (), strict=False):
-        line(f"  {letter}", option)
-    line("answer", ", ".join(fields["answer"]))
-    line("picture", fields["image_path"])
-    line("id", f"{fields['data_id']}  ({fields['dataset_id']})")
     passages = zip(
         fields["passage_id"], fields["passage_text"], fields["passage_image_path"], strict=True
     )
     for number, (name, passage, path) in enumerate(passages, 1):
         text.append(f"\npositive {number}  {clean_line(name)}\n", style="bold")
         if path:
-            line("picture", path)
+            text.append("picture  ", style="dim").append(f"{clean_line(path)}\n")
         more = " …" if len(passage) > PASSAGE_CHARACTERS else ""
         text.append(f"{clean(passage[:PASSAGE_CHARACTERS])}{more}\n")
-    return text
+    return Group(make_name_table(rows, NAME_CELLS), text)

@@ -17,6 +17,7 @@ from textual.widgets import Static
 
 from workbench.tui.view_models.results.cases import CaseLine, CasePicture
 from workbench.tui.widgets import image
+from workbench.tui.widgets.name_table import make_name_table
 
 NAME_CELLS: Final = (12, 26)
 """Least and greatest width of the names at the left."""
@@ -93,7 +94,7 @@ class CaseView(Vertical):
         await strip.remove_children()
         for picture in pictures:
             frame = Vertical(
-                Static(Text(picture.title, no_wrap=True), classes="picture-title"),
+                Static(Text(picture.title), classes="picture-title"),
                 image.make_widget(picture.file, picture.reason),
                 classes="case-picture",
             )
@@ -101,15 +102,12 @@ class CaseView(Vertical):
             await strip.mount(frame)
 
     def _draw_lines(self, lines: Sequence[CaseLine], *, cells: int) -> Table:
-        """Names at the left, texts wrapped at the right of them."""
-        table = Table.grid(expand=True, padding=(0, 1, 0, 0))
-        table.add_column(width=cells, no_wrap=True)
-        table.add_column(ratio=1, overflow="fold")
         dim = self.get_component_rich_style("case--dim")
+        rows = []
         for line in lines:
             style = Style(bold=True) if line.tone else Style()
             if line.tone in CLASSES:
                 style += self.get_component_rich_style(CLASSES[line.tone], partial=True)
             name = Text(line.name, style=Style(bold=True) if line.tone == "head" else dim)
-            table.add_row(name, Text(line.text, style=style))
-        return table
+            rows.append((name, Text(line.text, style=style)))
+        return make_name_table(rows, cells)

@@ -33,7 +33,7 @@ from workbench.tui.widgets.grid import Grid
 COLUMNS: Final = (
     GridColumn("name", "setting", 16, grow=12, rank=0),
     GridColumn("value", "value", 12, grow=14, rank=1, right=True),
-    GridColumn("limits", "", 9, grow=8, rank=2),
+    GridColumn("limits", "", 15, grow=2, rank=2),
 )
 CHANGED: Final = "•"
 

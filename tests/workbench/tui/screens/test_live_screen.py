@@ -44,6 +44,7 @@ async def check_queue_and_run(app: WorkbenchApp, pilot: Pilot[None]) -> None:
     assert queue.cursor == 2  # the run at work
     await pilot.press("up")
     await until(pilot, lambda: "CUDA out of memory" in screen_text(pilot))
+    await until(pilot, lambda: "No metrics yet." not in screen_text(pilot))  # none will come
     await pilot.press("up")
     if pilot.app.size.width < 110:
         await pilot.press("v")

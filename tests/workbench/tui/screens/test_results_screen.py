@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from results.records import schema
 from tests.workbench.tui import sample_suites
@@ -53,9 +55,12 @@ async def test_results_sort_filter_and_detail(
         await pilot.press("escape", "slash", *"model:clip score>.4", "enter")
         await until(pilot, lambda: 0 < len(grid.rows) < 40)
         assert all("clip" in str(row) for row in grid.rows)
+        assert " b Items " in screen_text(pilot)
         await pilot.press("escape", "g")
         await until(pilot, lambda: "▾ suite weekly-1a2b" in screen_text(pilot))
-        await pilot.press("home", "enter")
+        await pilot.press("home")  # on the heading of a group
+        await until(pilot, lambda: " b Items " not in screen_text(pilot))
+        await pilot.press("enter")
         await until(pilot, lambda: "▸ suite weekly-1a2b" in screen_text(pilot))
         await pilot.press("g", "g", "g", "g", "home")
         await pilot.press("enter")
@@ -67,10 +72,19 @@ async def test_results_sort_filter_and_detail(
 
 def test_names_and_values_of_a_record_stand_apart() -> None:
     made = sample_suites.record("s", 1, random.Random(1))
-    page = record_screen._record_page(made).plain
+    pages = {}
+    for width in (70, 200):
+        console = Console(width=width, file=io.StringIO())
+        with console.capture() as capture:
+            console.print(*record_screen._record_page(made))
+        pages[width] = capture.get()
+    titles = set()
     for group in record_detail.build_groups(made):
+        titles.add(f" {group.title}")
         for line in group.lines:
-            assert f"   {line.name}  " in page
+            assert f"   {line.name}  " in pages[200]
+    lines = {line.rstrip() for line in pages[70].splitlines() if line.strip()} - titles
+    assert all(line.startswith("   ") for line in lines), "a wrapped value stays in its column"
 
 
 async def test_what_is_shown_is_exported(

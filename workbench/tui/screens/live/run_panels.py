@@ -101,8 +101,11 @@ class RunPanels(FooterKeys):
         run = (scrubbed or view).state if view and (scrubbed or view) else None
         if self.snapshot is not None and view is not None:
             self._paint_log(view, scrubbed)
-        rows = live_rows.metric_rows(run)
-        self.query_one("#metrics", Grid).show(rows)
+        rows, metrics = live_rows.metric_rows(run), self.query_one("#metrics", Grid)
+        if rows:
+            metrics.show(rows)
+        elif metrics.rows or metrics.notice != live_rows.describe_no_metrics(run):
+            metrics.show_notice(live_rows.describe_no_metrics(run))
         self.query_one("#metrics-heading", Heading).remark = str(len(rows)) if rows else ""
 
     def _paint_log(self, view: RunView, scrubbed: RunView | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from results.text import formats
 from workbench.pricing import costs
 from workbench.tui.screens.dialogs import ConfirmDialog
 from workbench.tui.system import cli_commands
@@ -45,7 +46,8 @@ def ask_start(
     runs = f"{count} runs, one after the other. They go on" if count != 1 else "1 run. It goes on"
     parts = [f"{runs} when you leave this screen or the connection drops."]
     if probe:
-        parts = [f"{count} cost probes of {PROBE_STEPS} steps; they forecast time and disk."]
+        probes = formats.count_noun(count, "cost probe")
+        parts = [f"{probes} of {PROBE_STEPS} steps, to forecast time and disk."]
     if kept:
         parts.append(f"{kept} done with equal settings are kept and not run again.")
     total, unknown = costs.sum_times([run.cost for run in preview.runs])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, cast
 from textual import work
 from textual.binding import Binding, BindingType
 
+from results.text import formats
 from workbench.output_language import chosen_language
 from workbench.tui.screens.dialogs import ChoiceDialog
 from workbench.tui.screens.footer_keys import FooterKeys
@@ -85,7 +86,7 @@ class RunActions(FooterKeys):
 
         columns = (GridColumn("name", "", 30, grow=60),)
         names = [(name,) for _, name in export.KINDS]
-        title = f"Export {len(runs):,} runs"
+        title = f"Export {formats.count_noun(len(runs), 'run')}"
         self.app.push_screen(
             ChoiceDialog(title, columns, names, [key for key, _ in export.KINDS]), on_choice
         )
@@ -107,7 +108,7 @@ class RunActions(FooterKeys):
         if problem:
             self.notify(problem, title="Not written", severity="error", timeout=15)
         else:
-            self.notify(str(path), title=f"{len(runs):,} runs written")
+            self.notify(str(path), title=f"{formats.count_noun(len(runs), 'run')} written")
 
     def action_note(self) -> None:
         """Add a note on the suite under the cursor."""
@@ -155,7 +156,7 @@ class RunActions(FooterKeys):
             return
         if not names and self.current is not None:
             names = [self.current.summary.suite]
-        subject = f"{len(self.marked)} marked runs" if self.marked else names[0]
+        subject = formats.count_noun(len(self.marked), "marked run") if self.marked else names[0]
 
         def on_choice(key: str | None) -> None:
             if key is not None:

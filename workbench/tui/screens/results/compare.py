@@ -132,7 +132,7 @@ class CompareScreen(FooterKeys, ModalScreen[None]):
 
     def _describe_runs(self) -> Text:
         """A line for each run: letter, label, subset, model, suite."""
-        text = Text(no_wrap=True, overflow="ellipsis")
+        text = Text()
         for letter, run in zip("ABCD", self._runs, strict=False):
             summary = run.summary
             suite = columns.short_suite_name(summary.suite)

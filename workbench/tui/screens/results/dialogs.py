@@ -15,9 +15,10 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from results.listing.views import ResultView, read_views, write_views
+from results.text import formats
 from workbench.tui.screens.dialogs import ChoiceDialog, TextDialog
 from workbench.tui.view_models.cells import GridCell, GridColumn
-from workbench.tui.view_models.results.columns import DEFAULTS
+from workbench.tui.view_models.results.columns import DEFAULTS, list_columns
 from workbench.tui.widgets.grid import Grid
 
 if TYPE_CHECKING:
@@ -49,7 +50,11 @@ class ColumnsDialog(ModalScreen[tuple[str, ...] | None]):
 
     def compose(self) -> ComposeResult:
         """Title, list, keys."""
-        columns = (GridColumn("mark", "", 1), GridColumn("name", "", 40, grow=20))
+        columns = (
+            GridColumn("mark", "", 1),
+            GridColumn("name", "", 24, grow=20),
+            GridColumn("title", "", 22, grow=20),
+        )
         with Vertical(classes="dialog wide"):
             yield Static(
                 Text("Columns: the first ones stay where room is short"), classes="dialog-title"
@@ -68,8 +73,14 @@ class ColumnsDialog(ModalScreen[tuple[str, ...] | None]):
         self._paint()
 
     def _paint(self) -> None:
+        titles = (column.grid.title for column in list_columns(self._keys))
         rows = [
-            (GridCell("●" if key in self._chosen else "○", "accent"), key) for key in self._keys
+            (
+                GridCell("●" if key in self._chosen else "○", "accent"),
+                key,
+                GridCell(title if title != key else "", "dim"),
+            )
+            for key, title in zip(self._keys, titles, strict=True)
         ]
         self.query_one(Grid).show(rows, self._keys)
 
@@ -114,7 +125,7 @@ def choose_metric(
     rows = [(HEADLINE, "")]
     for key in keys[1:]:
         name, _, split = key.rpartition("@")
-        rows.append((f"{name} on {split}", f"{counts[key]:,} runs"))
+        rows.append((f"{name} on {split}", formats.count_noun(counts[key], "run")))
 
     def on_key(key: str | None) -> None:
         if key is not None:

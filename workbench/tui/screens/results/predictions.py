@@ -104,6 +104,7 @@ class PredictionsScreen(ModalScreen[None]):
             grid.show_notice(clean(outcome.problem).splitlines()[-1], failed=True)
             return
         self._listed = listed = cases.parse_predictions(outcome.output)
+        self.refresh_bindings()
         if listed is None or not listed.sides:
             none = "No metric of this run has a score of each item."
             grid.show_notice(none if listed is None else "No item has these words.")
@@ -122,7 +123,9 @@ class PredictionsScreen(ModalScreen[None]):
         parts = [clean_line(f"{listed.metric} on {listed.split}"), "worst first"]
         count = formats.count(listed.matches)
         parts.append(
-            f"{count} of {formats.count(listed.total)}" if self._text else f"{count} items"
+            f"{count} of {formats.count(listed.total)}"
+            if self._text
+            else formats.count_noun(listed.matches, "item")
         )
         if listed.matches > len(listed.sides):
             parts.append(f"{formats.count(len(listed.sides))} listed")
@@ -155,6 +158,14 @@ class PredictionsScreen(ModalScreen[None]):
         await self.query_one(CaseView).show(item, [answer], cases.list_pictures([side], source))
 
     # -- actions ---------------------------------------------------------------------------
+
+    def check_action(
+        self,
+        action: str,
+        parameters: tuple[object, ...],  # noqa: ARG002 - Textual gives them
+    ) -> bool | None:
+        """Without items only `leave` does anything."""
+        return action == "leave" or self._listed is not None
 
     def action_turn(self, by: int) -> None:
         """The next or the previous item."""

@@ -124,13 +124,15 @@ class ResultsScreen(RunActions):
             titles = {"compare": f"Compare {len(self.marked)}", **titles}
         if self.view.filter:
             titles["clear"] = "Show all"
-        return {
+        shown = {
             **titles, "filter": "Filter", "predictions": "Items", "columns": "Columns",
             "sort(1)": "Sort", "group": "Group", "metric": "Metric", "view": "Views",
             "report": "Report", "export": "Export", "compare": titles.get("compare", "Compare"),
             "copy": "Copy", "palette": "Commands", "note": "Note", "trash": "Trash",
             "jump": "Jump", "log_root": "Log root",
         }  # fmt: skip
+        of_a_run = {"predictions", "note", "trash", *(() if self.marked else ("report",))}
+        return shown if run is not None else {k: v for k, v in shown.items() if k not in of_a_run}
 
     def compose(self) -> ComposeResult:
         """Heading, filter, table, trouble line."""

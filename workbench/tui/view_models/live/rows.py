@@ -183,7 +183,7 @@ def suite_rows(suites: Sequence[SuiteEntry]) -> list[GridRow]:
             GridCell("●", "accent") if suite.busy else GridCell(" "),
             GridCell(suite.name, "strong" if suite.busy else ""),
             GridCell(suite.state, "error" if suite.state in ("lost", "unreadable") else "dim"),
-            "1 run" if suite.runs == 1 else f"{suite.runs} runs",
+            formats.count_noun(suite.runs, "run"),
             GridCell(suite.about, "dim"),
         )
         for suite in suites
@@ -367,6 +367,11 @@ def metric_rows(run: RunState | None) -> list[GridRow]:
             )
         )
     return rows
+
+
+def describe_no_metrics(run: RunState | None) -> str:
+    """Why there are no metrics."""
+    return "No metrics." if run is not None and run.status == "ended" else "No metrics yet."
 
 
 def newest_notice(run: RunState | None) -> str:

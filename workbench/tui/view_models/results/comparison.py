@@ -139,7 +139,7 @@ def case_rows(pair: PairComparison) -> list[GridRow]:
 def case_summary(pair: PairComparison) -> str:
     """`recall@1 on emoji_val: B better 357, A better 7, both 0 342, equal 42`."""
     if pair.cases is None:
-        return "no score file on a side"
+        return "a run has no scores of single items"
     counts = pair.cases["counts"]
     words = {"b better": f"{pair.letter} better", "a better": "A better"}
     parts = (f"{words.get(kind, kind)} {formats.count(n)}" for kind, n in counts.items())

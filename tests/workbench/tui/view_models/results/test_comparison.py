@@ -75,4 +75,4 @@ def test_cases_show_ranks_or_scores_and_what_was_answered() -> None:
 def test_without_score_files_there_are_no_cases() -> None:
     (pair,) = comparison.parse_comparisons(json.dumps({**ROW, "cases": None}))
     assert comparison.case_rows(pair) == []
-    assert comparison.case_summary(pair) == "no score file on a side"
+    assert comparison.case_summary(pair) == "a run has no scores of single items"
