@@ -1,8 +1,12 @@
-"""Names that say nothing: participles, pronouns and bare verbs must not be bound or defined."""
+"""Names that say nothing: participles, pronouns and bare verbs must not be bound or defined.
+
+Verbs end in -ize, in names and prose.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +19,12 @@ NOT_NOUNS = {
 }  # fmt: skip
 NOT_VERBS = {"of", "look", "say", "own", "take", "tell", "stand", "clear", "follow", "leave"}
 """A function is a verb and its object."""
+BRITISH = re.compile(
+    r"(?i)(equali|initiali|materiali|normali|optimi|organi|quanti|recogni|seriali|summari|synchroni"
+    r"|tokeni)s(e|ing|ation|er)"
+)
+STORED = ("normalisation", "normalises over the batch")
+"""A fact and an error of records."""
 ALLOWED = {
     ("datasets_mm/profile/profile.py", "place"),  # written in profiles
     ("workbench/planning/plan.py", "why"),  # typed in plans
@@ -46,7 +56,12 @@ def main() -> int:
     """Print what is wrong; 1 if anything is."""
     count = 0
     for path in sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")):
-        for line, name in list_bindings(ast.parse(path.read_text("utf-8"))):
+        text = path.read_text("utf-8")
+        for line, words in enumerate(text.splitlines(), 1):
+            if (match := BRITISH.search(words)) and not any(part in words for part in STORED):
+                print(f"{path.relative_to(ROOT)}:{line}: {match[0]}, which ends in -ize here")
+                count += 1
+        for line, name in list_bindings(ast.parse(text)):
             bad = name.lstrip("_") in NOT_NOUNS or name.endswith("()")
             if bad and (file := path.relative_to(ROOT).as_posix(), name) not in ALLOWED:
                 print(f"{file}:{line}: {name}")
