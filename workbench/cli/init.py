@@ -76,7 +76,8 @@ def init_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     schema_file.write_text(plan_schema.render_schema(), encoding="utf-8")
     for remark in remarks:
         start.print_progress(remark)
-    start.print_progress(f"{plan_file}: {len(specs)} runs, checked; {schema_file} is for editors")
+    count = "1 run" if len(specs) == 1 else f"{len(specs)} runs"
+    start.print_progress(f"{plan_file}: {count}, checked; {schema_file} is for editors")
     start.print_progress(f"next: workbench plan {plan_file} --explain; workbench run {plan_file}")
     typer.echo(str(plan_file))
 

@@ -162,7 +162,8 @@ def export_records(
         data_frame.write_frame(frame, file)
     except (data_frame.UnknownColumnError, ValueError) as error:
         fail(str(error))
-    typer.echo(clean_line(f"{len(frame)} runs, {len(frame.columns)} columns: {file}", 4096))
+    count = "1 run" if len(frame) == 1 else f"{len(frame)} runs"
+    typer.echo(clean_line(f"{count}, {len(frame.columns)} columns: {file}", 4096))
 
 
 def _parse_pattern(text: str) -> tuple[str, str]:

@@ -93,7 +93,7 @@ def test_an_export_takes_a_filter_or_runs_by_name_in_their_order(root: Path) -> 
     import pandas as pd
 
     done = results(root, "export", str(root / "x.csv"), "--filter", "end:failed")
-    assert done.stdout.startswith("1 runs, ")
+    assert done.stdout.startswith("1 run, ")
     names = [
         f"{row['suite']}/{row['run_id']}"
         for row in map(
