@@ -98,7 +98,7 @@ def _is_alarm(check: GateCheck) -> bool:
 
 def _value(check: GateCheck, value: float) -> str:
     if not check.is_cost:
-        return f"{value:.4f}"
+        return formats.number(value)
     return formats.step_time(value) if check.name in _SECONDS else formats.size(value)
 
 

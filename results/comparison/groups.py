@@ -155,8 +155,8 @@ def compare_groups(
     )  # fmt: skip
     return GroupComparison(
         a, b, changes, tuple(_compare_costs(a, b)),
-        tuple(f"{name} on {split}" for split, name in metrics_a if (split, name) not in metrics_b),
-        tuple(f"{name} on {split}" for split, name in metrics_b if (split, name) not in metrics_a),
+        tuple(f"{name} ({split})" for split, name in metrics_a if (split, name) not in metrics_b),
+        tuple(f"{name} ({split})" for split, name in metrics_b if (split, name) not in metrics_a),
         tuple(_find_unmeasured_costs(a, b)),
     )  # fmt: skip
 

@@ -234,8 +234,8 @@ def test_a_torn_score_line_leaves_the_runs_unpaired(pair, tmp_path):
 def test_what_only_one_has_is_listed(mixed):
     comparison = compare(mixed.records[0], mixed.records[2])
     assert comparison.metrics == ()
-    assert "recall@1 on emoji_val" in comparison.only_a
-    assert "recall@1[chance] on emoji_val" not in comparison.only_a
+    assert "recall@1 (emoji_val)" in comparison.only_a
+    assert "recall@1[chance] (emoji_val)" not in comparison.only_a
     assert "No metric that both have." in tables.explain(comparison, [])
     shown = render_markdown(tables.metrics_table(comparison))
     assert "No metric that both have." in shown
