@@ -290,6 +290,16 @@ def test_parts_of_a_memory_estimate_have_their_korean() -> None:
         if node.value is not None and (text := text_of(node.value)) and text[0].islower()
     }
     assert "half-precision copy of the weights" in parts
+    parts |= {
+        text
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript)
+        if ast.unparse(node.targets[0].value) == "parts"
+        if (text := text_of(node.targets[0].slice))
+    }
+    assert "vision tower, on its way to the GPU" in parts
+    parts |= {"this host has", "batch = 1 in every stage", "largest stage: 2 of 2", "epochs"}
     missing = {part for part in parts if not set(part.split()) <= FIELD_TERMS}
     missing = {part for part in missing if message_translations.localize(part, "ko") == part}
     assert not missing, f"add them to results/text/lang/messages.ko.toml: {missing}"
