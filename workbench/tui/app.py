@@ -365,6 +365,7 @@ def main(log_root: Path) -> int:
         print(f"workbench: {reason}", file=sys.stderr)  # noqa: T201 - talk goes to stderr
         return 2
     app = WorkbenchApp(log_root, paths.cache_root())
+    sys.setswitchinterval(idle_loop.SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=idle_loop.make_loop) as runner:
         runner.run(app.run_async())
     return app.return_code or 0

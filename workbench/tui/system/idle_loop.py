@@ -3,7 +3,7 @@ and a key is handed to it when the key before has had its effect.
 
 Python runs one thread at a time, and the loop, which waits anew after each of the some fifty
 callbacks of a key, gets its turn back from a thread that decodes only after
-`sys.getswitchinterval`, 5 ms.
+`sys.getswitchinterval`, which the app makes shorter.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from collections import deque
 from functools import cache
 from typing import Final
 
+SWITCH_SECONDS: Final = 0.001
+"""After which a thread that computes gives its turn away; Python's 0.005 is felt at a key."""
 LONGEST_WAIT: Final = 0.25
 """Seconds after which a reader goes on although the loop is at work."""
 STOP_SECONDS: Final = 0.02
