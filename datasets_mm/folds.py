@@ -170,7 +170,20 @@ class _GroupTable:
             cost += (2 * (assigned.sum(axis=1) - room) + size) * size * room_weight
             fold[number] = int(np.argmin(np.round(cost, 9)))
             assigned[fold[number]] += counts
+        self._fill_empty_folds(fold, len(targets))
         return fold[self.group]
+
+    def _fill_empty_folds(self, fold: Rows, k: int) -> None:
+        """Give each fold without a group the smallest one of the fold with the most rows.
+
+        Large groups can be far from what a small fold should get: none at all would be closer.
+        """
+        sizes = self.counts.sum(axis=1)
+        for empty in sorted(set(range(k)) - set(fold.tolist())):
+            numbers = np.bincount(fold, minlength=k)
+            rows = np.bincount(fold, weights=sizes, minlength=k)
+            donor = int(np.argmax(np.where(numbers > 1, rows, 0)))
+            fold[np.flatnonzero(fold == donor)[-1]] = empty
 
 
 def _even_targets(totals: Counts, k: int) -> Counts:

@@ -180,3 +180,13 @@ def test_a_fold_file_that_is_not_what_it_was_is_refused(tmp_path: Path, change: 
     }  # fmt: skip
     with pytest.raises(FoldError, match=expected[change]):
         folds.load(path)
+
+
+def test_no_fold_is_left_empty_by_large_groups() -> None:
+    """Ten rows a picture: a held-out twentieth of them would be half of one."""
+    answers, groups = ["a"] * 100, [f"g{row // 10}" for row in range(100)]
+    assert np.bincount(folds.hold_out(answers, groups, 0.04, 0)).tolist() == [10, 90]
+    sizes = (1, 2, 1, 10, 7)
+    labels = [int(sign) for sign in "010230331310230301303"]
+    names = [f"g{number}" for number, size in enumerate(sizes) for _ in range(size)]
+    assert len(set(folds.assign(labels, names, 5, 0).tolist())) == 5
