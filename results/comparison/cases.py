@@ -67,7 +67,7 @@ def compare_cases(
         return None
     items_a, items_b = read_items(log_root, a, metric_a), read_items(log_root, b, metric_b)
     cases = [
-        _make_case(item, score, items_b[item][0], line, items_b[item][1])
+        _make_case(item, score, items_b[item][0], line, items_b[item][1], metric_a)
         for item, (score, line) in items_a.items()
         if item in items_b
     ]
@@ -93,10 +93,16 @@ def _key(metric: MetricRecord) -> str:
 
 
 def _make_case(
-    item: str, a: float, b: float, a_line: dict[str, Any], b_line: dict[str, Any]
+    item: str,
+    a: float,
+    b: float,
+    a_line: dict[str, Any],
+    b_line: dict[str, Any],
+    metric: MetricRecord,
 ) -> ItemCase:
-    kind = "equal" if a == b else "b better" if b > a else "a better"
-    kind = "both 0" if a == b == 0 else kind
+    kind = "b better" if (b > a) == metric.higher_is_better else "a better"
+    if a == b:
+        kind = "both 0" if a == 0 and metric.higher_is_better else "equal"
     return ItemCase(kind, item, a, b, _shorten_line(a_line), _shorten_line(b_line))
 
 
