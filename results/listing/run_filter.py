@@ -173,8 +173,8 @@ def _parse_term(
         return field, _time_condition(field, operator, value, now)
     if field == "in":
         return field, _trash_condition(operator, value)
-    if field == "end" and operator in ":=" and value in ENDS:
-        return field, lambda run: ENDS[value](run.summary)
+    if field == "end":
+        return field, _end_condition(operator, value, term)
     if field in TEXT_FIELDS:
         return field, _text_condition(field, operator, value, term)
     if field != "score" and field not in NUMBER_FIELDS and field not in names:
@@ -215,6 +215,21 @@ def _text_condition(field: str, operator: str, value: str, term: str) -> Conditi
     patterns = [p if any(c in p for c in "*?[") else f"*{p}*" for p in values]
     match = re.compile("|".join(map(fnmatch.translate, patterns)), re.IGNORECASE).match
     return lambda run: any(match(text) for text in read(run))
+
+
+def _end_condition(operator: str, value: str, term: str) -> Condition:
+    """A condition on how runs ended: causes and the words of `ENDS`, with commas between them."""
+    parts = value.lower().split(",")
+    groups = [ENDS[part] for part in parts if part in ENDS]
+    causes = ",".join(part for part in parts if part not in ENDS)
+    if operator not in (":", "=", "!=") or not groups:
+        return _text_condition("end", operator, value, term)
+    has_cause = _text_condition("end", operator.lstrip("!"), causes, term) if causes else None
+
+    def holds(run: ListedRun) -> bool:
+        return any(group(run.summary) for group in groups) or bool(has_cause and has_cause(run))
+
+    return _negate(holds) if operator == "!=" else holds
 
 
 def _trash_condition(operator: str, value: str) -> Condition:
