@@ -45,11 +45,13 @@ def format_value(value: Any, key: str) -> str:
         return formats.step_time(value) if key == "step" else formats.duration(value)
     if unit == "bytes":
         return formats.size(value)
+    if key == "rate":
+        return formats.rate(value)
     if isinstance(value, float) and not value.is_integer():
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
         return " ".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 def make_table(runs: Sequence[ListedRun], keys: Sequence[str], metric: str = "") -> Table:

@@ -77,9 +77,10 @@ def joules(value: float) -> str:
 
 def flops(value: float) -> str:
     """Operations of floating point: `1.23 TFLOP`, `384 FLOP`."""
-    for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}FLOP"
+    for unit, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
+        if value >= size * 0.9995:  # 999.7 G would be written 1e+03 G
+            scaled = value / size
+            return f"{scaled:,.0f} {unit}FLOP" if scaled >= 999.5 else f"{scaled:.3g} {unit}FLOP"
     return f"{number(value, 0)} FLOP"
 
 
