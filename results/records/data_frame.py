@@ -16,8 +16,9 @@ import fnmatch
 import functools
 import html
 import json
+import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -111,7 +112,8 @@ def build_item_frame(record: RunRecord, log_root: Path, split: str | None = None
     for file, name in files.items():
         path = (root / record.folder / file).resolve()
         if path.is_relative_to(root) and path.is_file():
-            lines = path.read_text("utf-8").splitlines()
+            # Texts may hold U+2028, which ends a line for `splitlines`.
+            lines = path.read_text("utf-8").split("\n")
             rows += [{"split": name, **json.loads(line)} for line in lines if line.endswith("}")]
     return set_types(rows)
 
@@ -256,9 +258,7 @@ def write_frame(frame: DataFrame, path: Path) -> None:
             elif path.suffix == ".parquet":
                 frame.to_parquet(draft, index=False)
             else:
-                frame.to_json(
-                    draft, orient="records", lines=True, force_ascii=False, date_format="iso"
-                )
+                draft.write_text("".join(_json_lines(frame)), "utf-8")
     except OSError as error:
         error.filename = str(path)
         raise
@@ -322,6 +322,26 @@ def _add_units(frame: DataFrame) -> dict[str, str]:
     """Heading with the unit by column, of those that have one."""
     units: Mapping[str, str] = frame.attrs.get("units", {})
     return {name: f"{name} [{unit}]" for name, unit in units.items() if name in frame.columns}
+
+
+def _json_lines(frame: DataFrame) -> Iterator[str]:
+    """A JSON object a row; pandas' own writer rounds to ten decimals: 1e-12 to 0."""
+    for row in frame.astype(object).to_dict("records"):
+        content = {str(name): _json_value(value) for name, value in row.items()}
+        yield json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _json_value(value: Any) -> Any:
+    """The value as JSON has it; null for what is missing or not finite."""
+    import pandas as pd
+
+    if isinstance(value, str | bool | int):
+        return value
+    if pd.isna(value) or value in (math.inf, -math.inf):
+        return None
+    if isinstance(value, pd.Timestamp):
+        return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return value
 
 
 def _escape_text(value: Any) -> Any:

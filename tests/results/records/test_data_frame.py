@@ -145,3 +145,21 @@ def test_a_metric_is_a_row_of_its_run(records):
     assert frame[["run_id", "split", "metric", "value", "low", "n"]].values.tolist() == [
         ["01-a", "emoji_val", "recall@1", 0.5, 0.4, 748]
     ]
+
+
+def test_small_numbers_keep_their_digits_in_json_lines(tmp_path):
+    """pandas' own writer makes 0.0 of 1e-12."""
+    values = [1e-12, 1 / 3, None, float("inf")]
+    data_frame.write_frame(data_frame.set_types([{"eps": v} for v in values]), tmp_path / "x.jsonl")
+    lines = (tmp_path / "x.jsonl").read_text().splitlines()
+    assert [json.loads(line)["eps"] for line in lines] == [1e-12, 1 / 3, None, None]
+
+
+def test_an_item_with_a_line_separator_in_its_text_is_a_row(make, tmp_path):
+    """U+2028 and U+0085 are lines to `str.splitlines`, not to JSON."""
+    lines = [{"id": "q1", "caption": "a\u2028{b}"}, {"id": "q2", "caption": "a\x85b"}]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    (tmp_path / "val.jsonl").write_text(text + '{"id": "torn', "utf-8")
+    metric = MetricRecord(name="cider", value=0.5, split="val", n=2, scores_file="val.jsonl")
+    frame = data_frame.build_item_frame(make.record(metrics=(metric,), folder="."), tmp_path)
+    assert frame["id"].tolist() == ["q1", "q2"]
