@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final, NamedTuple
 
+from results.records import imported_ids
 from results.records.published_runs import IMPORT_MARK, PublishedError, unmeasured_parts
 from results.records.schema import (
     Environment,
@@ -41,7 +42,8 @@ LOSSES: Final = ("loss", "train_loss", "train/loss", "training_loss", "train/tra
 VALIDATION: Final = re.compile(r"(?:eval|val|valid|validation|test)[_/](.+)")
 POSITIONS: Final = ("step", "_step", "global_step", "train/global_step", "epoch", "train/epoch")
 RATES: Final = re.compile(
-    r".*(?:runtime|per_second|learning_rate|grad_norm|total_flos|_timestamp)$"
+    r".*(?:runtime|preparation_time|compilation_time|per_second|learning_rate|grad_norm"
+    r"|total_flos|_timestamp)$"
 )
 NO_METRICS: Final = re.compile(
     r".*(?:loss|lr|rate|norm|time|second|step|epoch|batch|sample|token|memory|vram|gpu|param).*"
@@ -78,6 +80,10 @@ def read_runs(path: Path, facts: ImportedRun) -> list[RunRecord]:
     """
     if path.is_dir():
         path = _find_in_folder(path)
+    return imported_ids.separate_ids(_read_file(path, facts))
+
+
+def _read_file(path: Path, facts: ImportedRun) -> list[RunRecord]:
     if path.is_dir() or EVENTS in path.name:
         return list(_from_events(path, facts))
     try:
@@ -173,7 +179,11 @@ def _from_events(path: Path, facts: ImportedRun) -> Iterator[RunRecord]:
         rows: dict[int, dict[str, Any]] = {}
         for step, tag, value, _ in sorted(values, key=lambda row: (row[0], row[3])):
             rows.setdefault(step, {"step": step})[tag] = value
-        label = folder.name if len(folders) > 1 or not facts.label else facts.label
+        label = facts.label or folder.name
+        if len(folders) > 1:
+            is_unique = sum(other.name == folder.name for other in folders) == 1
+            is_named = is_unique or folder == path
+            label = folder.name if is_named else folder.relative_to(path).as_posix()
         file = folder if folder.is_file() else folder / EVENTS
         record = _build_record(file, facts._replace(label=label), list(rows.values()),
                                max(rows, default=0))  # fmt: skip
@@ -200,6 +210,7 @@ def _from_table(path: Path, text: str, facts: ImportedRun) -> Iterator[RunRecord
                              f"{', '.join(names[:8]) or 'none'}")  # fmt: skip
     if not rows:
         raise PublishedError(f"{path}: has no row below its heading; nothing to import")
+    _refuse_long_rows(path, rows)
     _refuse_other_numbers(path, rows)
     runs: dict[str, dict[str, str]] = {}
     for name in names:
@@ -213,6 +224,17 @@ def _from_table(path: Path, text: str, facts: ImportedRun) -> Iterator[RunRecord
             log = [{chosen[name]: row[name] for name in chosen if row.get(name)} for row in rows]
             label = run if several or not facts.label else facts.label
             yield _table_record(path, facts._replace(label=label), log, position)
+
+
+def _refuse_long_rows(path: Path, rows: list[dict[str, str]]) -> None:
+    """Cells beyond the heading, as of `0,52` in a table with commas: which is which is unknown."""
+    for number, row in enumerate(rows, 2):
+        further: Any = row.pop(None, [])  # type: ignore[call-overload]
+        if any(cell.strip() for cell in further):
+            raise PublishedError(
+                f"{path}: row {number} has more cells than the heading; write 0.52, not 0,52, and "
+                "quote texts with separators"
+            )
 
 
 def _refuse_other_numbers(path: Path, rows: list[dict[str, str]]) -> None:
@@ -242,8 +264,6 @@ def _table_record(
         {titles[name]: value for name, value in row.items()} for row in log
     ]
     rows.sort(key=lambda row: (_stage(row), _number(row.get(titles[position])) or 0.0))
-    if by_epoch:
-        _count_epochs_from_one(rows)
     steps = max((int(_number(row.get("step")) or 0) for row in rows), default=0)
     return _build_record(path, facts, rows, steps)
 
@@ -265,7 +285,8 @@ def _count_epochs_from_one(rows: list[dict[str, Any]]) -> None:
     pairs = list(zip(epochs, rows, strict=True))
     if whole and any(epoch == 0 and _losses([row]) for epoch, row in pairs):
         for epoch, row in pairs:
-            row["epoch"] = None if epoch is None else epoch + 1
+            if epoch is not None:
+                row["epoch"] = epoch + 1
 
 
 def _stage(row: Mapping[str, Any]) -> int:
@@ -277,6 +298,7 @@ def _build_record(
     path: Path, facts: ImportedRun, rows: list[dict[str, Any]], steps: int
 ) -> RunRecord:
     """A record of logged rows, oldest first."""
+    _count_epochs_from_one(rows)
     epochs = tuple(_epochs(rows))
     losses = _losses(row for row in rows if "train_runtime" not in row)
     final = _final_metrics(path) or _last_validation(rows)
@@ -288,12 +310,12 @@ def _build_record(
     )  # fmt: skip
     if not epochs and not metrics and not losses:
         raise PublishedError(f"{path}: has no loss and no metric; nothing to import")
-    name = facts.label or path.resolve().parent.name
+    run_id = f"imported-{imported_ids.slug(facts.label or path.resolve().parent.name)}"
     source = f"imported: {path.name} of {path.resolve().parent.name}"
     timing, memory = unmeasured_parts(UNKNOWN)
     return RunRecord(
         identity=Identity(
-            suite=f"imported-{_slug(name)}", run_id=f"imported-{_slug(name)}", engine=facts.engine,
+            suite=run_id, run_id=run_id, engine=facts.engine,
             task="train", subset=facts.subset, model=facts.model, label=facts.label,
         ),
         environment=Environment(),
@@ -371,7 +393,3 @@ def _number(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.")[:60] or "run"

@@ -1,6 +1,7 @@
 """Runs that another program logged: HF Trainer, W&B, tables of epochs."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -17,6 +18,7 @@ STATE = {
         {"epoch": 0.5, "step": 2, "loss": 2.0, "learning_rate": 1e-4, "grad_norm": 1.0},
         {"epoch": 1.0, "step": 3, "loss": 1.0, "learning_rate": 1e-4},
         {"epoch": 1.0, "step": 3, "eval_loss": 0.5, "eval_bleu": 0.2, "eval_runtime": 3.0,
+         "eval_model_preparation_time": 0.003,
          "eval_samples_per_second": 9.0},
         {"epoch": 2.0, "step": 6, "loss": float("nan"), "learning_rate": 0.0},
         {"epoch": 2.0, "step": 6, "eval_loss": 0.4, "eval_bleu": 0.3},
@@ -97,6 +99,7 @@ def test_a_table_of_wandb_has_a_record_a_run(tmp_path):
         ("a.csv", 'epoch,val_acc\n1,"12,5%"\n', "val_acc: '12,5%' is no number; write 0.125"),
         ("a.csv", "step;loss\n1;3,2\n", "row 2, loss: '3,2' is no number"),
         ("a.csv", 'step,loss\n"1,000",3.2\n', "row 2, step: '1,000' is no number"),
+        ("a.csv", "epoch,loss\n1,0,52\n", "row 2 has more cells than the heading; write 0.52"),
         ("a.txt", "x", "not a form that can be imported"),
     ],
 )
@@ -120,6 +123,19 @@ def test_epochs_that_count_from_zero_are_not_joined(tmp_path):
     (record,) = read_runs(write(tmp_path, "metrics.csv", text), FACTS)
     assert [(e.epoch, e.loss) for e in record.training_epochs] == [(1, 2.0), (2, 1.0)]
     assert (record.epochs, metrics_of(record)) == (2.0, {"accuracy": 0.6})
+    text = "Step,r - epoch,r - train_loss,r - val_f1\n9,0,2.0,\n9,0,,0.4,\n19,1,1.0,0.6\n"
+    (record,) = read_runs(write(tmp_path, "wandb.csv", text), FACTS)
+    assert [(e.epoch, e.loss) for e in record.training_epochs] == [(1, 2.0), (2, 1.0)]
+    assert [e.validation for e in record.training_epochs] == [{"f1": 0.4}, {"f1": 0.6}]
+
+
+@pytest.mark.parametrize("names", [("가", "나"), ("lr=0.1", "lr 0.1"), ("x" * 70, "x" * 71)])
+def test_runs_with_like_names_have_ids_of_their_own(tmp_path, names):
+    text = f"Step,{names[0]} - loss,{names[1]} - loss\n1,2.0,3.0\n"
+    runs = read_runs(write(tmp_path, "wandb.csv", text), FACTS)
+    assert [r.identity.label for r in runs] == list(names)
+    assert len({r.identity.run_id for r in runs}) == len({r.identity.suite for r in runs}) == 2
+    assert all(re.fullmatch(r"imported-[a-z0-9._-]+", r.identity.run_id) for r in runs)
 
 
 def test_the_last_checkpoint_is_that_of_the_last_step(tmp_path):
@@ -175,6 +191,9 @@ def test_event_files_of_tensorboard(tmp_path):
     assert (first.steps, first.train, metrics_of(first)) == (4, {"loss": 1.0}, {"bleu": 0.25})
     assert [(e.epoch, e.loss) for e in first.training_epochs] == [(1, 1.5)]
     assert (first.started_wall, first.ended_wall) == (1002.0, 1004.0)
+    events(tmp_path / "runs" / "c" / "a", [("train/loss", 4.0, 1)])
+    labels = [r.identity.label for r in read_runs(tmp_path / "runs", FACTS)]
+    assert labels == ["a", "b", "c/a"]
     (file,) = (tmp_path / "runs" / "b").iterdir()
     (alone,) = read_runs(file, FACTS)
     assert (alone.identity.label, alone.steps) == ("E5", 1)
