@@ -337,17 +337,17 @@ def _epochs(experiment: PublishedExperiment) -> list[EpochRecord]:
     since = _validations_since_best(experiment.score, experiment.min_delta)
     rows = []
     for stage, losses in enumerate(experiment.losses, 1):
-        count = max(len(losses), len(experiment.score) if stage == last else 0)
-        for number in range(1, count + 1):
-            validated = stage == last and number <= len(experiment.score)
-            curves = {"siglip": experiment.score, "diversity": experiment.diversity}
-            patience = experiment.patience if validated else None
+        curves = {"siglip": experiment.score, "diversity": experiment.diversity}
+        curves = curves if stage == last else {}
+        for number in range(1, max(len(losses), *map(len, curves.values()), 0) + 1):
+            is_scored = stage == last and number <= len(experiment.score)
+            patience = experiment.patience if is_scored else None
             rows.append(
                 EpochRecord(
                     stage=stage if last > 1 else 0,
                     epoch=number,
                     loss=losses[number - 1] if number <= len(losses) else None,
-                    validation={n: c[number - 1] for n, c in curves.items()} if validated else {},
+                    validation={n: c[number - 1] for n, c in curves.items() if number <= len(c)},
                     since_best=since[number - 1] if patience is not None else None,
                     patience=patience,
                     stopped=patience is not None and since[number - 1] >= patience,

@@ -148,3 +148,14 @@ def test_notes_of_a_file_are_added_once(tmp_path: Path) -> None:
         assert CliRunner().invoke(app, command).exit_code == 0
     lines = (tmp_path / "notes.jsonl").read_text().splitlines()
     assert len(lines) == 7
+
+
+def test_curves_of_unequal_length_are_those_of_their_epochs(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    head = 'schema = 1\nname = "x"\nsource = "s"\nengine = "e"\nsubset = "d"\nmodel = "m"\n'
+    path.write_text(f"{head}[[experiment]]\nlosses = [[2.0, 1.0]]\n"
+                    "score = [0.1, 0.2]\ndiversity = [0.5]\npatience = 1\n")  # fmt: skip
+    (record,) = published_runs.read_published(str(path)).records
+    curves = [epoch.validation for epoch in record.training_epochs]
+    assert curves == [{"siglip": 0.1, "diversity": 0.5}, {"siglip": 0.2}]
+    assert [epoch.since_best for epoch in record.training_epochs] == [0, 0]
