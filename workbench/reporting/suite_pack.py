@@ -100,7 +100,7 @@ def _lines_of_suite(folder: Path, name: str, run_ids: frozenset[str]) -> Iterato
     """Lines of the log root's records or notes that belong to the packed runs."""
     path = folder.parent / LOG_ROOT_FILES[name]
     if path.is_file():
-        for line in path.read_text("utf-8", "replace").splitlines():
+        for line in path.read_text("utf-8", "replace").split("\n"):
             suite, run_id = _line_key(line)
             if suite == folder.name and (not run_id or run_id in run_ids):
                 yield line + "\n"

@@ -42,7 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (suite / "plan.toml").write_text('name = "demo"\n')
     (suite / "warden.lock").touch()
     (suite / "runs" / "01-run" / "link").symlink_to("/etc/passwd")
-    note = notes.Note(suite=SUITE, run_id="01-run", kind="finding", text="좋음", wall=1.0)
+    note = notes.Note(suite=SUITE, run_id="01-run", kind="finding", text="좋음\u2028끝", wall=1.0)
     notes.append_note(logs / "notes.jsonl", note)
     return suite
 
@@ -62,7 +62,8 @@ def test_a_packed_suite_is_whole_elsewhere(folder: Path, tmp_path: Path) -> None
     each = ("engine.log", "spec.json", "predictions/val.jsonl")
     assert files == {"plan.toml", *(f"runs/{n}/{e}" for n in ("01-run", "02-run") for e in each)}
     assert records_of(there.parent) == [(SUITE, "01-run"), (SUITE, "02-run")]
-    assert [n.text for n in notes.read_notes(there.parent / "notes.jsonl").all()] == ["좋음"]
+    (note,) = notes.read_notes(there.parent / "notes.jsonl")
+    assert note.text == "좋음\u2028끝"
     with pytest.raises(SuiteError, match="is there already"):
         unpack_suite(target, there.parent)
 

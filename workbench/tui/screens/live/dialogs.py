@@ -105,7 +105,7 @@ def ask_experiment(app: WorkbenchApp, run: str) -> None:
         if done.code:
             app.notify(clean_line(done.problem, 400), severity="error", timeout=10)
             return
-        proposals = [json.loads(line) for line in done.output.splitlines()]
+        proposals = [json.loads(line) for line in done.output.split("\n") if line]
         rows = [live_lines.experiment_row(proposal) for proposal in proposals]
 
         def on_choice(chosen: str | None) -> None:

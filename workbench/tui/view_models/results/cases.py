@@ -89,7 +89,7 @@ class ListedPredictions(NamedTuple):
 
 def parse_predictions(text: str) -> ListedPredictions | None:
     """The command's output; None: no metric of the run has a score of each item."""
-    rows = [json.loads(line) for line in text.splitlines()]
+    rows = [json.loads(line) for line in text.split("\n") if line]
     if not rows:
         return None
     head = rows[0]

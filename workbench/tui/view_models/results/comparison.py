@@ -63,7 +63,8 @@ class PairComparison:
 def parse_comparisons(text: str) -> tuple[PairComparison, ...]:
     """The comparisons that the command printed, one a line."""
     pairs = []
-    for letter, line in zip("BCDEFG", text.splitlines(), strict=False):
+    lines = filter(None, text.split("\n"))  # texts may hold U+2028, a line to splitlines
+    for letter, line in zip("BCDEFG", lines, strict=False):
         row = json.loads(line)
         metrics, costs = tuple(row["metrics"]), tuple(row["costs"])
         differences = tuple(row["differences"])

@@ -88,8 +88,9 @@ def test_a_caption_stands_against_its_references_with_all_scores() -> None:
 def test_the_commands_output_is_parsed() -> None:
     head = {"metric": "recall@1", "split": "val", "subset": "val", "total": 9, "matches": 1,
             "metrics": ["recall@1@val"]}  # fmt: skip
-    item = {"id": "q1", "score": 0.0, "line": RETRIEVED}
-    listed = cases.parse_predictions(f"{json.dumps(head)}\n{json.dumps(item)}\n")
+    item = {"id": "q1", "score": 0.0, "line": {**RETRIEVED, "note": "a\u2028b"}}
+    lines = (json.dumps(line, ensure_ascii=False) for line in (head, item))
+    listed = cases.parse_predictions("\n".join(lines) + "\n")
     assert listed is not None
     assert (listed.total, cases.item_id(listed.sides[0])) == (9, "q1")
     (row,) = cases.prediction_rows(listed.sides)

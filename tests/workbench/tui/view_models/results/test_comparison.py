@@ -39,7 +39,7 @@ def texts(row: tuple[CellLike, ...]) -> list[str]:
 
 
 def test_each_line_is_a_pair_with_its_letter() -> None:
-    line = json.dumps(ROW)
+    line = json.dumps({**ROW, "note": "a\u2028b"}, ensure_ascii=False)
     b, c = comparison.parse_comparisons(f"{line}\n{line}\n")
     assert (b.letter, c.letter) == ("B", "C")
     metric, equal, rss = map(texts, comparison.metric_rows(c))
