@@ -81,21 +81,22 @@ class DeviceLocks:
         """Try once, without waiting."""
         if self._held:
             return True
-        descriptors: dict[str, int] = {}
-        for device, mode in self._lock_modes():
-            descriptor = self._open(device, "lock")
-            if not _flock(descriptor, mode):
-                self.behind = f"{_read_holder(descriptor)} on {device}"
-                if (folder := _read_log_root(descriptor)) not in ("", self._log_root):
-                    self.behind += f", of {folder}"
-                for other in (descriptor, *descriptors.values()):
-                    os.close(other)
-                return False
-            descriptors[device] = descriptor
+        with contextlib.ExitStack() as opened:  # one that stayed open would keep its lock
+            descriptors: dict[str, int] = {}
+            for device, mode in self._lock_modes():
+                descriptor = self._open(device, "lock")
+                opened.callback(os.close, descriptor)
+                if not _flock(descriptor, mode):
+                    self.behind = f"{_read_holder(descriptor)} on {device}"
+                    if (folder := _read_log_root(descriptor)) not in ("", self._log_root):
+                        self.behind += f", of {folder}"
+                    return False
+                descriptors[device] = descriptor
+            opened.pop_all()
         self.behind = ""
+        self._held = descriptors
         for descriptor in descriptors.values():
             _write_holder(descriptor, self.holder, self._log_root)
-        self._held = descriptors
         self._release_shared()
         return True
 
@@ -119,9 +120,12 @@ class DeviceLocks:
     def _acquire_shared(self) -> None:
         if not self._shared:
             names = [*self.devices, *([MEMBERS] if self._single_gpus else ())]
-            self._shared = [self._open(name, "shared") for name in names]
-            for descriptor in self._shared:
-                fcntl.flock(descriptor, fcntl.LOCK_SH)
+            with contextlib.ExitStack() as undo:
+                undo.callback(self._release_shared)
+                for name in names:
+                    self._shared.append(self._open(name, "shared"))
+                    fcntl.flock(self._shared[-1], fcntl.LOCK_SH)
+                undo.pop_all()
 
     def contaminated(self) -> bool:
         """Whether another suite computes on one of this suite's devices now."""
@@ -196,8 +200,7 @@ def lock_file(path: Path) -> int | None:
     if not _flock(descriptor):
         os.close(descriptor)
         return None
-    with contextlib.suppress(OSError):  # a full disk: the lock itself needs no room
-        _write_holder(descriptor, path.parent.name)
+    _write_holder(descriptor, path.parent.name)
     return descriptor
 
 
@@ -257,12 +260,14 @@ def _flock(descriptor: int, mode: int = fcntl.LOCK_EX) -> bool:
 
 
 def _write_holder(descriptor: int, holder: str, log_root: str = "") -> None:
-    os.ftruncate(descriptor, 0)
+    """Name the holder in its lock file; a full disk leaves it unnamed, and the lock holds."""
     content = {
         "suite": holder, "log_root": log_root, "pid": os.getpid(), "host": socket.gethostname(),
         "since": time.time(),
     }  # fmt: skip
-    os.pwrite(descriptor, json.dumps(content).encode(), 0)
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(content).encode(), 0)
 
 
 def _read_holder(descriptor: int) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
+import pytest
 from engines.protocol import RunSpec
 from results.records.schema import GpuInfo
 from workbench.processes.device_locks import (
@@ -195,3 +198,35 @@ def test_two_suites_whose_lock_was_tidied_between_them_learn_of_each_other(tmp_p
     assert second.contaminated()
     second.release()
     assert not first.contaminated(), "alone, and locked anew"
+
+
+def test_locks_hold_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    mine = lock(tmp_path, "cpu")
+    with monkeypatch.context() as full:
+        full.setattr(os, "pwrite", refuse)
+        assert mine.acquire()
+    assert not lock(tmp_path, "cpu").acquire()
+    assert mine.acquire()
+
+
+def test_locks_that_fail_halfway_are_all_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = lock(tmp_path, "cpu", "gpu-0")
+    open_file = DeviceLocks._open
+
+    def refuse(self: DeviceLocks, device: str, kind: str) -> int:
+        if device == "gpu-0":
+            raise OSError(errno.EROFS, "Read-only file system")
+        return open_file(self, device, kind)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(DeviceLocks, "_open", refuse)
+        for take in (mine.acquire, mine.share):
+            with pytest.raises(OSError, match="Read-only"):
+                take()
+    assert mine.acquire(), "not behind itself"
+    assert not mine.contaminated(), "no share of its own is left"
