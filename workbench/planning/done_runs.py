@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.protocol import RunSpec
+from engines.trained_weights import RUN_PREFIX
 from results.records import store
 from results.records.schema import RunRecord
 
@@ -26,16 +27,26 @@ def spec_key(spec: RunSpec) -> str:
     return work_key(spec.engine, spec.task, spec.subset, spec.model, spec.params, lot)
 
 
+def uses_own_model(spec: RunSpec) -> bool:
+    """Whether its model is trained by a run of its own suite: `run:01-…` of another suite has the
+    same name and other weights. The ensemble of folds is no such run: its settings are theirs."""
+    return spec.model.startswith(RUN_PREFIX) and "/" not in spec.model
+
+
 def find_done_runs(specs: Sequence[RunSpec], log_root: Path) -> dict[str, RunRecord]:
     """Run id -> record of an earlier run that did the same work and completed.
 
-    A run that a later one needs is left out: that one reads its folder. So are cost probes and
-    trials.
+    A run that a later one needs is left out: that one reads its folder. So are cost probes, trials
+    and runs of a model that their own suite trains.
 
     Raises:
         NewerSchemaError, OSError: results.jsonl cannot be read.
     """
-    keys = {spec_key(spec): spec.run_id for spec in specs if not (spec.probe or spec.trial)}
+    keys = {
+        spec_key(spec): spec.run_id
+        for spec in specs
+        if not (spec.probe or spec.trial or uses_own_model(spec))
+    }
     needed = {need for spec in specs for need in spec.needs}
     done = {}
     for record in store.last_attempts(store.read_records(log_root / "results.jsonl")):

@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from results.text import formats
 from workbench.pricing.earlier import EarlierRun
+
+if TYPE_CHECKING:
+    from engines.protocol import RunSpec
 
 SIZES: Final = (
     "batch", "image_size", "max_length", "precision", "frames", "long_side", "quantize",
@@ -79,15 +82,17 @@ NO_COST: Final = RunCost()
 UNKNOWN_MACHINE: Final = MachineState()
 
 
-def select_earlier(
-    engine: str, subset: str, model: str, params: dict[str, Any], runs: Sequence[EarlierRun]
-) -> list[EarlierRun]:
+def select_earlier(spec: RunSpec, runs: Sequence[EarlierRun]) -> list[EarlierRun]:
     """The earlier runs that are most alike.
 
-    Of the same model on this subset with the same settings, else with these sizes, else with
-    others, else on the subset that was trained last. Cost probes only where there is no whole run.
+    Of the same task and model on this subset with the same settings, else with these sizes, else
+    with others, else on the subset that was trained last. Cost probes, for a training or another
+    one, only where there is no whole run.
     """
-    same_model = [run for run in runs if (run.engine, run.model) == (engine, model)]
+    subset, params = spec.subset, spec.params
+    task = "train" if spec.task == "probe" else spec.task
+    work = (spec.engine, task, spec.base_model or spec.model)
+    same_model = [run for run in runs if (run.engine, run.task, run.model) == work]
     same_model = [run for run in same_model if not run.is_forecast] or same_model
     same_subset = [run for run in same_model if run.subset == subset]
     alike = [

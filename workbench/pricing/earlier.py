@@ -23,17 +23,21 @@ class EarlierRun:
     engine: str
     subset: str
     model: str
+    """The base of a trained model."""
     key: str
     """`done_runs.work_key` of its work."""
+    task: str = "train"
+    """What it did; of a cost probe what it forecasts."""
     params: Mapping[str, Any] = field(default_factory=dict)
     started_wall: float | None = None
     seconds: float | None = None
-    """Of the whole process; of a cost probe, forecast up to the last training step."""
+    """Of the whole process; of a cost probe, forecast up to the last training step. None also where
+    it took several attempts: the last one did only what was left."""
     training_seconds: float | None = None
     """Of these, the seconds that grow with the steps."""
     steps: int = 0
     memory: int | None = None
-    """Peak: of the run's VRAM, on a CPU of its process tree."""
+    """Peak: of the run's VRAM, on a CPU of its process tree; None as of `seconds`."""
     on_gpu: bool = False
     """The memory is VRAM."""
     half_width: float | None = None
@@ -107,6 +111,9 @@ def _make_run(record: Mapping[str, Any], shared: dict[str, Mapping[str, Any]]) -
     lot = (identity.get("seed", 42), identity.get("repeat", 0))
     phases = timing.get("phases") or {}
     vram = memory["vram_process_peak"].get("value") or memory["vram_device_peak"].get("value")
+    peak = int(vram or memory["rss_tree_peak"].get("value") or 0) or None
+    seconds = run["value"] if forecast else timing["end_to_end_seconds"].get("value")
+    whole = identity.get("attempt", 1) == 1
     metrics = [m for m in record.get("metrics") or () if m["split"] != "train"]
     plain = [m for m in metrics if m["name"].lower() in ("recall@1", "accuracy")]
     metric: Mapping[str, Any] = next(iter(plain or metrics), {})
@@ -114,17 +121,18 @@ def _make_run(record: Mapping[str, Any], shared: dict[str, Mapping[str, Any]]) -
         suite=identity["suite"],
         engine=engine,
         subset=subset,
-        model=model,
+        model=identity.get("base_model") or model,
+        task="train" if forecast else task,
         key=done_runs.work_key(engine, task, subset, model, params, lot),
         params=shared.setdefault(json.dumps(params), params),
         started_wall=record.get("started_wall"),
-        seconds=run["value"] if forecast else timing["end_to_end_seconds"].get("value"),
+        seconds=seconds if whole else None,
         training_seconds=_training_seconds(run, start, phases),
         steps=(forecast.get("run_steps") if forecast else record.get("steps")) or 0,
         half_width=half,
         is_forecast=bool(forecast),
         on_gpu=bool(vram),
-        memory=int(vram or memory["rss_tree_peak"].get("value") or 0) or None,
+        memory=peak if whole else None,
         disk=sum(artifact.get("size", 0) for artifact in record.get("artifacts") or ()),
         score=metric.get("value"),
         metric=metric.get("name", ""),

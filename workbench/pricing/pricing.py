@@ -37,7 +37,8 @@ def price_runs(
         work = done_runs.spec_key(unseeded)  # seeds and repeats cost the same
         if work not in costs_of_work:
             costs_of_work[work] = _price_run(spec, cache_root, runs, device, rows)
-        same = None if spec.probe or spec.run_id in needed else done.get(done_runs.spec_key(spec))
+        open_ = spec.probe or spec.run_id in needed or done_runs.uses_own_model(spec)
+        same = None if open_ else done.get(done_runs.spec_key(spec))
         cost = costs_of_work[work]
         if same is not None:
             cost = replace(cost, done=same.suite, done_wall=same.started_wall)
@@ -53,8 +54,10 @@ def _price_run(
     rows: dict[str, int | None],
 ) -> costs.RunCost:
     steps = _count_steps(spec, cache_root, rows)
-    model = spec.base_model or spec.model
-    alike = costs.select_earlier(spec.engine, spec.subset, model, spec.params, runs)
+    if spec.probe:
+        most = spec.probe.steps + int(spec.params.get("timing_warmup_steps") or 0)
+        steps = min(steps or most, most)
+    alike = costs.select_earlier(spec, runs)
     same = [run for run in alike if not costs.list_other_sizes(run, spec.params)]
     peaks = [run.memory for run in same if run.memory is not None]
     memory, source = (max(peaks), "measured") if peaks else _estimate(spec, device, cache_root)
@@ -99,8 +102,7 @@ def _estimate(spec: RunSpec, device: TargetDevice, cache_root: Path) -> tuple[in
 
 def find_gpu_memory(spec: RunSpec, runs: Sequence[EarlierRun]) -> int | None:
     """Largest peak of VRAM of earlier runs with the same sizes; None: none was on a GPU."""
-    model = spec.base_model or spec.model
-    alike = costs.select_earlier(spec.engine, spec.subset, model, spec.params, runs)
+    alike = costs.select_earlier(spec, runs)
     same = [run for run in alike if not costs.list_other_sizes(run, spec.params)]
     return max((run.memory for run in same if run.on_gpu and run.memory), default=None)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from engines.protocol import Probe, RunSpec
 from results.records.schema import ForecastRecord, Reading
 from tests.workbench.tui import sample_suites
 from workbench.memory_estimate.memory_check import UnknownDevice
@@ -59,13 +60,22 @@ def test_the_most_alike_runs_are_taken() -> None:
     alike, elsewhere = earlier(1.0, 1.0, 1), earlier(1.0, 1.0, 1, subset="b")
     stranger = earlier(1.0, 1.0, 1, model="n")
 
+    spec = RunSpec(
+        suite="", run_id="1", engine="e", task="train", subset="a", model="m", params=PARAMS,
+        cache_root="",
+    )  # fmt: skip
+
     def select(*runs: EarlierRun) -> list[EarlierRun]:
-        return costs.select_earlier("e", "a", "m", PARAMS, runs)
+        return costs.select_earlier(spec, runs)
 
     assert select(other_batch, alike, elsewhere, stranger) == [alike]
     assert select(other_batch, elsewhere, stranger) == [other_batch]
     assert select(elsewhere, stranger) == [elsewhere]
     assert select(stranger) == []
+    evaluation = earlier(1.0, 0.0, 0, task="evaluate")
+    assert select(evaluation) == [], "a training is not priced as an evaluation"
+    evaluate = spec.model_copy(update={"task": "evaluate", "model": "run:s/1", "base_model": "m"})
+    assert costs.select_earlier(evaluate, [alike, evaluation]) == [evaluation]
     longer = earlier(1.0, 1.0, 1, params={**PARAMS, "epochs": 9})
     assert select(longer, alike) == [alike], "one of equal settings counts before one of equal size"
     time = costs.estimate_time(1, {**PARAMS, "epochs": 5, "projector": "b"}, "a", [
@@ -135,7 +145,7 @@ def test_a_cost_probe_is_a_price_where_there_is_no_whole_run(
     )  # fmt: skip
     sample_suites.append_record(log_root, made.model_copy(update={"forecast": forecast}))
     runs = EarlierRuns(log_root).read()
-    alike = costs.select_earlier(spec.engine, spec.subset, spec.model, spec.params, runs)
+    alike = costs.select_earlier(spec, runs)
     time = costs.estimate_time(200, spec.params, spec.subset, alike)
     assert time is not None
     assert (time.seconds, time.is_forecast, time.count) == (210.0, True, 1)
@@ -143,9 +153,7 @@ def test_a_cost_probe_is_a_price_where_there_is_no_whole_run(
     (cost,) = pricing.price_runs([spec], tmp_path / "cache", runs, UnknownDevice("in a test"))
     assert not cost.done, "a probe has done nothing"
     sample_suites.append_record(log_root, sample_suites.record_of(spec, seconds=500.0))
-    both = costs.select_earlier(
-        spec.engine, spec.subset, spec.model, spec.params, EarlierRuns(log_root).read()
-    )
+    both = costs.select_earlier(spec, EarlierRuns(log_root).read())
     assert [run.seconds for run in both] == [500.0], "a whole run counts, not a forecast"
 
 
@@ -158,3 +166,43 @@ def test_memory_of_other_sizes_is_no_measurement(log_root: Path, tmp_path: Path)
         [spec, larger], tmp_path / "cache", runs, UnknownDevice("in a test")
     )
     assert (cost.memory_source, other.memory) == ("measured", None)
+
+
+def test_the_last_attempt_of_several_prices_no_whole_run(log_root: Path, tmp_path: Path) -> None:
+    spec = sample_suites.demo_specs(log_root, tmp_path / "cache")[0]
+    made = sample_suites.record_of(spec, seconds=1.0)
+    identity = made.identity.model_copy(update={"attempt": 2})
+    sample_suites.append_record(log_root, made.model_copy(update={"identity": identity}))
+    runs, device = EarlierRuns(log_root).read(), UnknownDevice("in a test")
+    (cost,) = pricing.price_runs([spec], tmp_path / "cache", runs, device)
+    assert (cost.time, cost.memory) == (None, None), "it did what the first one left"
+    assert cost.done
+
+
+def test_a_cost_probe_costs_its_own_steps(log_root: Path, tmp_path: Path) -> None:
+    spec = sample_suites.demo_specs(log_root, tmp_path / "cache")[0]
+    sample_suites.append_record(log_root, sample_suites.record_of(spec, seconds=100.0))
+    params = {**spec.params, "timing_warmup_steps": 2}
+    probe = spec.model_copy(update={"task": "probe", "probe": Probe(steps=3), "params": params})
+    runs, device = EarlierRuns(log_root).read(), UnknownDevice("in a test")
+    whole, part = pricing.price_runs([spec, probe], tmp_path / "cache", runs, device)
+    assert part.steps == 5
+    assert whole.time is not None
+    assert part.time is not None
+    assert whole.time.seconds == 100.0
+    assert part.time.seconds == pytest.approx(50 + 50 * 5 / 128)
+
+
+def test_a_model_of_another_suite_with_the_same_id_is_another(
+    log_root: Path, tmp_path: Path
+) -> None:
+    spec = sample_suites.demo_specs(log_root, tmp_path / "cache")[0]
+    own = spec.model_copy(update={"model": "run:01-train", "task": "evaluate"})
+    stated = own.model_copy(update={"model": "run:20261127-120000-demo-71d3/01-train"})
+    for each in (own, stated):
+        sample_suites.append_record(log_root, sample_suites.record_of(each, seconds=100.0))
+    assert done_runs.find_done_runs([own], log_root) == {}
+    assert list(done_runs.find_done_runs([stated], log_root)) == [stated.run_id]
+    runs, device = EarlierRuns(log_root).read(), UnknownDevice("in a test")
+    mine, theirs = pricing.price_runs([own, stated], tmp_path / "cache", runs, device)
+    assert (bool(mine.done), bool(theirs.done)) == (False, True)
