@@ -129,12 +129,15 @@ def logs(
         typer.echo(f"workbench: {view.spec.run_id} has written nothing", err=True)
 
 
-def _last_lines(path: Path, count: int) -> list[str]:
+def _last_lines(path: Path, count: int, *, whole: bool = False) -> list[str]:
+    """The last lines, or all for 0; `whole`: without one that is still being written."""
     try:
-        text = path.read_bytes().decode("utf-8", "replace")
+        content = path.read_bytes()
     except FileNotFoundError:
         return []
-    return text.splitlines()[-count:]
+    if whole:
+        content = content[: max(content.rfind(b"\n"), content.rfind(b"\r")) + 1]
+    return content.decode("utf-8", "replace").splitlines()[-count:]
 
 
 def _follow_lines(folder: Path, view: RunView, path: Path, count: int) -> Iterator[str]:
@@ -143,7 +146,7 @@ def _follow_lines(folder: Path, view: RunView, path: Path, count: int) -> Iterat
 
     reader, shown, ended = SuiteReader(folder), -count if count else 0, False
     while True:
-        lines = _last_lines(path, 0)
+        lines = _last_lines(path, 0, whole=not ended)
         yield from lines[shown:]
         shown = len(lines)
         if ended:

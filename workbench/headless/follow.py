@@ -92,9 +92,9 @@ def run_foreground(
         state = _follow_suite(folder, mode, interval)
     _print_unfinished(state)
     _print_results(folder, mode)
-    status = exit_status(state)
+    status = ExitCode.INTERRUPTED if presses else exit_status(state)
     print_event(mode, {"kind": "done", "suite": folder.name, "exit": int(status)}, "")
-    return ExitCode.INTERRUPTED if presses else status
+    return status
 
 
 def run_detached(folder: Path, mode: OutputMode, options: WardenOptions) -> ExitCode:
@@ -137,9 +137,17 @@ def stop_suite(folder: Path, timeout_seconds: float) -> ExitCode:
             return ExitCode.FAILED
         time.sleep(POLL_SECONDS)
     if state.warden == "lost":
-        recovery.recover_dead_suite(folder)
+        _recover(folder)
     print_log_line(f"{folder.name} has ended")
     return ExitCode.COMPLETED
+
+
+def _recover(folder: Path) -> None:
+    """Complete the journals of a suite whose warden died, where its folder can be written."""
+    try:
+        recovery.recover_dead_suite(folder)
+    except OSError as error:  # a full disk, or a log root that is mounted to be read only
+        print_log_line(f"{folder.name}: its journals cannot be completed ({error.strerror})")
 
 
 def list_suites(log_root: Path, *, everything: bool, as_json: bool) -> None:
@@ -152,7 +160,7 @@ def list_suites(log_root: Path, *, everything: bool, as_json: bool) -> None:
             print_log_line(str(error))
             continue
         if state.warden == "lost":
-            recovery.recover_dead_suite(folder)
+            _recover(folder)
         if state.ended and not everything:
             continue
         shown += 1
@@ -202,7 +210,7 @@ def _follow_suite(folder: Path, mode: OutputMode, interval: float | None) -> Sui
                 break
             time.sleep(POLL_SECONDS)
         if state.warden == "lost":
-            recovery.recover_dead_suite(folder)
+            _recover(folder)
             state = reader.poll()
             renderer.show(state)
         return state

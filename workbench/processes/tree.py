@@ -336,8 +336,9 @@ def kill_children(
         for pid in mine:
             process = read_process(pid)
             if process is not None and not process.dead:
-                os.kill(pid, signal.SIGKILL)
-                killed.add(pid)
+                with contextlib.suppress(OSError):  # it became another user; `find` names it
+                    os.kill(pid, signal.SIGKILL)
+                    killed.add(pid)
         ended += reap_children(warden, keep)
     return killed, ended
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import os
 import time
@@ -55,12 +56,21 @@ def send_command(suite: Path, command: Command) -> None:
     """Append one command to control.jsonl, with time and sender.
 
     Jobs of Slurm that still wait would read it when they start; they are cancelled at once.
+
+    Raises:
+        OSError: it cannot be written, or a full disk took a part of it only.
     """
     command = command.model_copy(update={"wall": time.time(), "by": _user_name()})
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(suite / "control.jsonl", flags, 0o600)
+    line = command.model_dump_json().encode() + b"\n"
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    path = suite / "control.jsonl"
+    descriptor = os.open(path, flags, 0o600)
     try:
-        os.write(descriptor, command.model_dump_json().encode() + b"\n")
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":  # a part of an earlier one
+            line = b"\n" + line
+        if os.write(descriptor, line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     finally:
         os.close(descriptor)
     if command.do in ("stop", "skip", "cancel"):

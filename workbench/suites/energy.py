@@ -43,7 +43,8 @@ class EnergyCounter:
         """The counter after one more sample; `samples`: training samples so far."""
         gpus = sample.gpus
         if not gpus or any(gpu.energy is None for gpu in gpus):
-            reason = next((gpu.reasons.get("energy", "") for gpu in gpus), sample.gpu_reason)
+            missing = (g.reasons.get("energy", "") for g in gpus if g.energy is None)
+            reason = next(missing, sample.gpu_reason)
             return replace(self, last=None, reason=reason)
         here = replace(self, last=sample, last_samples=samples, last_is_timed=is_timed)
         if self.last is None or {g.index for g in gpus} != {g.index for g in self.last.gpus}:

@@ -215,7 +215,7 @@ def _forecast(run: RunState) -> schema.ForecastRecord | None:
 
 
 def _end_to_end(run: RunState) -> Reading:
-    if run.end is None or run.attempt == 0:
+    if run.end is None or run.attempt == 0 or run.pid == 0:  # 0: no process could be made
         return Reading(reason="the engine was not started" if run.end else "the run has not ended")
     return Reading(value=run.end.t)
 

@@ -45,7 +45,7 @@ def recover_dead_suite(folder: Path, *, elsewhere: bool = False) -> list[str]:
         return []
     if warden.state in ("ended", "lost"):
         return []
-    with _replace_warden(folder, warden.token) as locked:
+    with _replace_warden(folder, warden, warden.token) as locked:
         if not locked:
             return []
         recovered = _record_dead(folder)
@@ -89,7 +89,7 @@ def recover_run(run: Path, spec: RunSpec, detail: str) -> bool:
     if warden is not None and warden_file.is_here(warden) and warden_file.is_alive(warden):
         return False
     token = warden.token if warden is not None and warden_file.is_here(warden) else ""
-    with _replace_warden(run, token) as locked:
+    with _replace_warden(run, warden, token) as locked:
         if not locked:
             return False
         run_state = state.reduce_entries(Tail(run / "events.jsonl").read_all())
@@ -107,8 +107,12 @@ def recover_run(run: Path, spec: RunSpec, detail: str) -> bool:
 
 
 @contextlib.contextmanager
-def _replace_warden(folder: Path, token: str) -> Iterator[bool]:
-    """Hold the lock of a dead warden, its processes killed; False: another process holds it.
+def _replace_warden(
+    folder: Path, warden: warden_file.WardenFile | None, token: str
+) -> Iterator[bool]:
+    """Hold the lock of a dead warden, its processes killed.
+
+    False: another process holds it, or was faster: `warden` is not what warden.json has now.
 
     `token`: of the processes; empty: they are not on this machine.
     """
@@ -117,6 +121,9 @@ def _replace_warden(folder: Path, token: str) -> Iterator[bool]:
         yield False
         return
     try:
+        if warden_file.read_warden(folder) != warden:
+            yield False
+            return
         if token:
             tree.kill_processes_with_token(token, Limits().kill_seconds)
         yield True

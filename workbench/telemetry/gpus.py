@@ -62,7 +62,11 @@ class GpuWatch:
         return self._cpu_before + self._cpu
 
     def start(self) -> bool:
-        """Start the sampler, unless it was useless or ended too recently; True: it runs now."""
+        """Start the sampler, unless it was useless or ended too recently; True: it runs now.
+
+        Raises:
+            OSError: no process can be made now; it is tried again later.
+        """
         if self._process is not None:
             return True
         if self._permanent or time.monotonic() - self._started < self._restart_delay:
@@ -73,16 +77,20 @@ class GpuWatch:
             self.reason = "libnvidia-ml.so.1 is not on this machine"
             return False
         self.starts += 1
-        self.fd, lines = os.pipe()
-        marks, self._mark_fd = os.pipe()
-        self._process = subprocess.Popen(
-            self._command(), stdin=marks, stdout=lines,
-            env=self._environment, start_new_session=True,
-        )  # fmt: skip
-        for theirs in (lines, marks):
-            os.close(theirs)
-        for ours in (self.fd, self._mark_fd):
-            os.set_blocking(ours, False)
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            pipes = [os.pipe(), os.pipe()]
+            (fd, lines), (marks, mark_fd) = pipes
+            for stack, ends in ((theirs, (lines, marks)), (ours, (fd, mark_fd))):
+                for end in ends:
+                    stack.callback(os.close, end)
+            self._process = subprocess.Popen(
+                self._command(), stdin=marks, stdout=lines,
+                env=self._environment, start_new_session=True,
+            )  # fmt: skip
+            ours.pop_all()
+        for end in (fd, mark_fd):
+            os.set_blocking(end, False)
+        self.fd, self._mark_fd = fd, mark_fd
         self._splitter = LineSplitter(self._limits.line_bytes)
         return True
 

@@ -101,8 +101,9 @@ def test_a_log_is_followed_to_the_end_of_its_run(
     def write_more(_: float) -> None:
         journal = sample_suites.Journal(run / "events.jsonl", 1_795_000_000.0, seq=1)
         journal.put(messages.End(t=1.0, cause="completed", exit_code=0))
-        log.write_text(log.read_text() + "the end\n")
+        log.write_text(log.read_text() + " a line\nthe end")
 
+    log.write_text(log.read_text() + "half")
     monkeypatch.setattr(commands.time, "sleep", write_more)
     lines = workbench(folder, "logs", "--follow", "-n", "2").stdout.splitlines()
-    assert lines == ["line 299", "evil \\x1b[2J", "the end"]
+    assert lines == ["line 299", "evil \\x1b[2J", "half a line", "the end"]

@@ -116,3 +116,14 @@ def test_killing_gives_up_on_what_cannot_be_killed(monkeypatch: pytest.MonkeyPat
     began = time.monotonic()
     assert tree.kill_all(lambda: [immortal], 0.2) == ([], [4_000_000])
     assert time.monotonic() - began < 2
+
+
+def test_a_child_of_another_user_stops_no_killing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    foreign = tree.Process(4_000_000, 1, 1, 1, "S")
+    monkeypatch.setattr(tree, "child_pids", lambda _: [foreign.pid])
+    monkeypatch.setattr(tree, "read_process", lambda _: foreign)
+    monkeypatch.setattr(tree.os, "kill", refuse)
+    assert tree.kill_children(os.getpid(), ()) == (set(), 0)

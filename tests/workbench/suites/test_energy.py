@@ -63,6 +63,8 @@ def test_evaluation_between_epochs_is_left_out() -> None:
         ([Sample(t=1.0, gpu_reason="no NVML library on this machine")], {}, "no NVML library"),
         ([Sample(t=1.0, gpus=(Gpu(index=0, reasons={"energy": "Not Supported"}),))], {},
          "Not Supported"),
+        ([Sample(t=1.0, gpus=(Gpu(index=0, energy=5.0),
+                              Gpu(index=1, reasons={"energy": "of a slice"})))], {}, "of a slice"),
         ([sample(0.0), sample(60.0)], {"other-tenant": 1}, "other processes computed"),
         ([], {}, "no GPU was sampled"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -91,3 +92,15 @@ def test_a_command_without_a_name_means_what_is_at_work(tmp_path: Path) -> None:
     with pytest.raises(SuiteError, match=r"2 suites are at work.*\(queued\)"):
         choose(tmp_path, None)
     assert choose(tmp_path, "20261101") == old
+
+
+def test_an_order_that_a_full_disk_cuts_is_an_error_and_spoils_no_later_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda fd, line: write(fd, line[:20]))
+        with pytest.raises(OSError, match="No space left"):
+            control.send_command(folder, Command(do="stop"))
+    control.send_command(folder, Command(do="pause"))
+    assert [command.do for command in control.read_commands(folder, 0)[0]] == ["pause"]

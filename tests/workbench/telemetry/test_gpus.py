@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import time
@@ -85,6 +87,20 @@ def test_without_the_library_no_child_is_ever_started(
         assert not watch.start()
     assert (watch.starts, watch.fd, watch.pid) == (0, -1, None)
     assert watch.read({1}, None) == ((), "libnvidia-ml.so.1 is not on this machine")
+
+
+def test_a_sampler_that_cannot_be_made_leaves_no_pipe_to_wait_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(gpus, "is_library_present", lambda: True)
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    watch, before = GpuWatch(Limits(), {}), os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match="allocate"):
+        watch.start()
+    assert (watch.fd, os.listdir("/proc/self/fd")) == (-1, before)
 
 
 def test_a_refusing_driver_is_asked_again_but_not_at_once(
