@@ -89,7 +89,7 @@ def search(  # noqa: PLR0913, PLR0917 - one parameter for each option
 
 
 def _drop_unset(**flags: Any) -> dict[str, Any]:
-    return {name: value for name, value in flags.items() if value}
+    return {name: value for name, value in flags.items() if value not in (None, "", {})}
 
 
 def parse_range(text: str) -> tuple[str, Any]:

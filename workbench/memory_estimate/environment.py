@@ -96,7 +96,7 @@ def effective_batch(environment: Mapping[str, str] = os.environ) -> int | None:
     text = environment.get(EFFECTIVE_BATCH, "").strip()
     if not text:
         return None
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise PlanError(
             [f"environment: {EFFECTIVE_BATCH}={text} is no positive number; correct it"]
         )

@@ -109,13 +109,13 @@ def _parse_size(name: str) -> GpuModel:
     """
     amount, _, capability = _normalize_name(name).partition("@")
     size = amount.removesuffix("gib").removesuffix("gb")
-    if not size.replace(".", "", 1).isdigit():
+    if not size.replace(".", "", 1).isdecimal():
         raise UnknownGpuError(
             f"--gpu {name}: no such GPU{suggest_nearest(name, list(load_gpu_table()))}; "
             "or give its memory and capability, as 24GiB@8.6"
         )
     major, _, minor = capability.partition(".")
-    if not (major.isdigit() and minor.isdigit()):
+    if not (major.isdecimal() and minor.isdecimal()):
         raise UnknownGpuError(
             f"--gpu {name}: give its compute capability too, as {name.partition('@')[0]}@8.6 "
             "(T4 7.5, A100 8.0, A10G 8.6, RTX 4090 8.9, H100 9.0)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
@@ -47,7 +48,7 @@ class SettingSources:
 
 def explain_lines(plan: SuitePlan, runs: ExpandedRuns) -> list[str]:
     """What the plan does, one paragraph a line; `runs`: one for each model, variant and subset."""
-    count = sum(_fold_count(spec) for _, spec in runs) * len(plan.seeds) * plan.repeats
+    count = _count_runs(plan, runs)
     lines = [f"{plan.name}: {plan.title or plan.about}".removesuffix(": ")]
     lines.append(f"Runs: {count:,}, one after the other{_device(plan)}.")
     lines.append(f"Compared: {_factors(plan)}.")
@@ -173,6 +174,15 @@ def _evaluated_subsets(spec: RunSpec) -> Sequence[str]:
         return subsets.load(spec.subset).evaluate_on
     except RecipeError:
         return []
+
+
+def _count_runs(plan: SuitePlan, runs: ExpandedRuns) -> int:
+    """The runs of all seeds and repeats, without those that are excluded."""
+    counts: Counter[PlanCell] = Counter()
+    for cell, spec in runs:
+        counts[cell] += _fold_count(spec)
+    lot = {"seed": plan.seeds[0], "repeat": 0}
+    return sum(counts[cell.model_copy(update=lot)] for cell in run_matrix.iterate_cells(plan))
 
 
 def _fold_count(spec: RunSpec) -> int:

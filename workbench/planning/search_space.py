@@ -67,6 +67,8 @@ class SearchRange(BaseModel):
             raise ValueError("a logarithmic range needs low above 0")
         if self.log and self.step is not None:
             raise ValueError("give log or step, not both")
+        if self.step is not None and self.step > high - low:
+            raise ValueError("step must be at most high - low")
 
     def boundary_values(self) -> dict[str, Any]:
         """The values to validate: both ends or all choices, by their place (`.low`, `[0]`)."""
@@ -82,7 +84,10 @@ class SearchRange(BaseModel):
             return None
         step = self.step or 1
         count = math.floor((self.high - self.low) / step + 1e-9) + 1
-        return [self.low + step * index for index in range(count)] if count <= 10_000 else None
+        if count > 10_000:
+            return None
+        values = [self.low + step * index for index in range(count)]
+        return [int(value) for value in values] if whole else values
 
     def describe(self) -> str:
         """`1e-05 … 0.001 (log)`, `8, 16, 32`."""
@@ -139,8 +144,8 @@ def parse_span(text: str) -> dict[str, Any]:
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys: equal values have equal texts."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+    """JSON with sorted keys: equal values have equal texts. A date, which TOML has, is its text."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
 
 
 def settings_key(settings: Mapping[str, Any]) -> str:
@@ -225,6 +230,9 @@ def _range_problems(
         suggestion = suggest_nearest(name, params.model_fields, renamed_words.SETTINGS)
         return [f"search.ranges: unknown setting '{name}'{suggestion}"]
     problems: list[str] = []
+    whole = _takes_whole_numbers(params.model_fields[name].annotation)
+    if whole and value_range.step is not None and value_range.step % 1:
+        problems.append(f"{location}.step: '{name}' takes whole numbers, and so must its step")
     for end, value in value_range.boundary_values().items():
         try:
             parsed = getattr(params.model_validate({**settings, name: value}), name)

@@ -196,6 +196,8 @@ def test_rule_by_memory(name, batch, predict):
 def test_a_wrong_gpu_names_the_nearest():
     with pytest.raises(plan.PlanError, match="did you mean.*A10G"):
         memory_check.locate_device("A10", (), cpu=False)
+    with pytest.raises(plan.PlanError, match="no such GPU"):
+        memory_check.locate_device("²GiB@8.6", (), cpu=False)
     assert memory_check.locate_device("NVIDIA a10g", (), cpu=False) == A10G
     assert gpus.find_gpu("24GB@8.6").memory_bytes == 24 * 10**9
 

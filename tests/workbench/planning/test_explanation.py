@@ -38,6 +38,8 @@ def test_factors_and_runs(tmp_path: Path) -> None:
     words, _ = explained(TABLE, tmp_path)
     assert "Runs: 8, one after the other" in words
     assert "memory is estimated for A10G" in words
+    words, _ = explained({**TABLE, "exclude": [{"seed": 2, "variant": "A"}]}, tmp_path)
+    assert "Runs: 6, one after the other" in words
     joined = " ".join(words.split())
     assert "2 subsets (emoji_train, emoji_mm_train) × 2 variants (A, B) × 2 seeds (1, 2)" in joined
     assert (

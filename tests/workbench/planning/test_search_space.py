@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import math
+from datetime import date
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from engines.retrieval.params import Params
+from workbench.cli import main
 from workbench.planning import expand, plan, search_space
 from workbench.planning.plan import PlanError
 from workbench.planning.search_space import SearchPlan, SearchRange
@@ -51,6 +55,8 @@ def test_a_search_is_one_run_that_its_trials_vary(tmp_path: Path) -> None:
         ),
         ({"precision": ["bf16", "fp8"]}, "search.ranges.precision[1]: 'precision' = 'fp8' is wr"),
         ({"save_model": {"low": 0, "high": 1}}, "'save_model' is no number; give a list of values"),
+        ({"batch": {"low": 8, "high": 16, "step": 0.5}}, "batch.step: 'batch' takes whole numbers"),
+        ({"lr": [date(2026, 1, 1)]}, "search.ranges.lr[0]: 'lr' = "),
         ({"lr": LR, "batch": [8, 16], "temperature": {"low": 0, "high": 2}}, "temperature.low"),
     ],
 )
@@ -72,6 +78,7 @@ def test_a_range_outside_what_the_engine_takes_is_one_sentence(
         ({"lr": []}, "give { low = 1e-5, high = 1e-3 } or a list"),
         ({"lr": {"low": 1, "high": 2, "log": True, "step": 1}}, "give log or step, not both"),
         ({"lr": {"low": 1, "high": 2, "choices": [1, 2]}}, "or low and high, not both"),
+        ({"lr": {"low": 1, "high": 2, "step": math.inf}}, "step must be at most high - low"),
         ({}, "should have at least 1 item"),
     ],
 )
@@ -142,6 +149,8 @@ def test_every_choice_is_counted_where_it_can_be() -> None:
     assert [tuple(one.values()) for one in found] == [
         (8, 1), (8, 3), (8, 5), (16, 1), (16, 3), (16, 5),
     ]  # fmt: skip
+    whole = SearchRange(low=8.0, high=10.0).values(whole=True)
+    assert [type(value) for value in whole or ()] == [int] * 3, "equal to those that are drawn"
     real = SearchPlan.model_validate({"metric": "m", "ranges": {"lr": LR}})
     assert search_space.enumerate_choices(real, Params) is None
 
@@ -160,3 +169,10 @@ def test_threads_are_whole_numbers_beside_their_auto() -> None:
     search = asked({"ranges": table}).search
     assert search is not None
     assert search_space.whole_settings(search, Params) == {"num_workers"}
+
+
+def test_zero_trials_are_refused_and_not_twenty() -> None:
+    words = "search -d emoji_train -m clip-nano --metric loss --range lr=1e-5..1e-3 --trials 0"
+    answer = CliRunner().invoke(main.app, [*words.split(), "--dry-run"])
+    assert isinstance(answer.exception, PlanError)
+    assert "'search.trials' = 0 is wrong" in str(answer.exception)

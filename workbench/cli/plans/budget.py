@@ -50,18 +50,20 @@ class BudgetRequest(NamedTuple):
     write: Path | None = None
     as_json: bool = False
     gpu: str = ""
+    settings: tuple[str, ...] = ()
+    """Those of `--set`, which precede automatic ones."""
 
 
 def read_request(
-    by: str, vram: str, write: Path | None, *, as_json: bool, gpu: str
+    by: str, vram: str, write: Path | None, settings: Sequence[str], *, as_json: bool, gpu: str
 ) -> BudgetRequest | None:
-    """The request for the part of a plan that fits; None: no limit is set.
+    """The request for the part of a plan that fits; None: no limit is set. `settings`: of `--set`.
 
     Raises:
         typer.BadParameter: `write` without a limit.
     """
     if by or vram:
-        return BudgetRequest(by, vram, write, as_json, gpu)
+        return BudgetRequest(by, vram, write, as_json, gpu, tuple(settings))
     if write is not None:
         raise typer.BadParameter("writes the plan that fits --by or --vram", param_hint="--write")
     return None
@@ -82,7 +84,7 @@ def parse_deadline(text: str, now: datetime) -> datetime:
             deadline = parsed.astimezone(now.tzinfo)
         else:
             raise ValueError
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter: year 1 or 9999 in another time zone
         tomorrow = (now + timedelta(days=1)).strftime("%Y-%m-%d")
         raise typer.BadParameter(
             f"'{text}' is no time; write 18:00, or {tomorrow}T09:00", param_hint="--by"
@@ -131,7 +133,7 @@ def print_fitted_plan(
     _check_request(suite_plan, request)
     lanes, lane_note = _count_lanes(suite_plan)
     limits = budget.Budget((deadline - now).total_seconds() if deadline else None, memory, lanes)
-    priced, note = _price(suite_plan, limits, request.gpu, log_root)
+    priced, note = _price(suite_plan, limits, request, log_root)
     fitted = budget.fit_runs(priced, limits)
     lines = [*budget.list_lines(fitted, limits), *filter(None, (lane_note, note))]
     if request.as_json:
@@ -175,26 +177,33 @@ def _count_lanes(suite_plan: SuitePlan) -> tuple[int, str]:
 
 
 def _price(
-    suite_plan: SuitePlan, limits: Budget, gpu: str, log_root: Path
+    suite_plan: SuitePlan, limits: Budget, request: BudgetRequest, log_root: Path
 ) -> tuple[list[PricedRun], str]:
-    """The runs with their prices, and a remark on the GPU that their memory is estimated for."""
+    """The runs with their prices, and a remark on the GPU that their memory is estimated for.
+
+    With the automatic settings that `workbench run` gives them.
+    """
     from dataclasses import replace
 
     from workbench import paths
+    from workbench.memory_estimate.gpus import GpuModel
     from workbench.pricing import budget, pricing
     from workbench.pricing.earlier import EarlierRuns
 
-    cache_root = paths.cache_root()
+    cache_root, here = paths.cache_root(), pricing.find_device(suite_plan)
+    device, note = here, ""
+    if limits.memory is not None:
+        device, note = _choose_gpu(suite_plan, request.gpu, limits.memory)
+    suite_plan = start.apply_automatic_settings(suite_plan, request.settings, device)
     cells = _expand(suite_plan, cache_root, log_root, timed=limits.seconds is not None)
     specs = [spec for _, spec in cells]
     earlier = EarlierRuns(log_root).read()
-    priced = pricing.price_runs(specs, cache_root, earlier, pricing.find_device(suite_plan))
+    priced = pricing.price_runs(specs, cache_root, earlier, here)
     runs = [
         budget.PricedRun(cell, spec, cost) for (cell, spec), cost in zip(cells, priced, strict=True)
     ]
-    if limits.memory is None:
+    if not isinstance(device, GpuModel) or limits.memory is None:
         return runs, ""
-    device, note = _choose_gpu(suite_plan, gpu, limits.memory)
     measured = [pricing.find_gpu_memory(spec, earlier) for spec in specs]
     estimates = _estimate_memory(specs, measured, device, cache_root)
     peaks = [

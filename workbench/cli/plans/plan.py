@@ -78,7 +78,7 @@ def plan_command(  # noqa: PLR0913, PLR0917 - one parameter for each option
     suite_plan = plan.resolve_model_names(
         start.load_plan(plan_file, preset, flags, setting, cpu=cpu), logs
     )
-    if request := budget.read_request(by, vram, write, as_json=as_json, gpu=gpu):
+    if request := budget.read_request(by, vram, write, setting or (), as_json=as_json, gpu=gpu):
         now = datetime.now().astimezone()
         raise typer.Exit(budget.print_fitted_plan(suite_plan, request, logs, now))
     device = _with_host_memory(

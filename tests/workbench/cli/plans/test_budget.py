@@ -52,7 +52,7 @@ def test_times(text: str, expected: str) -> None:
     [("13:00", "has passed, it is 14:00; that of tomorrow is 2026-12-01T13:00"),
      ("2020-01-01T00:00", "has passed"), ("2099-01-01T00:00", "days away"),
      ("24:00", "is no time"), ("12:60", "is no time"), ("6pm", "is no time"),
-     ("2026-13-01T00:00", "is no time"), ("", "is no time"), ("-1:00", "is no time"),
+     ("9999-12-31T23:59-12:00", "is no time"), ("2026-13-01T00:00", "is no time"), ("", "is no time"), ("-1:00", "is no time"),
      ("١٨:٠٠", "")],
 )  # fmt: skip
 def test_times_that_are_none(text: str, problem: str) -> None:
@@ -125,7 +125,10 @@ def test_gpu_memory_is_estimated_where_no_gpu_has_measured_it(
 ) -> None:
     """The records' peaks are of a CPU: they are no VRAM."""
 
+    batches = []
+
     def estimate(queries, cache_root):
+        batches.extend(q.params["eval_batch_size"] for q in queries if q.engine == "vqa")
         sizes = [3 << 30 if query.model == "clip-nano" else 30 << 30 for query in queries]
         return [MemoryEstimate(phases={"train": {"weights": size}}, host={}) for size in sizes]
 
@@ -142,6 +145,8 @@ def test_gpu_memory_is_estimated_where_no_gpu_has_measured_it(
     code, text = invoke_preset("vqa-quick", "--vram", "24GB")
     assert code == 1, "30 GiB each"
     assert "qwen2.5-vl-3b" in text, "its data and weights are not here, and need not be"
+    assert invoke_preset("vqa-quick", "--vram", "80GB")[0] == 0
+    assert batches == [6, 20], "as `workbench run` chooses it on such a GPU"
 
 
 def test_options_that_do_not_go_together(log_root: Path, tmp_path: Path) -> None:
