@@ -11,6 +11,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+
 from engines.protocol import RunSpec
 from results.records.schema import GpuInfo
 from workbench.processes.device_locks import (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from engines.gpu_readings import Gpu
 from tests.fixtures.nvml.state import GIB, UNKNOWN_BYTES
 from tests.fixtures.nvml.stub import LOST, RAW, Stub
 from tests.fixtures.wardens import Sandbox, end_of, entries, until
+from workbench.processes import tree
 from workbench.processes.limits import Limits
 from workbench.suites import control, suite_reader
 from workbench.suites.control import Command
@@ -97,10 +97,10 @@ def test_a_sampler_that_cannot_be_made_leaves_no_pipe_to_wait_for(
 
     monkeypatch.setattr(gpus, "is_library_present", lambda: True)
     monkeypatch.setattr(subprocess, "Popen", refuse)
-    watch, before = GpuWatch(Limits(), {}), os.listdir("/proc/self/fd")
+    watch, before = GpuWatch(Limits(), {}), tree.numeric_entries("/proc/self/fd")
     with pytest.raises(OSError, match="allocate"):
         watch.start()
-    assert (watch.fd, os.listdir("/proc/self/fd")) == (-1, before)
+    assert (watch.fd, tree.numeric_entries("/proc/self/fd")) == (-1, before)
 
 
 def test_a_refusing_driver_is_asked_again_but_not_at_once(

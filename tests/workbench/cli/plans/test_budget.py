@@ -52,7 +52,8 @@ def test_times(text: str, expected: str) -> None:
     [("13:00", "has passed, it is 14:00; that of tomorrow is 2026-12-01T13:00"),
      ("2020-01-01T00:00", "has passed"), ("2099-01-01T00:00", "days away"),
      ("24:00", "is no time"), ("12:60", "is no time"), ("6pm", "is no time"),
-     ("9999-12-31T23:59-12:00", "is no time"), ("2026-13-01T00:00", "is no time"), ("", "is no time"), ("-1:00", "is no time"),
+     ("9999-12-31T23:59-12:00", "is no time"), ("2026-13-01T00:00", "is no time"),
+     ("", "is no time"), ("-1:00", "is no time"),
      ("١٨:٠٠", "")],
 )  # fmt: skip
 def test_times_that_are_none(text: str, problem: str) -> None:
