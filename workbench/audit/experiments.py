@@ -117,6 +117,12 @@ def find_experiment(code: str) -> Experiment | None:
     return next((each for each in EXPERIMENTS if each.code == code), None)
 
 
+def _full_name(spec: RunSpec) -> str:
+    """The run's model as another suite names it: `run:01-…` is one that its own suite trained."""
+    own = spec.model.startswith(RUN_PREFIX) and "/" not in spec.model
+    return f"{RUN_PREFIX}{spec.suite}/{spec.model.removeprefix(RUN_PREFIX)}" if own else spec.model
+
+
 def make_plan(experiment: Experiment, spec: RunSpec, steps: int = STEPS) -> SuitePlan:
     """The plan of an experiment on a run.
 
@@ -139,7 +145,7 @@ def make_plan(experiment: Experiment, spec: RunSpec, steps: int = STEPS) -> Suit
             label=experiment.change,
         )  # fmt: skip
     return SuitePlan(
-        **common, models=(spec.model,), settings=settings, cost_probe=steps,
+        **common, models=(_full_name(spec),), settings=settings, cost_probe=steps,
         variants=(
             Variant(label=AS_IT_WAS), Variant(label=experiment.change, settings=changed),
         ),

@@ -113,7 +113,7 @@ def judge_generation_time(run: RunFacts) -> Verdict:
         return Unjudged(NO_ROWS)
     passes = _count_decoding_passes(run)
     micro_batches = sum(steps.total * steps.gradient_accumulation_steps for steps in run.steps)
-    share = passes * PASS_COST / (passes * PASS_COST + micro_batches)
+    share = passes * PASS_COST / (passes * PASS_COST + micro_batches or 1)
     values = {
         "passes": formats.count(passes), "micro_batches": formats.count(micro_batches),
         "share": formats.percent(share), "batch": str(run.get("eval_batch_size")),

@@ -48,7 +48,7 @@ def judge_warmup(run: RunFacts) -> Verdict:
         (_count_warmup(stage, steps.total), steps.total)
         for stage, steps in zip(run.stages, run.steps, strict=True)
     ]
-    warmup, total = max(counts, key=lambda count: count[0] / count[1])
+    warmup, total = max(counts, key=lambda count: count[0] / max(1, count[1]))
     values = {"warmup": formats.count(warmup), "total": formats.count(total)}
     return decide(values, faulty=total >= FEW_STEPS and warmup > WARMUP_SHARE * total)
 
@@ -87,7 +87,7 @@ def judge_coverage(run: RunFacts) -> Verdict:
     values = {
         "steps": formats.count(done), "effective": formats.count(effective),
         "reached": formats.count(reached), "rows": formats.count(steps.train),
-        "share": formats.percent(1 - reached / steps.train),
+        "share": formats.percent(1 - reached / max(1, steps.train)),
     }  # fmt: skip
     return decide(values, faulty=not whole_epoch)
 

@@ -39,6 +39,8 @@ def test_sides_of_a_training_are_cost_probes_that_differ_in_one_setting() -> Non
     slower = experiments.make_plan(find("tenth-rate"), spec())
     assert slower.variants[1].settings == {"lr": pytest.approx(1e-4)}
     assert plan.parse(made.model_dump(mode="json", by_alias=True)) == made
+    tuned = experiments.make_plan(find("tenth-rate"), spec(model="run:01-train"))
+    assert tuned.models == ("run:20261130-101500-demo-1a2b/01-train",), "of the run's own suite"
 
 
 def test_shuffled_images_evaluate_the_trained_model_once(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from datasets_mm.profile.subset_facts import SubsetFacts, TextLengths
 from results.records.schema import MetricRecord, Reading, RunRecord
 from tests.results.conftest import record, untimed
 from workbench.audit.finding import Fault, Impossible, Sound, SuiteRule, Unjudged, Verdict
-from workbench.audit.rules import RULES
+from workbench.audit.rules import RULES, audit_runs
 from workbench.audit.run_facts import RunFacts
 from workbench.memory_estimate.plan_estimate import count_stage_steps, count_steps
 
@@ -193,7 +193,6 @@ def test_every_rule_is_tested() -> None:
 
 @pytest.mark.parametrize("code", CASES)
 def test_a_rule_finds_the_planted_fault_alone(code: str) -> None:
-    from workbench.audit.rules import audit_runs
 
     planted, clean, figure = CASES[code]
     assert all(isinstance(verdict, Fault) for verdict in judge(code, planted))
@@ -274,3 +273,9 @@ def test_rules_for_other_engines_are_not_listed() -> None:
     codes = {row.code for row in audit_runs([vqa()])}
     assert "label-alignment" in codes
     assert not codes & {"judge-context", "mode-collapse", "rows-unanswered"}
+
+
+def test_a_plan_that_trains_no_row_is_judged() -> None:
+    empty = run(steps=(count_steps({**STUDY, "folds": 2}, 1),), evaluation_rows={})
+    faults = [row.code for row in audit_runs([empty]) if row.standing == "fault"]
+    assert "few-steps" in faults

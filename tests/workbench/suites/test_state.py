@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines import messages as msg
@@ -131,6 +131,7 @@ def test_nan_loss_stays_nan() -> None:
     assert math.isnan(run.curves["loss"].points[0][1])
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(min_value=1, max_value=1500), max_size=5))
 def test_curves_stay_bounded_even_and_keep_the_newest(parts: list[int]) -> None:
     curve, count = Curve(), sum(parts)
