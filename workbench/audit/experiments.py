@@ -16,7 +16,7 @@ from engines import catalog, trained_weights
 from engines.param_sections import effective_workers
 from engines.protocol import RunSpec
 from engines.trained_weights import RUN_PREFIX
-from workbench.planning import cost_probe
+from workbench.planning import cost_probe, done_runs
 from workbench.planning.plan import SuitePlan
 from workbench.planning.run_matrix import Variant
 from workbench.processes import gpu_selection
@@ -119,8 +119,9 @@ def find_experiment(code: str) -> Experiment | None:
 
 def _full_name(spec: RunSpec) -> str:
     """The run's model as another suite names it: `run:01-…` is one that its own suite trained."""
-    own = spec.model.startswith(RUN_PREFIX) and "/" not in spec.model
-    return f"{RUN_PREFIX}{spec.suite}/{spec.model.removeprefix(RUN_PREFIX)}" if own else spec.model
+    if not done_runs.uses_own_model(spec):
+        return spec.model
+    return f"{RUN_PREFIX}{spec.suite}/{spec.model.removeprefix(RUN_PREFIX)}"
 
 
 def make_plan(experiment: Experiment, spec: RunSpec, steps: int = STEPS) -> SuitePlan:

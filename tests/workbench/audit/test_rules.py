@@ -193,7 +193,6 @@ def test_every_rule_is_tested() -> None:
 
 @pytest.mark.parametrize("code", CASES)
 def test_a_rule_finds_the_planted_fault_alone(code: str) -> None:
-
     planted, clean, figure = CASES[code]
     assert all(isinstance(verdict, Fault) for verdict in judge(code, planted))
     assert not any(isinstance(verdict, Fault) for verdict in judge(code, clean))
