@@ -68,7 +68,7 @@ def batch(folder: Path, picture: tuple[int, int]) -> VqaBatch:
     built = processor.create_processor(hf_processor, template, folder)
     pictures = [np.random.default_rng(0).integers(0, 256, (*picture, 3), np.uint8)] * 2
     said = [ChoicePrompt("what colour is the disc?", ("red", "green", "blue", "black"), "b")] * 2
-    return to_device(built.batch(said, pictures), CPU, built.values)
+    return to_device(built.batch(said, pictures), CPU, built.normalize_pixels)
 
 
 def image_tokens(config: dict[str, Any], batch: VqaBatch) -> int:
