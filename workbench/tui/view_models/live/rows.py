@@ -257,6 +257,8 @@ def describe_pending(state: SuiteState, view: RunView) -> str:
         return f"{order}: after this step and its checkpoint"
     if order in run_summary.WAITING_ORDERS.values():
         return f"{order} when its turn comes; u takes it back"
+    if not order and state.ended and view.state.status == "queued":
+        return "The suite has ended before it; r goes on with it."
     return "starts again when its turn comes" if order else ""
 
 
@@ -277,7 +279,7 @@ def format_title(view: RunView) -> str:
 def format_progress(run: RunState) -> tuple[str, float | None, str, bool]:
     """(word before the bar, fraction or None, text after it, whether the run failed)."""
     if run.status == "queued":
-        return "queued", None, "waits for the runs before it", False
+        return "queued", None, "not started yet", False
     if run.status == "ended":
         return _ended(run)
     word = run.phase or run.status

@@ -149,3 +149,12 @@ def test_a_run_of_a_cluster_is_shown_where_it_is() -> None:
 def test_a_silent_warden_elsewhere_is_told_with_its_age() -> None:
     silent = SuiteState("s", "lost", detail="no news from gpu07 for 12:03")
     assert live_rows.format_trouble(silent, 0).startswith("No news from gpu07 for 12:03: ")
+
+
+@pytest.mark.parametrize("warden", ["running", "ended", "lost"])
+def test_a_run_that_an_ended_suite_has_not_begun_waits_for_nothing(warden) -> None:
+    state = replace(sample_suites.search_state("completed", trials=1), warden=warden)
+    view = replace(state.runs[0], state=RunState())
+    pending = live_rows.describe_pending(state, view)
+    assert ("r goes on with it" in pending) == (warden != "running")
+    assert "wait" not in " ".join(map(str, live_rows.format_progress(view.state)))
