@@ -100,9 +100,9 @@ def _make_case(
     b_line: dict[str, Any],
     metric: MetricRecord,
 ) -> ItemCase:
-    kind = "b better" if (b > a) == metric.higher_is_better else "a better"
-    if a == b:
-        kind = "both 0" if a == 0 and metric.higher_is_better else "equal"
+    gain = b - a if metric.higher_is_better else a - b
+    kind = "b better" if gain > 0 else "a better" if gain < 0 else "equal"  # of NaN nothing is said
+    kind = "both 0" if a == b == 0 and metric.higher_is_better else kind
     return ItemCase(kind, item, a, b, _shorten_line(a_line), _shorten_line(b_line))
 
 

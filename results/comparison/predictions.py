@@ -50,7 +50,7 @@ class PredictionList(NamedTuple):
 def list_predictions(
     record: RunRecord, log_root: Path, metric: str = "", text: str = "", limit: int = 100
 ) -> PredictionList | None:
-    """Items of a run, the worst score first.
+    """Items of a run, the worst score first, before it those that are NaN.
 
     Of equal scores the lower rank comes first, then the more confident answer.
 
@@ -76,7 +76,12 @@ def list_predictions(
     if text:
         lines = [p for p in lines if text.casefold() in _searched_text(p.line)]
     sign = 1.0 if chosen.higher_is_better else -1.0
-    lines.sort(key=lambda p: (sign * p.score, -_rank(p.line), -confidence(p.line), p.id))
+
+    def sort_key(p: Prediction) -> tuple[float, float, float, str]:
+        quality = -math.inf if math.isnan(p.score) else sign * p.score
+        return quality, -_rank(p.line), -confidence(p.line), p.id
+
+    lines.sort(key=sort_key)
     return PredictionList(
         chosen.name, chosen.split, find_subset(record, chosen.split), total, len(lines),
         tuple(lines[:limit]), tuple(f"{m.name}@{m.split}" for m in scored),

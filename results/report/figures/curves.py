@@ -191,9 +191,9 @@ def _draw_line(axis: Any, line: CurveLine, number: int) -> None:
     if len(line.members) == 1:
         xs, ys = zip(*line.members[0], strict=True)
         last = f"{line.label}: {formats.number(ys[-1], 3)}"
-        if len(xs) >= NOISY_POINTS:
+        if len(xs) >= NOISY_POINTS and (smoothed := smooth(line.members[0])):
             axis.plot(xs, ys, color=colour, alpha=0.25, linewidth=0.6)
-            xs, ys = zip(*smooth(line.members[0]), strict=True)
+            xs, ys = zip(*smoothed, strict=True)
         mark = {"marker": "o", "markersize": 2.5} if len(xs) <= 12 else {}
         axis.plot(xs, ys, label=last, **style, **mark)
         if line.best is not None:
@@ -206,7 +206,10 @@ def _draw_line(axis: Any, line: CurveLine, number: int) -> None:
 
 
 def smooth(points: Points) -> Points:
-    """Moving mean over `WINDOW_SHARE` of the points, NaN left out; short curves as they are."""
+    """Moving mean over `WINDOW_SHARE` of the points, NaN left out; short curves as they are.
+
+    No points where all are NaN.
+    """
     if len(points) < NOISY_POINTS:
         return points
     kept = drawing.finite(points)
@@ -227,6 +230,8 @@ def join_members(members: Sequence[Points]) -> tuple[Any, Any, Any, Any]:
         return (np.array([]),) * 4
     places = [tuple(x for x, _ in points) for points in curves]
     start, end = max(xs[0] for xs in places), min(xs[-1] for xs in places)
+    if start > end:
+        return (np.array([]),) * 4
     same = len(set(places)) == 1
     grid = np.array(places[0]) if same else np.linspace(start, end, GRID_POINTS)
     rows = [

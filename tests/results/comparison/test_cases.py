@@ -43,15 +43,16 @@ def test_items_are_counted_by_kind_and_the_largest_differences_come_first(make, 
 
 
 def test_less_is_better_for_a_loss(make, tmp_path):
-    """0 is no failure then."""
-    a, b = (run(make, tmp_path, name, scores, "loss")
-            for name, scores in (("a", [2.0, 1.0, 0.0]), ("b", [1.0, 2.0, 0.0])))  # fmt: skip
+    """0 is no failure then; with NaN nothing can be compared."""
+    nan = float("nan")
+    a = run(make, tmp_path, "a", [2.0, 1.0, 0.0, nan], "loss")
+    b = run(make, tmp_path, "b", [1.0, 2.0, 0.0, 1.0], "loss")
     a = a.model_copy(
         update={"metrics": (a.metrics[0].model_copy(update={"higher_is_better": False}),)}
     )
     compared = compare_cases(a, b, tmp_path, 2)
     assert compared is not None
-    assert compared.counts == {"b better": 1, "a better": 1, "both 0": 0, "equal": 1}
+    assert compared.counts == {"b better": 1, "a better": 1, "both 0": 0, "equal": 2}
     assert [(c.kind, c.id) for c in compared.cases] == [("b better", "q0"), ("a better", "q1")]
 
 

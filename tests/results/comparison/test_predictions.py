@@ -90,3 +90,11 @@ def test_without_a_file_or_the_metric_there_is_none(make, tmp_path, metric):
     (tmp_path / run.folder / "predictions" / "x.jsonl").unlink()
     assert predictions.list_predictions(run, tmp_path) is None
     assert "No metric of this run" in render_terminal(predictions_table(None))
+
+
+def test_scores_that_are_no_numbers_come_first_and_disturb_no_order(make, tmp_path):
+    scores = [0.3, float("nan"), 0.1, 0.2, float("nan"), 0.0]
+    lines = [{"id": str(at), "recall@1": score} for at, score in enumerate(scores)]
+    listed = predictions.list_predictions(write_run(make, tmp_path, lines), tmp_path)
+    assert listed is not None
+    assert [p.id for p in listed.predictions] == ["1", "4", "5", "2", "3", "0"]

@@ -122,3 +122,19 @@ def test_folds_and_their_ensemble_are_told_apart_by_their_task(mixed):
         SuiteView(name="s", records=records), [train.run_id, ensemble.run_id]
     )
     assert run_groups.name_groups(groups, TEXT) == ["clip-nano · train", "clip-nano · ensemble"]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_loss_that_was_never_a_number_is_drawn_beside_others(count):
+    lost = [(float(step), float("nan")) for step in range(80)]
+    members = {"lost": [lost] * count, "kept": [[(0.0, 2.0), (80.0, 1.0)]]}
+    _, (axis,) = drawing.make_panels(1)
+    for number, (name, points) in enumerate(members.items()):
+        curves._draw_line(axis, curves.CurveLine(name, points), number)
+    labels = [line.get_label() for line in axis.lines]
+    assert labels[-2:] == ["lost: NaN" if count == 1 else "lost", "kept: 1.000"]
+
+
+def test_curves_that_never_overlap_have_no_mean():
+    grid, mean, *_ = curves.join_members([[(0.0, 1.0), (10.0, 2.0)], [(20.0, 3.0), (30.0, 4.0)]])
+    assert len(grid) == len(mean) == 0
