@@ -72,7 +72,8 @@ def compare_pairs(
     sums = np.asarray(np.bincount(codes, weights=gaps), np.float64)
     difference = _cluster_bootstrap(sums, np.bincount(codes), seed)
     centred = np.bincount(codes, weights=gaps - gaps.mean()) * len(sums) / gaps.size
-    return Significance(difference, _flip_p(sums, seed), _detectable(centred), gaps.size, len(sums))
+    p = _flip_p(sums, seed) if len(sums) > 1 else None
+    return Significance(difference, p, _detectable(centred), gaps.size, len(sums))
 
 
 def compare_seeds(a: Sequence[float], b: Sequence[float]) -> Significance:

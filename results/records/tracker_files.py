@@ -51,7 +51,9 @@ NO_METRICS: Final = re.compile(
 )
 """Columns of a table of epochs that are no validation metric; others with numbers are."""
 LOWER_IS_BETTER: Final = re.compile(
-    r"(?:.*[_/])?(?:loss|perplexity|wer|cer|error|rank)$", re.IGNORECASE
+    r"(?:.*[_/])?(?:loss|perplexity|ppl|nll|wer|cer|ter|eer|error|error_rate|rank|mae|mse|rmse|mape"
+    r"|fid|ece|distance|divergence)$",
+    re.IGNORECASE,
 )
 
 

@@ -129,3 +129,9 @@ def test_drift_widens_groups_and_not_pairs():
 def test_ratios_need_two_processes_and_costs_above_0(sides):
     with pytest.raises(ValueError, match="noise|ratio"):
         significance.compare_ratios(*sides, paired=True)
+
+
+def test_one_cluster_has_no_test_and_costs_no_other_metric_certainty():
+    test = significance.compare_pairs([0.0, 0.0, 0.2], [1.0, 1.0, 0.9], ["picture"] * 3)
+    assert (test.p, test.difference.low, test.clusters) == (None, None, 1)
+    assert significance.adjust_by_holm([test.p, 0.03]) == [None, 0.03]

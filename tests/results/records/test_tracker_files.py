@@ -212,3 +212,11 @@ def test_damaged_event_files_are_refused(tmp_path):
     write(tmp_path, "events.out.tfevents.1.host", "no events")
     with pytest.raises(PublishedError, match="nothing to import"):
         read_runs(tmp_path, FACTS)
+
+
+def test_errors_and_distances_are_better_where_they_are_lower(tmp_path):
+    text = "epoch,val_mae,val_rmse,val_ppl,val_word_error_rate,val_map,val_f1\n1,1,1,1,1,1,1\n"
+    (record,) = read_runs(write(tmp_path, "a.csv", text), FACTS)
+    better = {metric.name: metric.higher_is_better for metric in record.metrics}
+    assert better == {"mae": False, "rmse": False, "ppl": False, "word_error_rate": False,
+                      "map": True, "f1": True}  # fmt: skip
