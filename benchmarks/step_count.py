@@ -66,7 +66,7 @@ class Counts:
 
 
 class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
-    """Counts operations, and stands in for `step_timing.StepTimer`: a lap begins the next part."""
+    """Counts operations, and stands in for `step_timing.StepTimer`: `end_part` begins the next."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch
@@ -95,7 +95,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
         """A window begins."""
         self.running, self.part = True, ""
 
-    def lap(self, name: str) -> None:
+    def end_part(self, name: str) -> None:
         """The part called `name` ends."""
         order = ("data_wait", *PARTS)
         following = order.index(name) + 1
