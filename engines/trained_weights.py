@@ -108,7 +108,8 @@ class TrainedWeights:
         prints = str(self.state.get("subset_fingerprint") or "")[:12]
         data = f" ({prints})" if subset and prints else ""
         seed = f", seed {self.state['seed']}" if "seed" in self.state else ""
-        steps = f", {self.state.get('step', 0):,} steps{seed}"
+        count = self.state.get("trained_steps", self.state.get("step", 0))
+        steps = f", {count:,} steps{seed}"
         return f"{run_name or self.folder}{label}{subset}{data}{steps}"
 
 

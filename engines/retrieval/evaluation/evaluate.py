@@ -194,6 +194,8 @@ class RetrievalEvaluator:
         _, exact_rows = ExactIndex(vectors).search(queries[spread], 100)
         approximate, exact = rows.cpu().numpy()[spread], exact_rows.cpu().numpy()
         names = [k for k in (10, 100) if k <= min(exact.shape[1], approximate.shape[1])]
+        if not names:
+            return
         shares = [_overlap(approximate[:, :k], exact[:, :k]) for k in names]
         sampled = bootstrap_means(np.stack(shares))
         for k, share, interval in zip(names, shares, sampled, strict=True):

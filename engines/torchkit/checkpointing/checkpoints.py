@@ -87,6 +87,23 @@ def _write_whole(
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True, mode=0o700)
+    try:
+        written = _write_draft(temporary, tensors, texts, state)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    except BaseException:  # a draft would keep a full disk full
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync_folder(folder.parent)
+    return [WrittenFile(folder / f.path.name, f.sha256, f.size) for f in written]
+
+
+def _write_draft(
+    temporary: Path,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    texts: Mapping[str, str],
+    state: Mapping[str, Any] | None,
+) -> list[WrittenFile]:
     about = {} if state is not None else FOREIGN
     written = [write_safetensors(temporary / name, group, about) for name, group in tensors.items()]
     for file in written:
@@ -97,10 +114,7 @@ def _write_whole(
     if state is not None:
         content = json.dumps({**state, "files": files}, indent=1).encode()
         written.append(_write(temporary / STATE, [content]))
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
-    _sync_folder(folder.parent)
-    return [WrittenFile(folder / f.path.name, f.sha256, f.size) for f in written]
+    return written
 
 
 def load(folder: Path, device: torch.device) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
@@ -259,7 +273,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def remove_others(root: Path, kept: Path) -> None:
-    """Remove all `step-…` checkpoints but one."""
-    for folder in root.glob("step-*"):
+    """Remove all `step-…` checkpoints but one, and drafts that a killed process left."""
+    for folder in (*root.glob("step-*"), *root.glob(".step-*.tmp")):
         if folder != kept:
             shutil.rmtree(folder)

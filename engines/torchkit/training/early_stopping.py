@@ -139,7 +139,8 @@ class EarlyStopping:
         self.since_best = since
         if not since and monitor.load_best:
             tensors = {"model": trainable_tensors(self._model)}
-            checkpoints.save(self._root / BEST, tensors, {"epoch": history[-1]["epoch"]})
+            state = {"epoch": history[-1]["epoch"], "stage": self._stage}
+            checkpoints.save(self._root / BEST, tensors, state)
         if not monitor.early_stopping or since < monitor.patience:
             return False
         best_row = None if since == len(values) else history[best]
@@ -170,8 +171,9 @@ class EarlyStopping:
         return f"epoch {row['epoch']} ({self._monitor.metric} {row[self._monitor.metric]:.3f})"
 
     def restore_best(self, *, keep_last: bool = False) -> bool:
-        """Load the best weights into the model and delete their file; False: none were saved.
+        """Load the best weights of this stage into the model; False: none were saved.
 
+        Their file stays, for an attempt that resumes before others have them; see `discard_best`.
         `keep_last`: write the last weights to `LAST_EPOCH`, where they are others.
         """
         folder = self._root / BEST
@@ -179,12 +181,14 @@ class EarlyStopping:
             self._report_no_best()
             return False
         groups, state = checkpoints.load(folder, next(self._model.parameters()).device)
+        if state.get("stage", self._stage) != self._stage:  # left of an earlier one
+            self._report_no_best()
+            return False
         last = trainable_tensors(self._model)
         if keep_last and not all(torch.equal(last[n], best) for n, best in groups["model"].items()):
             checkpoints.save(self._root / LAST_EPOCH, {"model": last}, {})
         self._model.load_state_dict(groups["model"], strict=False)
         self._report_best(int(state["epoch"]))
-        shutil.rmtree(folder)
         return True
 
     def _report_no_best(self) -> None:
@@ -300,3 +304,8 @@ def best_index(
         if gain > min_delta or (math.isnan(values[best]) and not math.isnan(value)):
             best = index
     return best, len(values) - 1 - best
+
+
+def discard_best(root: Path) -> None:
+    """Remove the best weights of a run's checkpoints `root`, once nothing will load them again."""
+    shutil.rmtree(root / BEST, ignore_errors=True)

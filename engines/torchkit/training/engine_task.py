@@ -27,7 +27,7 @@ from engines.torchkit.training import (
     loop,
     trained_model,
 )  # fmt: skip
-from engines.torchkit.training.early_stopping import EpochEndValidation
+from engines.torchkit.training.early_stopping import EpochEndValidation, discard_best
 from engines.torchkit.training.stage_position import StagePosition, TrainingHistory
 from engines.torchkit.training.step_timing import StepTimer, TimingSummary, stopwatch
 from engines.torchkit.training.training_setup import TrainingSetup
@@ -169,7 +169,9 @@ class EngineTask(ABC, Generic[Params, Data, Prepared]):
         elif not self.train():
             return
         self.evaluate()
-        if context.spec.task != "train":  # a training has left the group
+        if context.spec.task == "train":
+            discard_best(context.run_dir / trained_weights.CHECKPOINTS)
+        else:  # a training has left the group
             context.process_group.destroy()
 
     def load_trained_weights(self) -> None:
@@ -292,6 +294,8 @@ def train_stages(
             _end_stage(run, job, stage, (timing, steps), began)
             if stage is not stages[-1]:
                 job_checkpoints.save_stage_start(job, stage.position.number + 1)
+                if run.process_group.is_rank_zero:
+                    discard_best(root)
         if stage is not stages[-1]:
             del job
             gc.collect()  # a job and its closures form cycles, which hold the optimizer's moments

@@ -106,7 +106,7 @@ def resume(job: TrainingJob[Any], emit: Emitter) -> int:
             emit.notice("checkpoint-damaged", f"{problem}; it is passed over")
         elif (start := _continue(job, folder, emit)) is not None:
             stage = f" of {job.position.title}" if job.position.number else ""
-            emit.notice("resumed", f"goes on after step {start} of {job.last_step}{stage}")
+            emit.notice("resumed", f"goes on after step {start} of {job.steps}{stage}")
             return start
     return 0
 

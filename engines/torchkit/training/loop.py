@@ -104,8 +104,9 @@ class TrainingJob(Generic[Batch]):
 
     @property
     def last_step(self) -> int:
-        """The last step at the latest."""
-        return min(self.steps, self.stop_at or self.steps)
+        """The last step at the latest; of a training that was stopped early its last."""
+        stopped = self.history.stopped_at(self.position.number)
+        return stopped or min(self.steps, self.stop_at or self.steps)
 
 
 class TrainedSteps(NamedTuple):

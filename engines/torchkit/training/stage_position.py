@@ -77,6 +77,16 @@ class TrainingHistory:
         """Whether stage `number` was summarized."""
         return any(s.stage == number for s in self._summaries if s.kind == "stage")
 
+    def stopped_at(self, stage: int) -> int | None:
+        """Steps after which early stopping ended stage `stage`; None: it did not."""
+        stops = (s for s in self._summaries if s.kind == "epoch" and s.stage == stage and s.stopped)
+        return next((s.epoch * (s.steps or 0) for s in stops), None)
+
+    def count_steps(self, stage: int, planned: int) -> int:
+        """Steps of the whole training. `stage`: its last, 0: no stages; `planned`: their steps."""
+        stages = [s.steps for s in self._summaries if s.kind == "stage"]
+        return sum(stages) if stages else self.stopped_at(stage) or planned
+
     def as_state(self) -> list[dict[str, Any]]:
         """The summaries as a checkpoint stores them."""
         return [summary.model_dump(mode="json", exclude={"t"}) for summary in self._summaries]

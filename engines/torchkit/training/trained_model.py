@@ -104,8 +104,10 @@ def save_trained_model(
     groups |= {name: average.tensors() for name, average in job.averages.items()}
     position = job.position
     stage = {"stage": position.number} if position.number else {}
+    planned = position.first_step + job.steps
     content = {
-        "step": position.first_step + job.steps, **stage, "history": job.history.as_state(),
+        "step": planned, "trained_steps": job.history.count_steps(position.number, planned),
+        **stage, "history": job.history.as_state(),
         **describe_origin(run), **job.saved_identity, **state,
     }  # fmt: skip
     written = checkpoints.save(root / trained_weights.LAST, groups, content, files)

@@ -105,11 +105,17 @@ def read_answers(path: Path) -> tuple[list[Answer], int]:
 
 
 def append_answers(path: Path, answers: Iterable[Answer]) -> None:
-    """Append answers in one write."""
+    """Append answers, if possible in one write.
+
+    Raises:
+        OSError: the disk is full, also where a part of them was written.
+    """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(path, flags, 0o600)
+    data = memoryview(b"".join(answer.line() for answer in answers))
     try:
-        os.write(descriptor, b"".join(answer.line() for answer in answers))
+        while data:
+            data = data[os.write(descriptor, data) :]
     finally:
         os.close(descriptor)
 

@@ -167,6 +167,10 @@ def test_early_stopping_keeps_the_best_weights(folder, tmp_path):
     assert best["epoch"] == len(seen) - 2
     again = go(spec(folder, "run:run", task="evaluate", subset="says_heldout"), tmp_path / "again")
     assert metric(again, "loss", "says_heldout").value == pytest.approx(best["loss"])
+    trained = sum(m.steps for m in sent if m.kind == "epoch")
+    plan = next(m for m in again if m.kind == "plan")
+    assert f", {trained} steps, seed" in plan.facts["trained_by"], "not the planned ones"
+    assert not (tmp_path / "run/checkpoints/best").exists()
 
 
 def test_the_last_epoch_is_evaluated_beside_the_best(folder, tmp_path):

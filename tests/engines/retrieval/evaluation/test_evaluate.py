@@ -1,13 +1,17 @@
 """Evaluation runs from spec to messages: what they cost, how they search, what they refuse."""
 
+from types import SimpleNamespace
+
 import ir_measures
 import pytest
+import torch
 from ir_measures import Success
 
 from engines import model_catalog
 from engines.emitter import Emitter, EngineError
 from engines.protocol import RunSpec
 from engines.retrieval import Params, run
+from engines.retrieval.evaluation.evaluate import RetrievalEvaluator
 
 
 def evaluate(tiny, run_dir, subset="tiny_val", **settings):
@@ -27,6 +31,15 @@ def evaluate(tiny, run_dir, subset="tiny_val", **settings):
     )  # fmt: skip
     emit.close()
     return emit.sent
+
+
+def test_a_corpus_below_ten_passages_has_no_share_of_an_approximate_search():
+    emit = Emitter()
+    evaluator = RetrievalEvaluator(None, None, None, None, emit)
+    for passages, metrics in ((9, []), (10, ["search_recall@10"])):
+        vectors, split = torch.eye(passages), SimpleNamespace(name="few")
+        evaluator._compare(split, vectors[:2], vectors, torch.arange(passages).expand(2, -1))
+        assert [m.name for m in emit.sent] == metrics
 
 
 def of_kind(sent, kind):

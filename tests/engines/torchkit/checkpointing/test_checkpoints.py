@@ -138,6 +138,13 @@ def test_a_full_disk_costs_a_checkpoint_or_the_run_as_asked(tmp_path, monkeypatc
     said = [m for m in emit.sent if m.kind == "notice"]
     assert {m.code for m in said} == {"checkpoint-failed"}
     assert len(said) == EPOCHS * 7 // 10
+    assert not list(tmp_path.iterdir()), "drafts would keep the disk full"
+
+
+def test_the_next_checkpoint_removes_the_draft_of_a_killed_process(tmp_path):
+    (tmp_path / ".step-000000003.tmp").mkdir()
+    checkpoints.remove_others(tmp_path, saved(tmp_path, 5, 1.0))
+    assert [folder.name for folder in tmp_path.iterdir()] == ["step-000000005"]
 
 
 def test_weights_of_the_end_need_no_second_training(tmp_path):

@@ -12,7 +12,12 @@ from torch import nn
 
 from engines.captioning.params import Params as CaptioningParams
 from engines.emitter import Emitter, EngineError
-from engines.torchkit.training.early_stopping import EarlyStopping, Monitor, best_index
+from engines.torchkit.training.early_stopping import (
+    EarlyStopping,
+    Monitor,
+    best_index,
+    discard_best,
+)
 from engines.vqa.params import Params as VqaParams
 
 
@@ -78,9 +83,20 @@ def test_the_best_weights_are_kept_as_asked(tmp_path, settings, weight, stops, s
     found, ended, notices = run_through(tmp_path, asked, [0.5, 0.7, 0.6])
     assert (found, ended) == (weight, stops)
     assert any(said in notice.text for notice in notices) if said else not notices
-    assert not (tmp_path / "best").exists()
     history = json.loads((tmp_path / "epochs.json").read_text())
     assert [row["accuracy"] for row in history] == [0.5, 0.7, 0.6]
+
+
+def test_best_weights_stay_for_a_resumed_attempt_until_they_are_discarded(tmp_path):
+    """An attempt may end between loading them and the final checkpoint: full disk, kill."""
+    asked = monitor(monitor="accuracy", load_best=True)
+    assert run_through(tmp_path, asked, [0.5, 0.7, 0.6])[0] == 2
+    resumed = nn.Linear(1, 1)
+    assert not EarlyStopping(tmp_path, resumed, Emitter(), asked, stage=2).restore_best()
+    assert EarlyStopping(tmp_path, resumed, Emitter(), asked).restore_best()
+    assert resumed.weight.item() == 2
+    discard_best(tmp_path)
+    assert not EarlyStopping(tmp_path, resumed, Emitter(), asked).restore_best()
 
 
 def test_a_history_that_cannot_be_written_or_read_is_an_error_and_never_no_history(

@@ -17,6 +17,7 @@ from engines.torchkit.runtime.model_flops import WorkMeter
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training import compilation, loop
 from engines.torchkit.training.optimization import adamw, decay_groups, warmup_cosine, warmup_steps
+from engines.torchkit.training.stage_position import EpochEnd
 from engines.torchkit.training.step_timing import HostStopwatch, StepTimer, TimingSummary
 from engines.torchkit.training.weight_averaging import Ema
 
@@ -276,6 +277,20 @@ def test_resume_is_bitwise_no_interruption(tmp_path):
     resumed = run(rest)
     assert part_losses + resumed == whole
     assert len(part_losses) == 10, "the step at hand is finished"
+
+
+def test_a_training_that_was_stopped_early_is_not_trained_on_when_it_resumes(tmp_path):
+    """The checkpoint is of the very step after which the validation stopped it."""
+
+    def stopping():
+        training = job(tmp_path, checkpoint_every=7)
+        training.after_epoch = lambda epoch: EpochEnd(stops=epoch == 2, since_best=1, patience=1)
+        return training
+
+    assert len(run(stopping())) == 14
+    again = stopping()
+    assert run(again) == []
+    assert again.history.count_steps(0, again.steps) == 14
 
 
 def test_resume_restores_averaged_weights(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -101,6 +102,16 @@ def test_a_torn_line_and_an_interrupted_block_end_as_if_nothing_had_been(tmp_pat
     assert len(predictions.read_answers(torn)[0]) == 8
     answer_all(torn, Fake())
     assert torn.read_bytes() == data
+
+
+def test_an_append_of_which_a_part_was_written_goes_on(tmp_path: Path, monkeypatch) -> None:
+    """A disk that is nearly full takes a part, and says so only when asked for the rest."""
+    whole, parts = tmp_path / "a" / "p.jsonl", tmp_path / "b" / "p.jsonl"
+    answer_all(whole, Fake())
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:1000]))
+    answer_all(parts, Fake())
+    assert parts.read_bytes() == whole.read_bytes()
 
 
 def test_two_ranks_answer_in_turn_what_one_process_answers(tmp_path: Path) -> None:
