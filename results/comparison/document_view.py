@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar
 
 from pydantic import Field
@@ -176,7 +176,9 @@ def short_suite_name(name: str) -> str:
 def merge_suites(suites: Sequence[SuiteView], words: SuiteWords | None = None) -> SuiteView:
     """Suites as one, with the texts of the document; run ids by `qualify_run_ids`."""
     ids = qualify_run_ids({suite.name: _run_ids(suite) for suite in suites})
-    views = [_rename_runs(suite, ids) for suite in suites]
+    names_of_suites = Counter(name for suite in suites for name in _run_names(suite))
+    shared = {name for name, count in names_of_suites.items() if count > 1}
+    views = [_rename_runs(suite, ids, shared) for suite in suites]
     if len(views) == 1 and words is None:
         return views[0]
     searches = [view.search for view in views if view.search is not None]
@@ -222,8 +224,22 @@ def _run_ids(suite: SuiteView) -> list[str]:
     return list(dict.fromkeys([*(r.identity.run_id for r in suite.records), *suite.pending]))
 
 
-def _rename_runs(suite: SuiteView, ids: Mapping[tuple[str, str], str]) -> SuiteView:
-    """The suite with its runs by their ids in the document."""
+def _run_names(suite: SuiteView) -> set[str]:
+    """Ids and labels: what an audit calls the runs of a suite."""
+    identities = [*(r.identity for r in suite.records), *suite.planned]
+    return {*_run_ids(suite), *(i.label for i in identities)} - {""}
+
+
+def name_in_audit(suite: str, name: str) -> str:
+    """A name in the audit of several suites, where runs of more than one are called so."""
+    return f"{short_suite_name(suite)}/{name}"
+
+
+def _rename_runs(
+    suite: SuiteView, ids: Mapping[tuple[str, str], str], shared: Collection[str]
+) -> SuiteView:
+    """The suite with its runs by their ids in the document. `shared`: names of audits that runs of
+    several suites have."""
 
     def rename(run: str) -> str:
         return ids.get((suite.name, run), run)
@@ -243,6 +259,12 @@ def _rename_runs(suite: SuiteView, ids: Mapping[tuple[str, str], str]) -> SuiteV
         identity.model_copy(update={"run_id": rename(identity.run_id)})
         for identity in suite.planned
     )
+    update["audit"] = tuple(
+        row.model_copy(update={"runs": tuple(
+            name_in_audit(suite.name, name) if name in shared else name for name in row.runs
+        )})
+        for row in suite.audit
+    )  # fmt: skip
     return suite.model_copy(update=update)
 
 

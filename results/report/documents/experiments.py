@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from results.comparison.document_view import JudgedCriterion, RunChange
+from results.comparison.document_view import JudgedCriterion, RunChange, name_in_audit
 from results.records import published_runs
 from results.records.message_translations import localize
 from results.records.metric_names import TRAIN_SPLIT
@@ -228,7 +228,9 @@ def _public_score_rows(page: ReportInput, change: RunChange) -> list[tuple[Table
 
 def _render_problems(page: ReportInput, record: RunRecord, level: str) -> Iterator[str]:
     """Faults of the audit that the run has."""
-    names = {record.identity.label, record.identity.run_id.rpartition("/")[2]} - {""}
+    identity = record.identity
+    names = {identity.label, identity.run_id.rpartition("/")[2]} - {""}
+    names |= {name_in_audit(identity.suite, name) for name in names}
     rows = [row for row in page.view.audit if row.standing == "fault" and names & {*row.runs}]
     lines = [
         f"- **{translate(f'audit.{row.severity}', page.lang)}** {escape(row.title[page.lang])} "

@@ -264,6 +264,22 @@ def test_equal_ids_are_told_apart_by_their_suites(weekly):
     assert ids[0] == "20261124-090000-weekly-1111/01-retrieval-oven_train-tinyclip-61m"
 
 
+def test_a_fault_is_of_the_run_of_its_own_suite(study):
+    """Two suites of a study have a run of one label each; the fault is of the first."""
+    suites = [
+        study.model_copy(update={
+            "name": name, "planned": (), "audit": audit, "records": tuple(
+                r.model_copy(update={"identity": r.identity.model_copy(update={"suite": name})})
+                for r in study.records),
+        })
+        for name, audit in (("first-1111", (FAULT,)), ("second-2222", ()))
+    ]  # fmt: skip
+    page = report.render(DocumentView(kind="study", suite=merge_suites(suites, SuiteWords())))
+    assert page.count("(`no-end-token`): 97 of 97") == 1
+    assert "first-1111/E5-v3" in page
+    assert merge_suites(suites[:1]).audit == (FAULT,)
+
+
 @pytest.mark.parametrize(
     ("states", "state"),
     [
