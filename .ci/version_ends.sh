@@ -18,6 +18,7 @@ resolution=$([ "$end" = oldest ] && echo lowest-direct || echo highest)
     --extra captioning --extra demo --extra reports --extra vqa pyproject.toml > "$folder/versions.txt"
 "$bin/uv" pip install --quiet --python "$bin/python" --requirement "$folder/versions.txt" \
     pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis pyte
+"$bin/uv" pip install --quiet --python "$bin/python" --no-deps --editable .  # tests start its command
 "$bin/python" --version
 grep -E '^(torch|torchvision|transformers|peft|bitsandbytes|numpy|pandas|pyarrow|scipy|textual|typer|pydantic)==' "$folder/versions.txt"
 # A warning of an older or newer library is no error here.
