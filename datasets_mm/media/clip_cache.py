@@ -18,7 +18,7 @@ from datasets_mm.child_messages import Progress, ignore_progress
 from datasets_mm.media import video_frames
 from datasets_mm.media.decode import Resample, UnusableError, open_inside
 from datasets_mm.media.image_cache import WINDOW, CacheEntry, ImageCache, ImageCacheBuilder
-from datasets_mm.media.pixel_file import HASH_BYTES
+from datasets_mm.media.pixel_file import HASH_BYTES, count_rows
 
 VERSION: Final = 3
 """Raised when equal files give other pixels: the old rows are then left alone. 3: covers, pixels
@@ -75,13 +75,18 @@ class ClipCacheBuilder(ImageCacheBuilder):
         """Content hash -> `video_frames.Clip.substitutes`, where not empty."""
 
     def decode_new(self, marks: dict[str, int], progress: Progress) -> dict[str, CacheEntry]:
-        """Decode new clips; substituted frames are added to `substitutes.json`."""
-        entries = super().decode_new(marks, progress)
-        if self._notes:
-            notes = _read_substitutes(self.folder)
-            notes |= {self.rows[key]: note for key, note in self._notes.items()}
-            write_atomic(self.folder / SUBSTITUTES, json.dumps(notes))
-        return entries
+        """Decode new clips; substituted frames are added to `substitutes.json`.
+
+        Those of the rows that are there are added however it ends: their clips are not read again.
+        """
+        try:
+            return super().decode_new(marks, progress)
+        finally:
+            rows = count_rows(self.folder, self.row_bytes)
+            noted = {self.rows.get(key, rows): note for key, note in self._notes.items()}
+            if noted := {row: note for row, note in noted.items() if row < rows}:
+                notes = _read_substitutes(self.folder) | noted
+                write_atomic(self.folder / SUBSTITUTES, json.dumps(notes))
 
     @property
     def row_bytes(self) -> int:

@@ -49,18 +49,20 @@ def list_waiting(view: SuiteView) -> list[Identity]:
 
 def main_runs(records: Sequence[RunRecord]) -> list[RunRecord]:
     """Experiments: folds that an ensemble of their suite has joined are left out."""
-    joined = {
-        (i.suite, i.label, i.seed, i.repeat)
-        for i in (r.identity for r in records)
-        if i.task == "ensemble"
-    }
+    joined = {_cell_key(r.identity) for r in records if r.identity.task == "ensemble"}
     return [
         r
         for r in records
         if r.identity.task == "ensemble"
         or not r.identity.params.get("folds")
-        or (r.identity.suite, r.identity.label, r.identity.seed, r.identity.repeat) not in joined
+        or _cell_key(r.identity) not in joined
     ]
+
+
+def _cell_key(identity: Identity) -> tuple[object, ...]:
+    """What folds and their ensemble have in common, and other folds of the suite have not."""
+    i = identity
+    return i.suite, i.engine, i.subset, i.model, i.label, i.seed, i.repeat
 
 
 def failed_runs(records: Sequence[RunRecord]) -> list[RunRecord]:

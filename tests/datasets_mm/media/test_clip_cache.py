@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("av", reason="PyAV (extra `captioning`) is not installed")
 
 from datasets_mm.media.clip_cache import ClipCache
-from datasets_mm.media.video_frames import evenly_spaced
+from datasets_mm.media.video_frames import Clip, evenly_spaced
 from tests.fixtures.videos import grey, write_empty, write_sound, write_video
 
 SIDE = 32
@@ -99,3 +99,22 @@ def test_clips_are_kept_by_content_and_frames(
     changed = _open(tmp_path, ["a.mp4", "b.mp4"], tmp_path / "cache", 4)
     assert changed.row("b.mp4") == 1
     assert changed.array[1].mean((1, 2, 3))[-1] == pytest.approx(grey(19), abs=4)
+
+
+def test_an_interrupted_build_keeps_what_stands_in_for_lost_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clips of its rows are never read again."""
+    names = ["a.mp4", "b.mp4"]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    clip = Clip(np.zeros((2, SIDE, SIDE, 3), np.uint8), "1 of 2 frames")
+    monkeypatch.setattr("datasets_mm.media.video_frames.read_clip", lambda *_: clip)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ClipCache.open(names, tmp_path, SIDE, 2, tmp_path / "cache", interrupt)
+    again = _open(tmp_path, names, tmp_path / "cache", 2)
+    assert again.substituted == dict.fromkeys(names, "1 of 2 frames")

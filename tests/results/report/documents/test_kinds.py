@@ -299,6 +299,9 @@ def test_folds_of_an_ensemble_are_one_experiment(make):
     joined = make.record("03", identity={"task": "ensemble"})
     assert main_runs([*folds, joined]) == [joined]
     assert main_runs(folds) == folds
+    others = [make.record(f"1{n}", identity={"params": {"folds": 2, "fold": n}, "model": "other"})
+              for n in (1, 2)]  # fmt: skip
+    assert main_runs([*folds, joined, *others]) == [joined, *others], "theirs is still to come"
 
 
 def test_the_first_is_bold_only_if_all_others_are_worse(document):
