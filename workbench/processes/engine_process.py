@@ -125,13 +125,17 @@ def start_engine(
     `cores`: those that it may use; empty: all of this process.
 
     Raises:
-        EngineStartError: no such program, no memory, too many processes.
+        EngineStartError: no such program, no memory, too many processes or descriptors.
     """
     try:
         log = open_log(run_dir)
     except OSError as error:
         raise EngineStartError(f"{run_dir}/engine.log: {error.strerror}") from error
-    reading, writing = os.pipe()
+    try:
+        reading, writing = os.pipe()
+    except OSError as error:
+        os.close(log)
+        raise EngineStartError(f"its pipe cannot be made: {error.strerror}") from error
     with contextlib.suppress(OSError):  # a user's pipes may be limited; 64 KiB then
         fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, pipe_bytes)
     os.set_blocking(reading, False)
@@ -158,7 +162,14 @@ def start_engine(
     process = tree.read_process(popen.pid) or tree.Process(
         popen.pid, 0, os.getpid(), popen.pid, "Z"
     )
-    return EngineProcess(process, os.pidfd_open(popen.pid), reading, t0, popen)
+    try:
+        pidfd = os.pidfd_open(popen.pid)
+    except OSError as error:  # no descriptor is left
+        popen.kill()
+        popen.wait()
+        os.close(reading)
+        raise EngineStartError(f"its process cannot be watched: {error.strerror}") from error
+    return EngineProcess(process, pidfd, reading, t0, popen)
 
 
 @contextlib.contextmanager
@@ -252,7 +263,7 @@ def trim_log(run_dir: Path, limit: int, keep: int = 1 << 20) -> int:
     """Cut the middle out of an engine.log that is over `limit`; returns the bytes cut.
 
     The writers append, so they continue after the cut. What they write between read and truncate
-    is lost with the middle.
+    is lost with the middle. Where the disk fails it stays as it is, or loses its end.
     """
     path = run_dir / "engine.log"
     try:
@@ -267,6 +278,8 @@ def trim_log(run_dir: Path, limit: int, keep: int = 1 << 20) -> int:
         cut = size - 2 * keep
         os.ftruncate(descriptor, keep)
         os.write(descriptor, f"\n[... {cut} bytes cut out here ...]\n".encode() + end)
+    except OSError:
+        return 0
     finally:
         os.close(descriptor)
     return cut

@@ -320,12 +320,14 @@ def _nvml_peak(run: RunState, name: str, gpu_reason: str) -> Reading:
     reserved = any(memory.vram_reserved_peak for memory in run.memory.values())
     if name == "vram_process" and reserved and not all(values):
         return Reading(reason=NOT_COUNTED)
-    if values:
+    if len(values) >= max(1, named):
         several = f", sum of the peaks of {len(values)} GPUs" if len(values) > 1 else ""
         return Reading(value=sum(values), method=f"NVML{several}")
     field = {"vram_process": "process", "vram_device": "used"}[name]
     gpus = run.sample.gpus if run.sample else ()
     reasons = [g.reasons[field] for g in gpus if field in g.reasons]
+    if values and not reasons:
+        return Reading(reason=f"NVML gave it of {len(values)} of {named} GPUs only")
     return Reading(reason=reasons[0] if reasons else gpu_reason)
 
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from datasets_mm.atomic_files import write_atomic
 from engines.protocol import RunSpec
 from workbench import paths
 from workbench.planning import cost_probe, plan
@@ -59,7 +60,7 @@ def create_suite(log_root: Path, suite_plan: plan.SuitePlan, specs: Sequence[Run
             (run / "spec.json").write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
         # Last: it is what makes readers take the folder for a suite.
         created = f"{_CREATED}{datetime.now(UTC).isoformat()}\n"
-        (folder / "plan.toml").write_text(created + plan.dump(suite_plan), encoding="utf-8")
+        write_atomic(folder / "plan.toml", created + plan.dump(suite_plan))
     except OSError as error:
         raise SuiteError(
             f"{log_root}: suites cannot be written there ({error.strerror}); "

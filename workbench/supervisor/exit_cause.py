@@ -127,9 +127,11 @@ def _artifact_problem(artifact: Artifact, run_dir: Path) -> str:
         return f"artifact {artifact.path} is no regular file"
     if status.st_size != artifact.size:
         return f"artifact {artifact.path} has {status.st_size} bytes instead of {artifact.size}"
-    if path.suffix == ".safetensors" and (problem := _header_problem(path, status.st_size)):
-        return f"artifact {artifact.path} is no whole safetensors file: {problem}"
-    return ""
+    try:
+        problem = _header_problem(path, status.st_size) if path.suffix == ".safetensors" else ""
+    except OSError as error:  # a failing disk, a file server that is gone
+        return f"artifact {artifact.path} cannot be read: {error.strerror}"
+    return f"artifact {artifact.path} is no whole safetensors file: {problem}" if problem else ""
 
 
 def _header_problem(path: Path, size: int) -> str:

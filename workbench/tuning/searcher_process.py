@@ -71,6 +71,12 @@ class SearcherProcess:
 
     def _start(self) -> None:
         self.starts += 1
+        try:
+            self._start_process()
+        except OSError as error:
+            self.trouble = f"the searcher cannot be started: {error.strerror}"
+
+    def _start_process(self) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         log = os.open(self._folder / trials.SEARCH_FOLDER / "searcher.log", flags, 0o600)
         command = [sys.executable, "-m", "workbench.tuning.searcher", str(self._folder)]

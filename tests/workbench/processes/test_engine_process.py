@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from engines.protocol import RunSpec
-from workbench.processes import engine_process
+from workbench.processes import engine_process, tree
 from workbench.processes.engine_process import ExitStatus
 from workbench.supervisor.exit_cause import ExitEvidence, decide_cause
 from workbench.tui.view_models.suite_feed import clean_log
@@ -114,6 +115,20 @@ def test_an_engine_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     os.close(other)
 
 
+@pytest.mark.parametrize("call", ["pipe", "pidfd_open"])
+def test_an_engine_without_a_descriptor_left_is_an_error_and_no_orphan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    before = tree.numeric_entries("/proc/self/fd"), tree.child_pids(os.getpid())
+    monkeypatch.setattr(engine_process.os, call, refuse)
+    with pytest.raises(engine_process.EngineStartError, match="Too many open files"):
+        engine_process.start_engine(["sleep", "60"], tmp_path, {"PATH": os.defpath}, 0, 65_536)
+    assert (tree.numeric_entries("/proc/self/fd"), tree.child_pids(os.getpid())) == before
+
+
 def test_attempts_are_parted_in_the_log(tmp_path: Path) -> None:
     (tmp_path / "engine.log").write_text("RuntimeError: of the first\n")
     engine_process.mark_attempt(tmp_path, 2)
@@ -122,6 +137,17 @@ def test_attempts_are_parted_in_the_log(tmp_path: Path) -> None:
     assert first == "RuntimeError: of the first"
     assert mark.startswith("==== attempt 2, ")
     assert clean_log(data) == (mark,), "the screen shows the last attempt"
+
+
+def test_a_log_on_a_failing_disk_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "engine.log").write_bytes(b"A" * 5000)
+    monkeypatch.setattr(engine_process.os, "pread", fail)
+    assert engine_process.trim_log(tmp_path, limit=4_000, keep=1000) == 0
 
 
 def test_a_trimmed_log_keeps_its_ends_and_its_writers(tmp_path: Path) -> None:

@@ -204,6 +204,9 @@ NAMED = m.Hello(t=1, engine="retrieval", pid=5, device="A", gpus=[{"uuid": "a"},
 CARDS = {"gpus": [{"index": 0, "uuid": "GPU-a", "name": "A"}, {"index": 1, "uuid": "GPU-b"}]}
 
 
+REASONS = ("used", "process")
+
+
 def memory_of(*messages: m.Message, hello: m.Hello = NAMED):
     attempt = m.Attempt(number=1, pid=5, environment=CARDS)
     return record.build_record(SPEC, reduce_entries(entries(attempt, hello, *messages)), "f")
@@ -214,6 +217,10 @@ def test_vram_is_summed_over_gpus_and_a_missing_process_figure_keeps_its_reason(
     memory = memory_of(m.Sample(gpus=tuple(gpus)), m.End(cause="completed")).memory
     assert memory.vram_device_peak.value == 12
     assert memory.vram_process_peak.reason == "pid namespace"
+    half = [Gpu(index=0, used=5, process=4), Gpu(index=1, reasons=dict.fromkeys(REASONS, "lost"))]
+    memory = memory_of(m.Sample(gpus=tuple(half)), m.End(cause="completed")).memory
+    assert (memory.vram_device_peak.value, memory.vram_device_peak.reason) == (None, "lost")
+    assert (memory.vram_process_peak.value, memory.vram_process_peak.reason) == (None, "lost")
 
 
 def test_no_sum_over_gpus_that_nobody_says_the_run_took() -> None:

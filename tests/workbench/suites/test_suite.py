@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import time
 from pathlib import Path
@@ -222,3 +223,15 @@ def test_an_idle_machine_is_said_to_be_idle(tmp_path: Path, capsys) -> None:
     assert "--all" in said.err
     follow.list_suites(tmp_path, everything=False, as_json=True)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_suite_whose_plan_does_not_fit_on_the_disk_is_none(tmp_path: Path) -> None:
+    long = ASKED.model_copy(update={"goal": "a" * 4000, "background": "b" * 4000})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, hard))
+        with pytest.raises(suite.SuiteError, match="cannot be written"):
+            suite.create_suite(tmp_path, long, [spec(1)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert suite.list_suites(tmp_path) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -116,6 +117,18 @@ def test_artifacts_are_verified_where_they_lie(tmp_path: Path) -> None:
     (run / "d.safetensors").write_bytes(b"\xff" * 8)
     huge = Artifact(path="d.safetensors", sha256="0", size=8)
     assert "claims" in exit_cause.find_artifact_problems([huge], run)[0]
+
+
+def test_an_artifact_on_a_failing_disk_is_a_problem_and_no_end_of_the_warden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    file = safetensors(tmp_path / "a.safetensors", b"{}", b"")
+    monkeypatch.setattr(Path, "open", fail)
+    (problem,) = exit_cause.find_artifact_problems([file], tmp_path)
+    assert problem == "artifact a.safetensors cannot be read: Input/output error"
 
 
 @pytest.mark.parametrize(

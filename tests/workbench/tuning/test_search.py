@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from workbench.suites.control import Command
 from workbench.suites.state import SuiteState
 from workbench.suites.trials import TrialError
 from workbench.supervisor import recovery, resume
+from workbench.tuning.searcher_process import SearcherProcess
 
 pytest.importorskip("optuna")
 
@@ -280,3 +283,17 @@ def test_control_lines_are_small_enough_to_be_read(sandbox: Sandbox) -> None:
     (read,), _ = control.read_commands(folder, 0)
     assert read.spec == order.spec
     assert json.loads((folder / "control.jsonl").read_text())["do"] == "add"
+
+
+def test_a_searcher_that_cannot_be_made_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    (tmp_path / trials.SEARCH_FOLDER).mkdir()
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    searcher = SearcherProcess(tmp_path, {})
+    searcher.poll()
+    assert searcher.ended
+    assert searcher.trouble == "the searcher cannot be started: Resource temporarily unavailable"
