@@ -79,7 +79,7 @@ def read_captions(subset: Subset, *, optional: bool = False) -> Captions:
             "emoji_captions_en_train, or caption this one by task infer"
         )
     root = subset.image_root
-    videos = {is_video(paths[row]) or _is_video_on_disk(root, paths[row]) for row in rows}
+    videos = {names_video(root, paths[row]) for row in rows}
     if len(videos) > 1:
         raise EngineError(
             f"subset '{subset.name}': it mixes pictures and videos; split it by a `where` step on "
@@ -98,6 +98,6 @@ def read_captions(subset: Subset, *, optional: bool = False) -> Captions:
     )
 
 
-def _is_video_on_disk(root: Path, path: str) -> bool:
-    """Whether a path without a file extension (`video7010`) names a video on disk."""
-    return not is_medium(path) and is_video(find_on_disk(root, path))
+def names_video(root: Path, path: str) -> bool:
+    """Whether a path names a video, also without its file extension (`video7010`) on disk."""
+    return is_video(path if is_medium(path) else find_on_disk(root, path))

@@ -6,6 +6,7 @@ Only the captions with most bytes are tokenized.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import Any, Final
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
-from datasets_mm.media_types import is_video
+from datasets_mm.building.build import IMAGE_ROOT
 from datasets_mm.storage.corpus import map_table
 from engines import model_catalog
+from engines.captioning.data.captions import names_video
 from engines.captioning.metrics import bert_score
 from engines.captioning.models import llm
 from engines.captioning.models.llm import PromptTemplate
@@ -136,9 +138,17 @@ def read_subsets(folders: Sequence[str]) -> CaptionContents:
         languages |= {text for text in rows["dataset_id"] if text}
         paths = [path for path in rows["image_path"] if path]
         if videos is None and paths:
-            videos = is_video(paths[0])
+            videos = names_video(_read_image_root(folder), paths[0])
     longest = sorted(captions, key=_bytes, reverse=True)[:TEXTS]
     return CaptionContents(longest, videos, frozenset(languages), most)
+
+
+def _read_image_root(folder: Path) -> Path:
+    """Folder of the media of a built subset; the subset's own where that is not stored."""
+    try:
+        return Path(os.fsdecode((folder / IMAGE_ROOT).read_bytes()))
+    except OSError:
+        return folder
 
 
 def count_caption_tokens(

@@ -158,7 +158,7 @@ def choose_layer(name: str, layer: int, depth: int) -> int:
     Raises:
         EngineError: it is not among the `depth` layers, or 0 and not known for this model.
     """
-    chosen = layer or LAYERS.get(name.rpartition("/")[2], 0)
+    chosen = layer or LAYERS.get(name.rpartition("/")[2].partition("@")[0], 0)
     if not chosen:
         raise EngineError(
             f"bert_score = {name}: the package bert-score names no layer for it; set "

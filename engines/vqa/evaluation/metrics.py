@@ -136,13 +136,15 @@ def tables(answers: Sequence[Answer]) -> SplitTables | None:
         return None
     shares, truth = predictions.probabilities(labelled), predictions.truths(labelled)
     answered = np.asarray([LETTERS.index(answer.letter) for answer in labelled], np.int64)
+    # Of the letter that was given: a majority's need not have the highest mean probability.
+    confidence, correct = shares[np.arange(len(answered)), answered], (answered == truth) * 1.0
     kinds: dict[str, tuple[int, int]] = {}
     for answer in labelled:
         n, right = kinds.get(answer.kind, (0, 0))
         kinds[answer.kind] = (n + 1, right + answer.right)
     return SplitTables(
         calibration.confusion(truth, answered),
-        calibration.reliability(*calibration.confidence_and_correctness(shares, truth)),
+        calibration.reliability(confidence, correct),
         dict(sorted(kinds.items())),
     )
 

@@ -98,7 +98,7 @@ def estimate_model(query: MemoryQuery, config: dict[str, Any], source: str) -> M
     """As `estimate_memory`, for a model configuration, which was read from `source`."""
     options = make_options(query)
     tower = model_from_config.select_tower(config, query.model)
-    lengths = max_lengths.find_max_lengths(query, tower.factor)
+    lengths = max_lengths.find_max_lengths(query, tower.factor, tower.tokens)
     cached = feature_cache.uses_feature_cache(
         Params.model_validate(query.params), trains=query.trains
     )

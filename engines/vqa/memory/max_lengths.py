@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,7 @@ from datasets_mm.storage.corpus import map_table
 from engines import model_catalog
 from engines.emitter import EngineError
 from engines.memory_query import MemoryQuery
+from engines.torchkit.memory.patch_towers import Size
 from engines.vqa import prepare
 from engines.vqa.data.images import SizeLimits
 from engines.vqa.models import chat_template
@@ -49,23 +50,26 @@ class VqaMaxLengths:
     train: tuple[int, int]
     """(height, width) in pixels of the largest picture in training."""
     predict: tuple[int, int]
-    """The same at the largest of `tta_scales`."""
+    """The same at any of `tta_scales`."""
 
 
-def find_max_lengths(query: MemoryQuery, factor: int) -> VqaMaxLengths:
+def find_max_lengths(
+    query: MemoryQuery, factor: int, count: Callable[[Size], int] = math.prod
+) -> VqaMaxLengths:
     """Largest sizes of the samples of a run; a square picture and a usual text without data.
 
-    `factor`: sides of pictures are multiples of it, in pixels.
+    `factor`: sides of pictures are multiples of it, in pixels. `count`: tokens of a picture of a
+    size, which need not go by its pixels: a narrow one can have more tiles than a square.
     """
     contents = read_subsets(query.subsets)
     sizes = [query.image_size] if query.image_size else contents.sizes
-    scale = max(1.0, *query.params.get("tta_scales", ()), 0.0)
+    scales = (1.0, *query.params.get("tta_scales", ()))
     tokens, method = count_text_tokens(query, contents.texts)
     facts = {"longest text": method}
     if contents.sizes and not query.image_size:
         facts["largest picture"] = f"of {contents.looked} that were looked at"
     train, predict = (
-        find_largest_picture(query.params, sizes, factor, scale_) for scale_ in (1.0, scale)
+        find_largest_picture(query.params, sizes, factor, some, count) for some in ((1.0,), scales)
     )
     return VqaMaxLengths(tokens, facts, train, predict)
 
@@ -141,11 +145,18 @@ def count_text_tokens(query: MemoryQuery, texts: Sequence[ChoicePrompt]) -> tupl
 
 
 def find_largest_picture(
-    params: Mapping[str, Any], sizes: Sequence[tuple[int, int]], factor: int, scale: float = 1.0
-) -> tuple[int, int]:
-    """(height, width) in pixels of the largest picture; a square where no size is known."""
+    params: Mapping[str, Any],
+    sizes: Sequence[Size],
+    factor: int,
+    scales: Sequence[float] = (1.0,),
+    count: Callable[[Size], int] = math.prod,
+) -> Size:
+    """(height, width) in pixels of the picture with most tokens, as `count` has them.
+
+    A square where no size is known.
+    """
     side, most = int(params["long_side"]), int(params["max_pixels"])
     limits = SizeLimits(side, int(params["min_pixels"]), most, factor)
     edge = side or math.isqrt(most)
-    sizes_ = [limits.size(*size, scale) for size in sizes or [(edge, edge)]]
-    return max(sizes_, key=math.prod)
+    scaled = [limits.size(*size, scale) for size in sizes or [(edge, edge)] for scale in scales]
+    return max(dict.fromkeys(scaled), key=count)

@@ -54,7 +54,7 @@ def subset(
 ) -> tuple[str, ...]:
     """The folder of a built subset with these captions."""
     folder.mkdir(parents=True)
-    paths = [f"{row}.{suffix}" for row in range(len(captions))]
+    paths = [f"{row}{suffix}" for row in range(len(captions))]
     spoken = [language] * len(captions)
     table = pa.table({"image_path": paths, "answer": captions, "dataset_id": spoken})
     with pa.ipc.new_file(str(folder / "records.arrow"), table.schema) as file:
@@ -77,7 +77,7 @@ def asked(model: str, subsets: tuple[str, ...] = (), **settings: object) -> Memo
 def test_forecast_is_what_a_real_step_allocates_within_a_tenth(shape, tmp_path):
     pytest.importorskip("bitsandbytes")
     pair = written(shape, tmp_path)
-    read = subset(tmp_path / "s", "mp4" if shape.frames > 1 else "png", [["a word"]])
+    read = subset(tmp_path / "s", ".mp4" if shape.frames > 1 else ".png", [["a word"]])
     need = estimate.estimate_model(shape.want(read), shape.params, pair)
     said = sum(need.phases["train" if shape.trains else "predict"].values())
     assert said == pytest.approx(measured(shape, pair), rel=0.1)
@@ -228,9 +228,18 @@ def test_a_model_from_scratch_leaves_its_base_out():
     assert set(need.phases) == {"train", "predict"}
 
 
+def test_videos_are_told_by_their_files_where_paths_have_no_ending(tmp_path):
+    """As those of MSR-VTT, `video7010`: a run reads eight frames of each, not one."""
+    read = subset(tmp_path / "a", "", [["a dog"]])
+    (tmp_path / "a" / "image_root").write_text(str(tmp_path))
+    assert max_lengths.read_subsets(read).videos is False
+    (tmp_path / "0.mp4").touch()
+    assert max_lengths.read_subsets(read).videos is True
+
+
 def test_what_subsets_say_of_media_and_captions(tmp_path):
     said = [["a dog"], ["a man\n walks  along", "x" * 40]]
-    read = subset(tmp_path / "a", "mp4", said, "ko")
+    read = subset(tmp_path / "a", ".mp4", said, "ko")
     found = max_lengths.read_subsets((*read, str(tmp_path / "absent")))
     assert found.captions == ["x" * 40, "a man walks along", "a dog"]
     assert found.videos is True
@@ -241,7 +250,7 @@ def test_what_subsets_say_of_media_and_captions(tmp_path):
     assert need.facts["longest caption"].startswith("23 tokens, estimated: 40 bytes")
     assert need.host["morphemes of Korean captions"] == estimate.KOREAN_BYTES
     more = need.phases["train"]
-    still = asked("nano-captioner", subset(tmp_path / "b", "png", said), frames=3)
+    still = asked("nano-captioner", subset(tmp_path / "b", ".png", said), frames=3)
     assert still.facts["media"] == "pictures"
     assert "morphemes of Korean captions" not in still.host
     assert sum(more.values()) > sum(still.phases["train"].values())
@@ -259,7 +268,7 @@ def test_the_judge_is_counted_where_its_sizes_are_known_and_else_said_to_be_left
 def test_bertscores_encoder_is_counted_as_a_real_batch_allocates(tmp_path):
     encoder = text_encoder.write(tmp_path, ["a red car"])
     named, pairs, tokens = f"path:{encoder}", 3 * bert_score.CAPTIONS_AT_ONCE, 64
-    read = subset(tmp_path / "s", "png", [["a red car"] * 3])
+    read = subset(tmp_path / "s", ".png", [["a red car"] * 3])
     need = asked("nano-captioner", read, bert_score=named, max_new_tokens=tokens)
     expected = f"{pairs} pairs of {tokens} tokens at once, counted with the encoder's tokenizer"
     assert need.facts["BERTScore"] == expected

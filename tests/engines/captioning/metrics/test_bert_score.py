@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from engines.captioning.metrics.bert_score import BertScorer, build_score
+from engines.captioning.metrics.bert_score import BertScorer, build_score, choose_layer
 from engines.emitter import EngineError
 from tests.engines import text_encoder
 
@@ -83,3 +83,7 @@ def test_what_cannot_be_scored_is_named(encoder, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(EngineError, match="lacks model.safetensors, tokenizer.json"):
         BertScorer(f"path:{tmp_path}")
+
+
+def test_a_revision_is_no_part_of_the_name_that_a_layer_is_known_by():
+    assert choose_layer("google-bert/bert-base-uncased@a265f77", 0, 12) == 9

@@ -221,6 +221,16 @@ def test_metrics_of_a_split_by_hand(tmp_path: Path) -> None:
     assert tables.confusion[3].tolist() == [25, 0, 0, 0]
 
 
+def test_reliability_is_of_the_letters_that_were_given() -> None:
+    """A majority's letter need not be the one with the highest mean probability."""
+    shares = (0.45, 0.42, 0.07, 0.06)
+    answers = [Answer(id=str(n), letter="b", probabilities=shares, truth="b") for n in range(4)]
+    tables = metrics.tables(answers)
+    assert tables is not None
+    (row,) = [row for row in tables.reliability if row.n]
+    assert (row.n, row.confidence, row.accuracy) == (4, pytest.approx(0.42), 1.0)
+
+
 def test_pictures_of_other_questions_are_asked_about_once_more(tmp_path: Path) -> None:
     path, others = tmp_path / "p" / "test.jsonl", infer.pair_media(Questions(100))
     assert sorted(others.values()) == sorted(Questions(100).paths)

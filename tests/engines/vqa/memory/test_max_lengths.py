@@ -11,6 +11,7 @@ from engines import model_catalog
 from engines.memory_query import MemoryQuery
 from engines.vqa import Params, prepare
 from engines.vqa.memory import max_lengths
+from engines.vqa.memory.tile_towers import InternVlTower
 from engines.vqa.models import chat_template
 from engines.vqa.models.chat_template import ChoicePrompt
 from tests.engines import tiny_vqa
@@ -73,6 +74,18 @@ def test_pictures_count_by_their_own_proportions(made, tmp_path):
     free = want(subset, long_side=0, max_pixels=112 * 112).params
     assert np.prod(max_lengths.find_largest_picture(free, [(4000, 1000)], 28)) <= 112 * 112
     assert max_lengths.find_largest_picture(free, [], 28) == (112, 112)
+
+
+def test_the_largest_picture_is_the_one_with_most_tokens():
+    """InternVL makes five tiles of a narrow picture, beside the whole, and one of a square."""
+    tower = InternVlTower({"vision_config": {"image_size": 448}, "image_seq_length": 256})
+    params, sizes = Params().model_dump(), [(125, 500), (500, 500)]
+    args = (params, sizes, tower.factor, (1.0,))
+    square, narrow = (
+        max_lengths.find_largest_picture(*args, count) for count in (np.prod, tower.tokens)
+    )
+    assert (square, narrow) == ((392, 392), (84, 392))
+    assert (tower.tokens(square), tower.tokens(narrow)) == (256 + 2, 6 * 256 + 2)
 
 
 def test_what_cannot_be_read_is_assumed_and_said(made, tmp_path):
