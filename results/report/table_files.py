@@ -26,6 +26,8 @@ _FORECAST: Final = re.compile(r"~?(?P<value>.+?) ± (?P<half>.+)")
 _PART: Final = re.compile(r"(?P<value>\d[\d,]*) (?:of|/) (?P<whole>\d[\d,]*)")
 _NUMBER: Final = r"[+−-]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]?\d+)?"
 BLANKS: Final = frozenset({"", "–", "—", "null"})
+NAN: Final = "NaN"
+"""Of a diverged run: among numbers a null with this as its reason."""
 
 
 class CellNumbers(NamedTuple):
@@ -215,7 +217,7 @@ def _read_column(cells: Sequence[str]) -> dict[str, tuple[list[Any], str]]:
     unknown = [_UNKNOWN.fullmatch(cell) for cell in cells]
     reasons = [match["reason"] if match else None for match in unknown]
     present = [cell for cell, match in zip(cells, unknown, strict=True) if not match]
-    filled = [cell for cell in present if cell not in BLANKS]
+    filled = [cell for cell in present if cell not in BLANKS and cell != NAN]
     for quantity in QUANTITIES if filled else ():
         parts = [_read_cell(cell, quantity.parse) for cell in filled]
         if any(part is None for part in parts):
@@ -223,9 +225,10 @@ def _read_column(cells: Sequence[str]) -> dict[str, tuple[list[Any], str]]:
         values = iter(parts)
         blank = CellNumbers()
         numbers = [
-            blank if match or cell in BLANKS else next(values) or blank
+            blank if match or cell in BLANKS or cell == NAN else next(values) or blank
             for cell, match in zip(cells, unknown, strict=True)
         ]
+        reasons = [NAN if cell == NAN else r for cell, r in zip(cells, reasons, strict=True)]
         columns: dict[str, tuple[list[Any], str]] = {
             "": ([n.value for n in numbers], quantity.unit)
         }
@@ -246,6 +249,8 @@ def _read_cell(text: str, parse: Callable[[str], float | None]) -> CellNumbers |
     """Value and limits, which have the unit of the value. None: no quantity of this kind."""
     if (value := parse(text)) is not None:
         return CellNumbers(value)
+    if text in ("inf", "-inf"):
+        return CellNumbers(float(text))
     if text.startswith("≤ "):
         high = parse(text.removeprefix("≤ "))
         return None if high is None else CellNumbers(high=high)

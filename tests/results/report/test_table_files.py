@@ -82,6 +82,16 @@ def test_forecasts_bounds_parts_and_sizes_are_numbers(cells, columns):
     }
 
 
+def test_a_run_that_diverged_leaves_the_others_numbers():
+    rows = (("0.500 [0.400, 0.600]",), ("NaN",), ("inf",))
+    frame = table_files.make_frame(ReportTable("t", ("loss",), rows))
+    assert frame["loss"].tolist()[::2] == [0.5, float("inf")]
+    assert frame["loss"].isna().tolist() == [False, True, False]
+    assert frame["loss.reason"].fillna("").tolist() == ["", "NaN", ""]
+    words = table_files.make_frame(ReportTable("t", ("note",), (("NaN",), ("a word",))))
+    assert words["note"].tolist() == ["NaN", "a word"]
+
+
 def test_a_table_without_rows_keeps_its_columns():
     frame = frame_of(PAGE, 1)
     assert (list(frame.columns), len(frame)) == (["rule"], 0)
