@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from engines.retrieval.models.encoder import DualEncoder, l2_normalize
 from engines.torchkit.data import prefetch
 from engines.torchkit.data.data_loader import choose_others
 from engines.torchkit.data.prefetch import InputPipeline
+from engines.torchkit.modeling.feature_cache import FULL, NoRoomError
 from engines.torchkit.runtime.precision import Precision
 from engines.torchkit.training.step_timing import stopwatch
 
@@ -43,13 +45,28 @@ class VectorStorage:
         """Whether any vectors are in a file."""
 
     def zeros(self, rows: int, width: int) -> Tensor:
-        """Zeros [rows, width] in float32."""
+        """Zeros [rows, width] in float32.
+
+        Raises:
+            NoRoomError: the disk lacks the room; a write into a mapped file would end the process.
+        """
         if self._folder is None or rows * width * 4 <= self._limit:
             return torch.zeros(rows, width, device=self._device)
         self.uses_file = True
-        path = self._folder / f".vectors-{id(self):x}"
-        kept = torch.from_file(str(path), shared=True, size=rows * width, dtype=torch.float32)
-        path.unlink()
+        path, size = self._folder / f".vectors-{id(self):x}", rows * width
+        try:
+            with path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, 4 * size)
+            kept = torch.from_file(str(path), shared=True, size=size, dtype=torch.float32)
+        except OSError as error:
+            if error.errno in FULL:
+                raise NoRoomError(
+                    f"{self._folder}: {4 * size / GIB:.2f} GiB of vectors do not fit on the disk "
+                    f"({error.strerror}); make room, or raise corpus_memory_gib"
+                ) from None
+            raise
+        finally:
+            path.unlink(missing_ok=True)
         return kept.view(rows, width)
 
 

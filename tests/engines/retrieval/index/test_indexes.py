@@ -1,6 +1,8 @@
 """Search against a full sort: same rows, same order, ties and all; and FAISS against it."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -159,6 +161,16 @@ def test_vectors_beyond_the_limit_lie_in_a_file_without_a_name(tmp_path):
     memory = torch.Tensor(kept.numpy().copy())
     assert torch.equal(exact.top_k(kept[:9], kept, 7)[1], exact.top_k(memory[:9], memory, 7)[1])
     assert not VectorStorage(torch.device("cpu"), 1.0, tmp_path).uses_file
+
+
+def test_vectors_that_do_not_fit_on_the_disk_are_a_sentence(tmp_path, monkeypatch):
+    """A write into a mapped file of a full disk would end the process by SIGBUS."""
+    full = mock.Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(EngineError, match="vectors do not fit on the disk .*corpus_memory_gib"):
+        VectorStorage(torch.device("cpu"), 1e-6, tmp_path).zeros(300, 16)
+    assert full.call_args.args[1:] == (0, 4 * 300 * 16)
+    assert not list(tmp_path.iterdir())
 
 
 def test_items_share_their_distinct_vectors():
