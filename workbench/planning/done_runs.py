@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,21 @@ def uses_own_model(spec: RunSpec) -> bool:
     return spec.model.startswith(RUN_PREFIX) and "/" not in spec.model
 
 
+def collect_needed(specs: Sequence[RunSpec], done: Collection[str]) -> set[str]:
+    """Ids of the runs whose folders others will read: those that are not `done` themselves, or are
+    needed in their turn."""
+    needed: set[str] = set()
+    for spec in reversed(specs):  # a run needs earlier ones
+        if spec.run_id not in done or spec.run_id in needed:
+            needed.update(spec.needs)
+    return needed
+
+
 def find_done_runs(specs: Sequence[RunSpec], log_root: Path) -> dict[str, RunRecord]:
     """Run id -> record of an earlier run that did the same work and completed.
 
-    A run that a later one needs is left out: that one reads its folder. So are cost probes, trials
-    and runs of a model that their own suite trains.
+    A run that a later one needs, which is not done, is left out: that one reads its folder. So are
+    cost probes, trials and runs of a model that their own suite trains.
 
     Raises:
         NewerSchemaError, OSError: results.jsonl cannot be read.
@@ -47,7 +57,6 @@ def find_done_runs(specs: Sequence[RunSpec], log_root: Path) -> dict[str, RunRec
         for spec in specs
         if not (spec.probe or spec.trial or uses_own_model(spec))
     }
-    needed = {need for spec in specs for need in spec.needs}
     done = {}
     for record in store.last_attempts(store.read_records(log_root / "results.jsonl")):
         identity = record.identity
@@ -55,6 +64,7 @@ def find_done_runs(specs: Sequence[RunSpec], log_root: Path) -> dict[str, RunRec
         key = work_key(
             identity.engine, identity.task, identity.subset, identity.model, identity.params, lot
         )
-        if (run_id := keys.get(key)) and record.exit.cause == "completed" and run_id not in needed:
+        if (run_id := keys.get(key)) and record.exit.cause == "completed":
             done[run_id] = record
-    return done
+    needed = collect_needed(specs, done)
+    return {run_id: record for run_id, record in done.items() if run_id not in needed}

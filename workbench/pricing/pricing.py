@@ -28,7 +28,13 @@ def price_runs(
     from workbench.planning import done_runs
 
     done = {run.key: run for run in runs}
-    needed = {need for spec in specs for need in spec.needs}
+    equal = {
+        spec.run_id: run
+        for spec in specs
+        if not (spec.probe or done_runs.uses_own_model(spec))
+        and (run := done.get(done_runs.spec_key(spec)))
+    }
+    needed = done_runs.collect_needed(specs, equal)
     rows: dict[str, int | None] = {}
     costs_of_work: dict[str, costs.RunCost] = {}
     priced = []
@@ -37,8 +43,7 @@ def price_runs(
         work = done_runs.spec_key(unseeded)  # seeds and repeats cost the same
         if work not in costs_of_work:
             costs_of_work[work] = _price_run(spec, cache_root, runs, device, rows)
-        open_ = spec.probe or spec.run_id in needed or done_runs.uses_own_model(spec)
-        same = None if open_ else done.get(done_runs.spec_key(spec))
+        same = None if spec.run_id in needed else equal.get(spec.run_id)
         cost = costs_of_work[work]
         if same is not None:
             cost = replace(cost, done=same.suite, done_wall=same.started_wall)

@@ -115,8 +115,15 @@ def test_runs_of_this_machine_are_read_and_done_ones_known(log_root: Path, tmp_p
     changed = first.model_copy(update={"params": {**first.params, "epochs": 3.0}})
     done = done_runs.find_done_runs([first, changed], log_root)
     assert list(done) == [first.run_id]
-    needy = second.model_copy(update={"needs": (first.run_id,)})
+    needy = changed.model_copy(update={"needs": (first.run_id,), "run_id": "ensemble"})
     assert not done_runs.find_done_runs([first, needy], log_root).get(first.run_id)
+    sample_suites.append_record(log_root, sample_suites.record_of(needy, seconds=100.0))
+    done = done_runs.find_done_runs([first, needy], log_root)
+    assert list(done) == [first.run_id, needy.run_id], "a done ensemble needs its folds no more"
+    costs_of = pricing.price_runs(
+        [first, needy], tmp_path / "cache", reader.read(), UnknownDevice("in a test")
+    )
+    assert all(cost.done for cost in costs_of)
 
 
 def test_seeds_cost_the_same_and_are_done_apart(log_root: Path, tmp_path: Path) -> None:
@@ -198,7 +205,8 @@ def test_a_model_of_another_suite_with_the_same_id_is_another(
 ) -> None:
     spec = sample_suites.demo_specs(log_root, tmp_path / "cache")[0]
     own = spec.model_copy(update={"model": "run:01-train", "task": "evaluate"})
-    stated = own.model_copy(update={"model": "run:20261127-120000-demo-71d3/01-train"})
+    full_name = "run:20261127-120000-demo-71d3/01-train"
+    stated = own.model_copy(update={"model": full_name, "run_id": "stated"})
     for each in (own, stated):
         sample_suites.append_record(log_root, sample_suites.record_of(each, seconds=100.0))
     assert done_runs.find_done_runs([own], log_root) == {}
