@@ -18,7 +18,7 @@ from datasets_mm.child_messages import Progress
 from datasets_mm.sources.fingerprint import SourceError
 from datasets_mm.sources.location import Location
 
-REVISION = 4
+REVISION = 5
 MAX_LINE_BYTES = 16 << 20
 """The largest lists of positives seen have a few hundred passages: far below 16 MiB."""
 

@@ -27,7 +27,7 @@ from datasets_mm.child_messages import Progress
 from datasets_mm.sources.fingerprint import SourceError
 from datasets_mm.sources.location import Location
 
-REVISION = 3
+REVISION = 4
 BATCH_ROWS = 1024
 
 NEEDED_DATA = ("pos_item_ids",)

@@ -19,6 +19,7 @@ import pyarrow as pa
 from datasets_mm.adapters import SourceReport
 from datasets_mm.adapters.m2kr_fields import PASSAGE_FIELDS, LineError, parse_passages, parse_record
 from datasets_mm.adapters.written_fields import WrittenFields
+from datasets_mm.atomic_files import atomic_path
 from datasets_mm.sources.fingerprint import SourceError
 from datasets_mm.sources.location import Location
 from datasets_mm.storage import arrow_store
@@ -43,6 +44,8 @@ class M2KRWriter:
         """There is a passage file; otherwise the positives are the corpus."""
         self._is_fixed_corpus = self._has_passage_files and location.source.pool == "passages"
         self._texts: pa.ChunkedArray | None = None
+        self._lacks_texts = False
+        """A positive has no text; the corpus, which is not whole yet, may have it."""
 
     def add_passage(self, position: str, line: Mapping[str, Any]) -> None:
         """One line of a passage file."""
@@ -89,6 +92,7 @@ class M2KRWriter:
     ) -> tuple[str, str, str]:
         """A positive with the corpus' text where the record has none."""
         if not self._is_fixed_corpus:
+            self._lacks_texts |= not text
             if self._pool.add(name, text, image):
                 self.report.note(OTHER_TEXT, f"{position}: {name}")
             return name, text, image
@@ -107,11 +111,26 @@ class M2KRWriter:
         self.report.written = self._written.content()
         if not self._is_fixed_corpus:
             self._pool.close(self.report)
+            if self._lacks_texts:
+                self._fill_texts()
         arrow_store.sort_by(self._folder / "records.arrow", "data_id")
         names = ("records.arrow", "corpus.arrow")
         self.report.content = "-".join(
             arrow_store.content_digest(self._folder / name) for name in names
         )
+
+    def _fill_texts(self) -> None:
+        """Give positives without a text that of the corpus."""
+        path = self._folder / "records.arrow"
+        texts, rows = map_table(self._folder / "corpus.arrow")["passage_text"], self._pool.rows
+        with atomic_path(path) as draft:
+            records = arrow_store.TableWriter(draft, arrow_store.RECORD_SCHEMA)
+            for batch in map_table(path).to_batches():
+                for record in batch.to_pylist():
+                    pairs = zip(record["passage_id"], record["passage_text"], strict=True)
+                    filled = [text or texts[rows[name]].as_py() for name, text in pairs]
+                    records.add({**record, "passage_text": filled})
+            records.close()
 
     @contextmanager
     def _count_errors(self, position: str) -> Iterator[None]:

@@ -141,6 +141,23 @@ def test_positives_join_a_passage_file_and_can_be_the_corpus(
     assert sorted(small.corpus.ids) == ["12", "p1", "p2", "p3", "p9"]
 
 
+@pytest.mark.parametrize("source", ['passages = "pool.jsonl"', ""])
+def test_a_positive_without_a_text_has_that_of_the_corpus(
+    dirty: Callable[..., Subset], data_root: Path, source: str
+) -> None:
+    """It would be trained on as an empty text; another record may be what has it."""
+    (data_root / "pool.jsonl").write_text('{"passage_id": "p1", "passage_text": "one"}\n')
+    lines = [
+        {"data_id": "a", "passage_id": ["p1", "p2"], "passage_text": ["", "two"]},
+        {"data_id": "b", "passage_id": "p1", "passage_text": "one"},
+        {"data_id": "c", "passage_id": ["p2", "p3"]},
+    ]
+    (data_root / "dirty.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    subset = dirty(source=source)
+    assert subset.records["passage_text"].to_pylist() == [["one", "two"], ["one"], ["two", ""]]
+    assert subset.corpus.texts == ["one", "two", ""]
+
+
 def test_the_recipe_may_refuse_missing_pictures(dirty: Callable[..., Subset]) -> None:
     with pytest.raises(BuildError, match=r"2 pictures are missing under .*missing = \"skip\""):
         dirty(source='[images]\nmissing = "error"')
