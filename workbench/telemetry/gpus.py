@@ -161,8 +161,8 @@ class GpuWatch:
         """
         if self.reason:
             return (), self.reason
-        age = time.monotonic() - self._last["t"]
-        if age > self._limits.stale_periods * self._limits.sample_seconds:
+        if self._is_stale():
+            age = time.monotonic() - self._last["t"]
             return (), f"stale: NVML has not answered for {age:.0f} s"
         pids = set(run_pids)
         try:
@@ -175,6 +175,11 @@ class GpuWatch:
             self.bad_lines += 1
             return (), "the sampler's last line cannot be read"
         return gpus, "" if gpus else "the run is shown no GPU"
+
+    def _is_stale(self) -> bool:
+        """Whether the last readings are too old to be of the present."""
+        age = time.monotonic() - self._last["t"]
+        return bool(age > self._limits.stale_periods * self._limits.sample_seconds)
 
     def read_now(
         self, run_pids: Iterable[int], shown: Set[int] | None, deadline: float
@@ -192,9 +197,10 @@ class GpuWatch:
     def count_foreign_processes(self, run_pids: Iterable[int], shown: Set[int] | None) -> int:
         """How many processes outside the run compute on these GPUs; 0 if unknown.
 
-        Known only in the initial pid namespace: in a container the driver's pids differ.
+        Known only in the initial pid namespace: in a container the driver's pids differ. A list
+        from before a driver blocked may name the run before this one.
         """
-        if self.reason or not is_initial_pid_namespace():
+        if self.reason or not is_initial_pid_namespace() or self._is_stale():
             return 0
         foreign = set[int]()
         try:

@@ -146,6 +146,17 @@ def test_a_sampler_dies_with_its_warden(stub: Stub, tmp_path: Path) -> None:
     until(lambda: not Path(f"/proc/{sampler}/cmdline").exists(), "the sampler's death", seconds=2)
 
 
+def test_a_list_of_processes_from_before_the_driver_blocked_names_no_strangers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gpus, "is_initial_pid_namespace", lambda: True)
+    watch = GpuWatch(Limits(stale_periods=60), {})
+    for age, strangers in ((0.0, 1), (60.0, 0)):
+        reading = {"t": time.monotonic() - age, "gpus": [{"index": 0, "processes": [[7, 5]]}]}
+        watch._parse_line(json.dumps(reading).encode())
+        assert watch.count_foreign_processes({8}, {0}) == strangers
+
+
 def test_garbage_from_the_sampler_is_counted(watch: GpuWatch) -> None:
     """Line by line, past the sampler's pipe: the sampler itself writes no garbage."""
     for line in (b"", b"null", b"[]", b"{}", b'{"facts":7}', b'{"t":"x","gpus":[]}', b"\xff"):
