@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,10 @@ from workbench.telemetry.gpus import GpuWatch
 
 
 def test_strangers_are_counted_only_where_pids_are_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = GpuWatch(Limits(), {})
+    watch, now = GpuWatch(Limits(stale_periods=60), {}), time.monotonic()
     watch.reason = ""
     other = {**RAW, "index": 1, "processes": [[77, 1]]}
-    watch._last = {"t": 0.0, "gpus": [RAW, other, {**RAW, "index": 2, "processes": None}]}
+    watch._last = {"t": now, "gpus": [RAW, other, {**RAW, "index": 2, "processes": None}]}
     monkeypatch.setattr(gpus, "is_initial_pid_namespace", lambda: True)
     assert watch.count_foreign_processes({10, 11}, {0}) == 1
     assert watch.count_foreign_processes({10, 11, 99}, {0}) == 0
@@ -29,9 +30,9 @@ def test_strangers_are_counted_only_where_pids_are_ours(monkeypatch: pytest.Monk
     assert watch.count_foreign_processes({1}, {2}) == 0, (
         "a list that nobody may see names no stranger"
     )
-    watch._last = {"t": 0.0, "gpus": [{"index": 0}]}
+    watch._last = {"t": now, "gpus": [{"index": 0}]}
     assert watch.count_foreign_processes({1}, None) == 0
-    watch._last = {"t": 0.0, "gpus": [RAW]}
+    watch._last = {"t": now, "gpus": [RAW]}
     monkeypatch.setattr(gpus, "is_initial_pid_namespace", lambda: False)
     assert watch.count_foreign_processes({10}, None) == 0
     watch.reason = "stale"
