@@ -91,9 +91,8 @@ def _write_whole(
         written = _write_draft(temporary, tensors, texts, state)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
-    except BaseException:  # a draft would keep a full disk full
+    finally:  # a draft would keep a full disk full
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
     _sync_folder(folder.parent)
     return [WrittenFile(folder / f.path.name, f.sha256, f.size) for f in written]
 
