@@ -25,7 +25,7 @@ from engines.torchkit.runtime import device
 from engines.torchkit.training import export, trained_model
 from engines.torchkit.training.early_stopping import LAST_EPOCH
 from engines.torchkit.training.engine_task import EngineTask, TrainingStage
-from results.records import metric_names
+from results.text import metric_names
 
 
 class CaptioningTask(EngineTask[Params, CaptioningData, PreparedCaptioner]):

@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple
 
 from results.comparison.predictions import find_subset
 from results.comparison.scores import read_items
-from results.records.metric_names import headline_metric
 from results.records.schema import MetricRecord, RunRecord
+from results.text.metric_names import headline_metric
 
 KINDS: Final = ("b better", "a better", "both 0")
 MAX_TEXT: Final = 300

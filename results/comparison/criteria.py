@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
 from results.comparison.costs import COSTS
-from results.records.metric_names import split_name
 from results.records.schema import MetricRecord, Reading, RunRecord
+from results.text.metric_names import split_name
 
 SIGNS: Final[dict[str, Callable[[float, float], bool]]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,

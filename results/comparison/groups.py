@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 from results import significance, statistics
 from results.comparison.costs import COSTS
 from results.comparison.scores import ItemScores, read_scores
-from results.records.metric_names import CHANCE, is_shown, split_name
 from results.records.schema import MetricRecord, Reading, RunRecord
 from results.significance import Significance
 from results.statistics import Difference
+from results.text.metric_names import CHANCE, is_shown, split_name
 
 
 class RunGroup(NamedTuple):

@@ -29,9 +29,9 @@ from results.comparison.groups import (
     compare_metric,
 )
 from results.records import cost_forecasts, published_runs
-from results.records.metric_names import choose_headline
 from results.records.schema import RunRecord
 from results.text import formats
+from results.text.metric_names import choose_headline
 
 UNSET: Final = "–"
 MAX_PLACES: Final = 12

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from results.comparison.scores import read_items
-from results.records.metric_names import headline_metric
 from results.records.schema import MetricRecord, RunRecord
+from results.text.metric_names import headline_metric
 
 OWN_SPLITS: Final = ("train", "validation", "out-of-fold")
 """Splits that are parts of the run's own subset; the others are named as their subset."""

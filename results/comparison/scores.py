@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from results.records.metric_names import split_name
 from results.records.schema import MetricRecord, RunRecord
+from results.text.metric_names import split_name
 
 CLUSTER_KEYS: Final = ("cluster", "medium")
 """Keys of a line that name what several items share: a passage, a picture, a video."""

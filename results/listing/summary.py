@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from results.records.metric_names import headline_metric, is_shown
+from results.text.metric_names import headline_metric, is_shown
 
 if TYPE_CHECKING:
     from results.records.schema import RunRecord

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from results.atomic_files import atomic_path
-from results.records.metric_names import split_name
 from results.records.notes import RunNotes
 from results.records.schema import RunRecord
 from results.text import formats
+from results.text.metric_names import split_name
 from results.text.sanitize import starts_formula
 
 if TYPE_CHECKING:

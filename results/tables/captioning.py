@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from results.records import published_runs
-from results.records.metric_names import split_name
 from results.records.schema import Identity, MetricRecord, RunRecord
 from results.records.suite_view import SuiteView
 from results.tables import run_cells
 from results.tables.metrics import metrics_of_split
 from results.text import formats
+from results.text.metric_names import split_name
 from results.text.table import Table, TableCell, TableColumn, escape
 from results.text.translations import cause, translate
 

@@ -16,9 +16,9 @@ from results.comparison.groups import (
     UnmeasuredCost,
 )
 from results.records.message_translations import localize
-from results.records.metric_names import TRAIN_SPLIT
 from results.records.schema import Reading
 from results.text import formats
+from results.text.metric_names import TRAIN_SPLIT
 from results.text.table import Table, TableCell, TableColumn
 from results.text.translations import translate
 

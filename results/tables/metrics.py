@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from results.records.metric_names import (
+from results.records.schema import MetricRecord, RunRecord
+from results.tables import run_cells
+from results.text import formats
+from results.text.metric_names import (
     CHANCE,
     SHOWN_CUTOFFS,
     MetricName,
     headline_of,
     split_name,
 )
-from results.records.schema import MetricRecord, RunRecord
-from results.tables import run_cells
-from results.text import formats
 from results.text.table import Table, TableCell, TableColumn
 from results.text.translations import cause, translate
 

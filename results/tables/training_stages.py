@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from results.records.message_translations import localize
-from results.records.metric_names import LAST_EPOCH, split_name
 from results.records.schema import EpochRecord, RunRecord, StageRecord
 from results.tables import run_cells
 from results.text import formats
+from results.text.metric_names import LAST_EPOCH, split_name
 from results.text.table import Table, TableCell, TableColumn
 from results.text.translations import translate
 

@@ -10,12 +10,12 @@ from typing import Final
 
 from results.comparison.predictions import LETTERS
 from results.records import message_translations
-from results.records.metric_names import split_name
 from results.records.schema import MetricRecord, RunRecord
 from results.records.suite_view import AnsweredSplit
 from results.tables import run_cells
 from results.tables.metrics import metrics_of_split
 from results.text import formats
+from results.text.metric_names import split_name
 from results.text.table import Table, TableCell, TableColumn, code, render_markdown
 from results.text.translations import translate
 

@@ -7,9 +7,9 @@ from importlib.util import find_spec
 from typing import Final
 
 from datasets_mm.profile.subset_facts import BYTES_PER_TOKEN, TextLengths
-from results.records.metric_names import split_name
 from results.records.schema import MetricRecord
 from results.text import formats
+from results.text.metric_names import split_name
 from workbench.audit.finding import (
     NO_CAPTIONS,
     NO_RECORD,

@@ -15,7 +15,7 @@ def print_models(log_root: Path, *, as_json: bool) -> None:
     As JSON in the order of their names.
     """
     from engines import model_catalog
-    from workbench.suites import trained_runs
+    from workbench.planning import trained_runs
 
     rows: list[tuple[str, str, str, str | None]] = []
     for name in model_catalog.names():

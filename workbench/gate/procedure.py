@@ -10,8 +10,8 @@ from typing import NamedTuple
 from results.comparison import gate
 from results.comparison.costs import COSTS
 from results.comparison.gate import GateCheck, Verdict
-from results.records.metric_names import headline_metric
 from results.records.schema import RunRecord
+from results.text.metric_names import headline_metric
 from workbench import paths
 from workbench.gate import measure, noise
 from workbench.gate.measure import GatePairs, GateSide

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from results.comparison.predictions import find_subset
-from results.records.metric_names import split_name
 from results.records.schema import RunRecord
 from results.records.suite_view import CaptionExample
+from results.text.metric_names import split_name
 
 EXAMPLES_PER_SPLIT: Final = 3
 """Number of best captions of a split, and of worst ones."""

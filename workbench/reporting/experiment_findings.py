@@ -11,9 +11,9 @@ from typing import Final, NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from datasets_mm.atomic_files import write_atomic
-from results.records.metric_names import headline_metric, with_variant
 from results.records.schema import MetricRecord, Reading, RunRecord
 from results.text import formats
+from results.text.metric_names import headline_metric, with_variant
 from workbench.audit import experiments
 from workbench.reporting import note_writer, suite_view
 from workbench.suites.curves import NO_CURVE

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from results.records.metric_names import headline_metric, is_shown
+from results.text.metric_names import headline_metric, is_shown
 from results.text.sanitize import clean_line
 from workbench.suites import quantities as q
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from engines.protocol import RunSpec
-from results.records.metric_names import headline_metric
 from results.tables import run_outputs
 from results.text import formats
+from results.text.metric_names import headline_metric
 from results.text.sanitize import clean_line
 from workbench.planning import fold_runs
 from workbench.suites import quantities as q

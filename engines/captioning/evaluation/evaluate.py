@@ -30,8 +30,8 @@ from engines.captioning.prepare import PreparedCaptioner
 from engines.emitter import EngineError, describe_artifact
 from engines.torchkit.data.data_loader import choose_others, split_rows
 from engines.torchkit.modeling.eval_mode import eval_mode
-from results.records.metric_names import with_variant
 from results.statistics import Interval, bootstrap_mean
+from results.text.metric_names import with_variant
 
 Numbers = npt.NDArray[np.float64]
 

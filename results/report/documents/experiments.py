@@ -8,7 +8,6 @@ from typing import Any, Final
 from results.comparison.document_view import JudgedCriterion, RunChange, name_in_audit
 from results.records import published_runs
 from results.records.message_translations import localize
-from results.records.metric_names import TRAIN_SPLIT
 from results.records.schema import RunRecord
 from results.records.suite_view import RunWords
 from results.report import answers, captions
@@ -24,6 +23,7 @@ from results.report.documents.summary import name_baseline, subtract_scores
 from results.report.suite_sections import ReportInput, titled, titled_table
 from results.tables import captioning, metrics, run_cells, training_stages, vqa
 from results.text import formats
+from results.text.metric_names import TRAIN_SPLIT
 from results.text.table import (
     Table,
     TableCell,

@@ -12,7 +12,7 @@ from results.comparison.document_view import (
     SuitePart,
     short_suite_name,
 )
-from results.records import metric_names, published_runs
+from results.records import published_runs
 from results.records.schema import Identity, RunRecord
 from results.records.suite_view import SuiteView
 from results.report import story
@@ -42,7 +42,7 @@ from results.report.suite_sections import (
     titled_table,
 )
 from results.tables import captioning, run_cells, run_outputs
-from results.text import formats
+from results.text import formats, metric_names
 from results.text.table import (
     Table,
     TableCell,

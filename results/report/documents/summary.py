@@ -17,8 +17,7 @@ from results.comparison.document_view import (
     is_best_alone,
     short_suite_name,
 )
-from results.records import cost_forecasts, metric_names, published_runs
-from results.records.metric_names import TRAIN_SPLIT
+from results.records import cost_forecasts, published_runs
 from results.records.schema import RunRecord
 from results.report.captions import short_metric_name
 from results.report.documents.run_titles import (
@@ -29,7 +28,8 @@ from results.report.documents.run_titles import (
 )
 from results.report.suite_sections import ReportInput, titled
 from results.tables import captioning, run_cost
-from results.text import formats
+from results.text import formats, metric_names
+from results.text.metric_names import TRAIN_SPLIT
 from results.text.table import (
     Table,
     TableCell,

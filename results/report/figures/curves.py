@@ -11,13 +11,12 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from results.records import metric_names
 from results.records.schema import EpochRecord
 from results.records.suite_view import RunCurves, SuiteView
 from results.report.figures import drawing
 from results.report.figures.drawing import FigureText
 from results.report.figures.run_groups import FigureGroup, group_runs, name_groups
-from results.text import formats
+from results.text import formats, metric_names
 
 MAX_LINES: Final = 6
 """Lines of a panel; more of one subset are further panels."""

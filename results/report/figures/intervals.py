@@ -8,13 +8,12 @@ from typing import Any, Final, NamedTuple
 from matplotlib.ticker import MaxNLocator
 
 from results.comparison.document_view import DocumentView, Ranking
-from results.records import metric_names
 from results.records.schema import MetricRecord, RunRecord
 from results.records.suite_view import SuiteView
 from results.report.figures import drawing
 from results.report.figures.drawing import FigureText
 from results.report.figures.run_groups import FigureGroup, group_runs, name_groups
-from results.text import formats
+from results.text import formats, metric_names
 
 MAX_METRICS: Final = 3
 """Metrics of a split that are drawn, the headline first."""

@@ -13,8 +13,7 @@ from engines.protocol import RunSpec
 from engines.retrieval import Params
 from workbench.cli.main import app
 from workbench.cli.start import load_plan
-from workbench.planning import expand, plan, trained_models
-from workbench.suites import trained_runs
+from workbench.planning import expand, plan, trained_models, trained_runs
 
 EARLY, LATE = "20260101-000000-week-1a2b", "20260108-000000-week-3c4d"
 SMALL = {"image_size": 64, "max_length": 16, "batch": 4}

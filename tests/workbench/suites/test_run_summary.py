@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engines import messages, protocol
-from results.records.metric_names import headline_metric
+from results.text.metric_names import headline_metric
 from workbench.suites import quantities, run_summary
 from workbench.suites.state import RunState, RunView, SuiteState, reduce_entries
 

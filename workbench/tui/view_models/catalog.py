@@ -273,7 +273,7 @@ def _read_models(problems: list[str]) -> tuple[ModelChoice, ...]:
 def read_trained_models(log_root: Path) -> tuple[ModelChoice, ...]:
     """The models that runs of this log root have trained, the latest suites first."""
     from results.text.sanitize import clean_line
-    from workbench.suites import trained_runs
+    from workbench.planning import trained_runs
 
     return tuple(
         ModelChoice(

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from engines import catalog, model_catalog, trained_weights
 from engines.protocol import RunSpec
 from engines.trained_weights import RUN_PREFIX, NoCheckpointError, TrainedWeights
-from results.records.metric_names import headline_metric
 from results.records.migrations import migrate
 from results.records.schema import MetricRecord, RunRecord
+from results.text.metric_names import headline_metric
 from results.text.sanitize import clean_line
 from workbench.planning import trained_models
 from workbench.planning.trained_models import LoggedRun
