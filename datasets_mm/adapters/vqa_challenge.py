@@ -34,6 +34,7 @@ from datasets_mm.storage import arrow_store
 
 REVISION = 4
 
+OPTION_LETTERS: Final = frozenset(LETTERS)
 COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "id": ("id", "data_id", "question_id"),
     "image": ("image", "image_path", "img_path", "path", "file_name", "filename"),
@@ -211,9 +212,9 @@ def _resolve_answers(
 ) -> list[ChallengeRow]:
     """Rows with their answers; placeholders of test rows are removed."""
     for row in rows:
-        if row.answer and row.answer not in tuple(LETTERS):
+        if row.answer and row.answer not in OPTION_LETTERS:
             report.note(NO_LETTERS, f"{row.title}: {row.answer[:20]!r}")
-    kept = [row if row.answer in tuple(LETTERS) else replace(row, answer="") for row in rows]
+    kept = [row if row.answer in OPTION_LETTERS else replace(row, answer="") for row in rows]
     letters = [row.answer for row in kept if row.answer]
     is_constant = len(letters) > 1 and len(set(letters)) == 1
     is_sample = is_test and sample is not None and len(letters) >= LEAST_CONSTANT_ANSWERS and all(
@@ -277,7 +278,7 @@ def _find_problem(row: ChallengeRow, *, is_test: bool) -> str:
         return NO_QUESTION
     if not all(row.options):
         return NO_OPTION
-    if row.answer not in tuple(LETTERS) and not is_test:
+    if row.answer not in OPTION_LETTERS and not is_test:
         return NO_LETTER
     return ""
 

@@ -142,11 +142,8 @@ def _check_costs(
     other_machine = next(filter(None, other_machines), "")
     for name in (name for name in COSTS if name in names):
         first, second = (_cost_values(group.records, name) for group in (baseline, candidate))
-        if paired and len(first) != len(second):
-            raise ValueError(f"{len(first)} and {len(second)} runs cannot be paired")
         if paired:
-            both = [(x, y) for x, y in zip(first, second, strict=True) if x and y]
-            first, second = [x for x, _ in both], [y for _, y in both]
+            first, second = _blank_unpaired(first, second)
         first, second = list(filter(None, first)), list(filter(None, second))
         if not first or not second:
             continue
@@ -167,6 +164,16 @@ def _check_costs(
 def _cost_values(records: Sequence[RunRecord], name: str) -> list[float]:
     """The cost of each run; 0: it has none, or none above 0."""
     return [max(COSTS[name](record).value or 0.0, 0.0) for record in records]
+
+
+def _blank_unpaired(
+    first: Sequence[float], second: Sequence[float]
+) -> tuple[list[float], list[float]]:
+    """Both sides with 0 where either run of a pair has no cost."""
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} and {len(second)} runs cannot be paired")
+    pairs = [(x, y) if x and y else (0.0, 0.0) for x, y in zip(first, second, strict=True)]
+    return [x for x, _ in pairs], [y for _, y in pairs]
 
 
 def _other_machine(first: RunRecord, second: RunRecord) -> str:

@@ -156,6 +156,15 @@ def start_engine(
     finally:
         os.close(writing)
         os.close(log)
+    return _watch_engine(popen, reading, t0)
+
+
+def _watch_engine(popen: subprocess.Popen[bytes], reading: int, t0: float) -> EngineProcess:
+    """The engine that was just started; one that cannot be watched is killed.
+
+    Raises:
+        EngineStartError: no descriptor is left.
+    """
     with contextlib.suppress(OSError):
         Path(f"/proc/{popen.pid}/oom_score_adj").write_text(str(OOM_SCORE))
     # Not reaped yet, so the pid cannot have been reused.
@@ -164,7 +173,7 @@ def start_engine(
     )
     try:
         pidfd = os.pidfd_open(popen.pid)
-    except OSError as error:  # no descriptor is left
+    except OSError as error:
         popen.kill()
         popen.wait()
         os.close(reading)

@@ -92,13 +92,8 @@ class QueueWatch:
         if not commands.is_installed("squeue"):
             return
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it is read
-        words = [
-            "squeue",
-            "--noheader",
-            "--array",
-            "--states=all",
-            f"--user={','.join(sorted(self._users))}",
-        ]
+        users = ",".join(sorted(self._users))
+        words = ["squeue", "--noheader", "--array", "--states=all", f"--user={users}"]
         try:
             self._process = subprocess.Popen(
                 [*words, f"--format={states.SQUEUE_FORMAT}"], stdin=subprocess.DEVNULL,

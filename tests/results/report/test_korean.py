@@ -97,8 +97,8 @@ def pages(make, mixed, weekly) -> Iterator[tuple[str, str]]:
     bare = bare.model_copy(update={"records": (*bare.records[:2], last)})
     yield "mixed", report.render(bare, "ko", appendix=True)
     study = [spoken.caption_run(make, "01-c", "E5-v2"), spoken.caption_run(make, "02-c", "E5-v3")]
-    found = {"01-c": (FINDING,)}
-    yield "captions", report.render(SuiteView(name="s", records=tuple(study), notes=found), "ko")
+    notes = {"01-c": (FINDING,)}
+    yield "captions", report.render(SuiteView(name="s", records=tuple(study), notes=notes), "ko")
     quiz = [asked.fold(make, n, 0.5) for n in (1, 2)] + [asked.together(make)]
     yield "answers", report.render(SuiteView(name="s", records=tuple(quiz)), "ko")
     switched = [
@@ -250,8 +250,8 @@ def test_what_an_experiment_found_is_korean_and_a_persons_words_stay() -> None:
         own,
     )
     for each in experiments.EXPERIMENTS:
-        found = message_translations.localize(f"experiment {each.code}: x (s)", "ko")
-        assert found == f"실험 {each.code}: x (s)"
+        korean = message_translations.localize(f"experiment {each.code}: x (s)", "ko")
+        assert korean == f"실험 {each.code}: x (s)"
 
 
 def test_a_table_of_the_report_names_no_english_reason(weekly) -> None:

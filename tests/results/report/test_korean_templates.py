@@ -101,11 +101,11 @@ def test_no_korean_text_is_english_or_in_another_style() -> None:
 
 
 def test_every_sentence_of_a_record_has_its_korean() -> None:
-    found = [s for s in sentences() if english(s[2]) and s[2] not in PARTS]
-    assert len(found) > 400, "the sentences are found at all"
+    english_ones = [s for s in sentences() if english(s[2]) and s[2] not in PARTS]
+    assert len(english_ones) > 400, "the sentences are found at all"
     missing = [
         f"{place}: {text}"
-        for place, name, text in found
+        for place, name, text in english_ones
         if not any(HANGUL.search(message_translations.localize(t, "ko"))
                    for t in (text, f"{name}: {text}"))
     ]  # fmt: skip

@@ -177,9 +177,9 @@ def test_memory_of_other_sizes_is_no_measurement(log_root: Path, tmp_path: Path)
 
 def test_the_last_attempt_of_several_prices_no_whole_run(log_root: Path, tmp_path: Path) -> None:
     spec = sample_suites.demo_specs(log_root, tmp_path / "cache")[0]
-    made = sample_suites.record_of(spec, seconds=1.0)
-    identity = made.identity.model_copy(update={"attempt": 2})
-    sample_suites.append_record(log_root, made.model_copy(update={"identity": identity}))
+    record = sample_suites.record_of(spec, seconds=1.0)
+    identity = record.identity.model_copy(update={"attempt": 2})
+    sample_suites.append_record(log_root, record.model_copy(update={"identity": identity}))
     runs, device = EarlierRuns(log_root).read(), UnknownDevice("in a test")
     (cost,) = pricing.price_runs([spec], tmp_path / "cache", runs, device)
     assert (cost.time, cost.memory) == (None, None), "it did what the first one left"

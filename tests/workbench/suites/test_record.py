@@ -178,8 +178,8 @@ def test_a_run_that_never_started() -> None:
     assert made.exit.detail == "skipped by a person"
     assert made.timing.end_to_end_seconds.reason == "the engine was not started"
     unmade = entries(m.Attempt(number=1, pid=0), m.End(cause="failed", detail="no such program"))
-    made = record.build_record(SPEC, reduce_entries(unmade), "s/runs/01")
-    assert made.timing.end_to_end_seconds.reason == "the engine was not started", "and not 0 s"
+    stored = record.build_record(SPEC, reduce_entries(unmade), "s/runs/01")
+    assert stored.timing.end_to_end_seconds.reason == "the engine was not started", "and not 0 s"
 
 
 @pytest.mark.parametrize(("total", "median", "flag"), [(100, 104, False), (100, 106, True)])

@@ -94,10 +94,10 @@ def name_key(key: str) -> str:
 )  # fmt: skip
 def test_the_help_tells_every_key_of_a_screen(title: str, screen: type[DOMNode]) -> None:
     sections = {name: " ".join(keys for keys, _ in lines) for name, lines in HELP_SECTIONS}
-    told = {*sections[title].split(), *sections["Everywhere"].split()}
+    help_keys = {*sections[title].split(), *sections["Everywhere"].split()}
     own = [base for base in screen.__mro__ if base.__module__.startswith("workbench.")]
     for declared in (binding for base in own for binding in vars(base).get("BINDINGS", ())):
-        assert told & set(map(name_key, declared.key.split(","))), declared.key
+        assert help_keys & set(map(name_key, declared.key.split(","))), declared.key
 
 
 @pytest.mark.parametrize("binding", [Binding("n", "nothing", ""), Binding("f12", "help", "")])

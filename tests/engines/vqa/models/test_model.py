@@ -381,15 +381,15 @@ def test_a_lesson_tells_the_answer_where_the_picture_will_stand(folder, words):
     questions, pictures = asked(folder), shown(folder, words)
     school = curriculum.build_curriculum(pictures.processor, pictures, questions)
     generator = np.random.default_rng(0)
-    told = curriculum.sample_batch(school, 6, "words", generator)[0]
-    assert set(told.inputs()) == {"input_ids", "attention_mask"}
+    batch = curriculum.sample_batch(school, 6, "words", generator)[0]
+    assert set(batch.inputs()) == {"input_ids", "attention_mask"}
     for row in range(6):
-        said = words.tokenizer.decode(told.ids[row].tolist())
-        letter = "abcd"[words.letters.index(int(told.labels[row, -2]))]
+        said = words.tokenizer.decode(batch.ids[row].tolist())
+        letter = "abcd"[words.letters.index(int(batch.labels[row, -2]))]
         colour = next(line for line in said.splitlines() if line.strip().startswith(f"{letter}."))
         assert said.count(colour.split()[-1].removesuffix("<|im_end|>")) == 2  # told, and offered
     later = curriculum.sample_batch(school, 6, "pictures", generator)[0]
     assert len(later.vision["image_grid_thw"]) == 6
     assert (later.vision["mm_token_type_ids"] == 1).any()
     model = plain(folder)
-    assert torch.isfinite(Answerer(model)(told.inputs(), told.labels)[0]).all()
+    assert torch.isfinite(Answerer(model)(batch.inputs(), batch.labels)[0]).all()

@@ -144,13 +144,13 @@ def test_padding_changes_no_answer_and_a_blank_picture_does(folder, seen):
 
 
 def test_the_loss_is_transformers_own_on_the_same_labels(folder, seen):
-    loaded, made = (
+    loaded, batch = (
         model(folder),
         to_device(seen.batch(SAID, shown(seen)), CPU, seen.normalize_pixels),
     )
     with torch.no_grad():
-        nats, tokens, _ = Answerer(loaded)(made.inputs(), made.labels)
-        theirs = loaded(**made.inputs(), labels=made.labels).loss
+        nats, tokens, _ = Answerer(loaded)(batch.inputs(), batch.labels)
+        theirs = loaded(**batch.inputs(), labels=batch.labels).loss
     assert float(nats.sum() / tokens.sum()) == pytest.approx(float(theirs), rel=1e-5)
 
 
